@@ -17,12 +17,15 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.guess.bets import needs_space, parse
 from tui_llm.instruments.guess.game import MOST, GuessGame, probability
+from tui_llm.instruments.guess.on_text import continues
 from tui_llm.instruments.guess.passages import FILE, passages
 from tui_llm.instruments.guess.question import Bet, BetsQuestion, GuessRound, RoundQuestion
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+from tui_llm.session import reading
+from tui_llm.session.open_model import OpenModel, never
 
 CARD = Path(__file__).resolve().parents[2] / "models" / "nano" / "README.md"
 
@@ -32,6 +35,13 @@ def engine() -> PipelineEngine:
     engine = PipelineEngine("cpu")
     engine.open("nano")
     return engine
+
+
+@pytest.fixture(scope="module")
+def nano() -> OpenModel:
+    model = OpenModel("cpu")
+    model.open("nano")
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +138,33 @@ def test_nano_is_scored_on_the_text_of_another_models_token(
     round = char_engine.answer(RoundQuestion(Request(), "A cat sat. Ünder é the mat", seed=2, turns=8))
     assert [one.name for one in round.opponents][:2] == ["unigram", "nano"] and len(round.opponents) == 3
     for turn in round.turns:
-        loss = engine.read(Request(prompt=turn.before, target=Target(text=turn.token.text))).loss
-        assert loss is not None and turn.bits[1] == pytest.approx(loss.sum / math.log(2), abs=1e-3)
+        assert turn.bits[1] == pytest.approx(-math.log2(turn.probabilities[1]))
         assert turn.token.bytes.decode() == turn.token.text  # half a character is never to be guessed
     check(char_engine, round)
+
+
+def test_nano_knows_a_letter_inside_a_word_that_it_writes_as_one_token(nano: OpenModel) -> None:
+    before = "You were affectionate and gene"
+    loss = reading.read(nano, Request(prompt=before, target=Target(text="r"))).loss
+    assert loss is not None and loss.sum > 10  # the token `r` is unlikely after `gene`
+    assert continues(nano, before, "r", never) > 0.99  # the letter is not: generous
+
+
+def test_the_letters_that_can_follow_have_all_of_the_probability(nano: OpenModel) -> None:
+    for before in ("Once upon a ti", "A", "The dog."):
+        assert 0.97 < sum(continues(nano, before, chr(one), never) for one in range(128)) < 1 + 1e-6  # “ and the end
+    parts = math.prod(continues(nano, "The dog" + "s ran"[:at], "s ran"[at], never) for at in range(5))
+    assert continues(nano, "The dog", "s ran", never) == pytest.approx(parts, rel=0.05)
+
+
+def test_the_first_letters_of_a_text_are_a_sum_over_the_tokens_that_begin_with_them(nano: OpenModel) -> None:
+    with torch.no_grad():
+        logits = nano.gpt(torch.tensor([nano.ids(Request(prompt="", start_token=True))]))[
+            0, -1, : nano.tokenizer.size
+        ].double()
+    begins = [id for id in range(nano.tokenizer.size - 1) if nano.bytes_of(id).startswith(b"On")]
+    sums = float(torch.softmax(logits, 0)[begins].sum())
+    assert sums < continues(nano, "", "On", never) < 1.01 * sums  # `O`, `n` adds a little
 
 
 # ── which tokens ──

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui_llm import cli
+from tui_llm.commands.shared import app
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
@@ -326,3 +327,17 @@ def test_a_target_from_the_table_and_at_the_token_cursor(engine: PipelineEngine)
     assert not wrong_space(Facts(prompt="The cat sat on the ", reading=picked)) and not wrong_space(Facts())
     inside = engine.read(Request(prompt="The cat sat on the", position=2, target=Target(text="sat")))
     assert "no leading space" in wrong_space(Facts(prompt="The cat sat on the", reading=inside))
+
+
+@pytest.mark.parametrize("name", ["tour", "tokens", "loss-curve"])
+def test_a_lesson_begins_with_nano_and_goes_on_with_the_model_of_last_time(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened: list[str | None] = []
+    monkeypatch.setattr(app, "open_app", lambda options, **_: opened.append(options.model) or 0)
+    assert cli.main(["tour", name]) == 0 and cli.main(["tour", name, "--model", "x"]) == 0
+    begun = Tour(read(find(name)))
+    begun.move(1, Facts())
+    begun.save()
+    assert cli.main(["tour", name]) == 0
+    assert opened == ["nano", "x", None]

@@ -29,7 +29,7 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
     CandidateChange,
     Learned,
@@ -231,7 +231,7 @@ def test_surprise(engine: PipelineEngine) -> None:
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
     said = told(checks_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
-    assert "-0.600" in said and "+0.500" in said and "in all 0.000" in said
+    assert "−0.600" in said and "0.500 for" in said and "in all 0.000" in said
     told(checks_numbers.gradient_seen(Facts(), Facts()), False)
 
 
@@ -352,7 +352,12 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     assert "3.00 → 0.10" in told(checks_model.tuned(Facts(answers={InstructQuestion: made}), Facts()), True)
     answers = Facts(answers={InstructQuestion: made}, steps=steps)
     assert "not open" in told(checks_model.answers(answers, Facts()), False)
-    told(checks_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
+    said = told(checks_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
+    assert "still 0.10" in said and "not learned" in said
+    learned = dataclasses.replace(
+        answers, model="assistant", answers={InstructQuestion: dataclasses.replace(made, after=LEARNED)}
+    )
+    assert "an answer it knows" in told(checks_model.answers(learned, Facts()), True)
     told(CHECKS["confirmed"].make({}, "end")(Facts(), Facts()), False)
     told(CHECKS["confirmed"].make({}, "end")(Facts(typed={"end": ""}), Facts()), True)
 

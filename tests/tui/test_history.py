@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from helpers import answered, drawn, make_app
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.tui.lab.ghost_text import HINT
 from tui_llm.tui.lab.undo import words
 from tui_llm.tui.state import history
 from tui_llm.tui.state.history import History, difference
@@ -152,3 +154,14 @@ def test_another_model_forgets_drawn_tokens_but_not_what_was_typed() -> None:
     assert found.undo() is not None and (found.prompt, found.steps) == ("ab", ())
     assert found.undo() is not None and (found.prompt, found.steps) == ("a", ())
     assert found.undo() is None
+
+
+async def test_no_part_of_the_line_under_the_prompt_is_cut() -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        app.lab_screen.undo.hint = lambda: HINT
+        await pilot.press(*"word")
+        await answered(pilot, app.lab_screen)
+        line = next(line for line in drawn(app) if "New here?" in line)
+        assert f" · {HINT} ━" in line  # and not the first characters of what ctrl+z does

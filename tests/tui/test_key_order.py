@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import string
 import time
@@ -109,6 +110,20 @@ async def test_a_burst_of_keys_is_drawn_a_few_times_only() -> None:
         await until(pilot, lambda: not app.key_order.waiting)
         frames = (time.process_time() - begun) / UNDRAWN
         assert app.draws and drawn <= 3 * frames + 3
+
+
+async def test_the_last_key_of_a_burst_is_drawn_without_a_further_key() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        send(app, "escape", "3", "t")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen) and app.focused)
+        app.pause_drawing()
+        send(app, *"purple")
+        await until(pilot, lambda: app.screen.query_one(TextArea).text.endswith("purple") and app.screen._dirty_widgets)
+        app.resume_drawing()
+        while app.screen._dirty_widgets:
+            await asyncio.sleep(0.002)  # `pilot.pause` would wake the screen
 
 
 async def test_ctrl_q_quits_before_keys_that_have_waited_for_seconds() -> None:

@@ -209,3 +209,11 @@ async def test_a_question_superseded_by_closing_the_screen_reports_nothing() -> 
         await pilot.press("L")
         await until(pilot, lambda: isinstance(app.screen, LearnScreen) and app.screen is not screen)
         await until(pilot, lambda: app.screen.learned)
+
+
+async def test_at_60_columns_no_number_is_broken_and_no_note_is_cut() -> None:
+    async with learning((60, 24)) as (app, pilot, *_):
+        await pilot.press("space")
+        await until(pilot, lambda: "after 1 step" in drawn(app)[0])
+        assert "…" not in drawn(app)[0]
+        assert any("rank 3 → 3" in line for line in drawn(app))

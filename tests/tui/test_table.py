@@ -405,3 +405,13 @@ async def test_copied_rows_contain_the_stages() -> None:
         header, first, *_ = app.clipboard.split("\n")
         assert header.split("\t")[10:] == ["penalised", "scaled", "numerator", "tempered", "changed"]
         assert len(first.split("\t")) == len(header.split("\t"))
+
+
+async def test_beside_the_tour_no_line_above_the_stages_is_cut() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        pane = await ready(app, pilot)
+        await pilot.press("f2", "C")
+        await until(pilot, lambda: "x = logit ÷ T" in text(app))
+        line = next(line for line in drawn(app) if "x = logit ÷ T" in line).strip(" ┃")
+        assert line == pane.shift_words()[0]

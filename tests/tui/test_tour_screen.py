@@ -20,6 +20,8 @@ from tui_llm.tour.numbers import table_logits
 from tui_llm.tour.tour import Tour
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.tokens import VIEWS, TokensPane
 from tui_llm.tui.runs.run_watcher import RunWatcher
@@ -357,6 +359,14 @@ async def test_step_5_2_takes_no_doubled_space() -> None:
         at = [step.name for step in tour.steps].index("surprise")
         while (tour.step, tour.part) != (at, 1):
             await pilot.press("f4")
+        await pilot.press("3", "t")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("space", *"purple", "enter")
+        await until(pilot, lambda: isinstance(app.screen, DoubledSpaceScreen))
+        lab.tour.check()
+        assert tour.lacks == "a window is open: answer it, or Esc cancels"
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: app.screen is lab)
         lab.target.set(Target(text="  purple"))
         await answered(pilot, lab)
         lab.tour.check()

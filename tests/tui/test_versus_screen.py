@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from fake_run import checkpoint, make
 from helpers import answered, drawn, unsafe, until
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.versus import VersusScreen
 from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
@@ -43,6 +45,17 @@ async def test_two_models_side_by_side(size: tuple[int, int]) -> None:
         assert app.clipboard.startswith("what\ttext\tfirst\tsecond\n")
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_the_newest_run_is_proposed_until_another_name_is_typed() -> None:
+    checkpoint(make("trained", done=10), 10)
+    app = LabApp(lambda: PipelineEngine("cpu"), prompt="Once upon a time")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "ampersand")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        editor = app.screen.query_one(PromptEditor)
+        assert editor.text == editor.selected_text == "trained"
 
 
 async def test_a_cancelled_choice_says_what_to_do() -> None:

@@ -12,6 +12,8 @@ from textual.screen import Screen
 from tui_llm.tui import keymap
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.kit.command import PANES, WAY_OUT
+from tui_llm.tui.kit.widgets.bars import KeyBar
+from tui_llm.tui.runs.new_run import NewRunScreen
 
 SIZES = [(80, 24), (60, 24), (60, 16)]
 
@@ -71,3 +73,16 @@ def test_footers_drop_the_way_out_last() -> None:
     for command in out:
         assert command.importance == WAY_OUT, command
     assert max(command.importance for command in keymap.COMMANDS if command not in out) < WAY_OUT
+
+
+async def test_under_a_dialog_no_footer_lists_keys_that_are_text_there() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "4")
+        await until(pilot, lambda: "q quit" in drawn(app)[-1])
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and "Cancel (Esc)" in "\n".join(drawn(app)))
+        assert not app.lab_screen.query_one(KeyBar).visible
+        await pilot.press("escape")
+        await until(pilot, lambda: app.lab_screen.query_one(KeyBar).visible and "q quit" in drawn(app)[-1])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options, start_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, start_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -22,7 +22,8 @@ def add(commands: Commands) -> None:
         tour,
         _add_options,
         more="Half an hour, no network. It checks what you do, says what is missing, and continues by itself; F4 skips, F3 goes back, "
-        "F2 closes it. Your progress is saved, for each lesson.\n\n"
+        "F2 closes it. Your progress is saved, for each lesson. A lesson begins with nano, or with --model; later the model of last time comes "
+        "back.\n\n"
         "LESSON is tokens (tokens that trip models), loss-curve (read a loss curve), or a lesson file of your own: docs/lessons.md "
         "describes the format.",
         examples=(
@@ -53,7 +54,7 @@ def tour(options: argparse.Namespace) -> int:
     from tui_llm.common import storage
     from tui_llm.tour.learner_name import checked
     from tui_llm.tour.step import TOUR
-    from tui_llm.tour.tour import path
+    from tui_llm.tour.tour import Tour, path
 
     if options.names or options.check:
         _refuse_ignored(options)
@@ -73,6 +74,8 @@ def tour(options: argparse.Namespace) -> int:
             ) from error
     if options.json:
         return _print_progress(lesson, learner)
+    if options.model is None and not Tour(lesson, learner).load():
+        options.model = DEFAULT_MODEL  # a lesson begins with the model that it was written for, not the one opened last
     if lesson.name == TOUR and not learner:
         return app.open_app(options, tour=True)
     return app.open_app(options, lesson=lesson, learner=learner)

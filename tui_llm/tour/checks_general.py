@@ -91,7 +91,7 @@ def screen(values: Values, _key: str) -> Check:
         if view and now.view != view:
             return missing(f"the view “{view}” is not shown{': ' + keys if keys else ''}")
         if now.asking:
-            return missing("a window is open: Enter accepts the text, Esc cancels")
+            return missing("a window is open: answer it, or Esc cancels")
         return done(f"The screen “{name}” is open.")
 
     return check

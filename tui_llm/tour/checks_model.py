@@ -6,7 +6,7 @@ from tui_llm.common.numbers import precise_percent
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
-from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
 from tui_llm.tour.checks_numbers import NOT_LAB
@@ -108,7 +108,7 @@ def cold(now: Facts, began: Facts) -> CheckResult:
     if token.u is None:
         return missing("the last token was not drawn at this temperature: {draw}")
     return done(
-        f"u = {token.u:.3f} fell on {words(token.text)}: {precise_percent(token.raw_probability)} at T 1, {precise_percent(token.probability)} here."
+        f"u = {token.u:.4f} fell on {words(token.text)}: {precise_percent(token.raw_probability)} at T 1, {precise_percent(token.probability)} here."
     )
 
 
@@ -134,7 +134,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     one, other = first.hit.candidate, again.hit.candidate
     hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {found.u:.3f}, other probabilities: {hit} ({precise_percent(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
+        f"The same u = {found.u:.4f}, other probabilities: {hit} ({precise_percent(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
     )
 
 
@@ -322,6 +322,10 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     if len(now.steps) < ANSWERED or now.streaming:
         return missing("let it write: {clear} removes the old tokens, {stream} writes")
     text = "".join(token.text for token in now.steps).strip()
+    if found is not None and found.after > LEARNED:
+        return done(
+            f"Now: {words(text, 60)}. The loss on the answers is still {nats(found.after)}, so it has not learned them: fewer or shorter pairs, or a larger model, would."
+        )
     return done(
         f"Now: {words(text, 60)}. Same network, same loss, other examples. Ask what is in none of your pairs, and it repeats an answer it knows."
     )

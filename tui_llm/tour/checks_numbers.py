@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tui_llm.common.numbers import p_equals, precise_percent
+from tui_llm.common.numbers import adding, p_equals, precise_percent
 from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.instruments.learn.question import CandidateChange, Learned, LearnQuestion
@@ -146,10 +146,12 @@ def gradient_seen(now: Facts, began: Facts) -> CheckResult:
     other = next((row for row in found.rows if not row.target), None)
     if own is None or other is None:
         return missing(WAIT)
-    total = sum(row.gradient for row in found.rows) + found.rest
+    values = [row.gradient for row in found.rows] + ([found.rest] if found.rest_count else [])
+    shown, total = adding(values, 0.0, 3)  # as the pane rounds them
+    down, up = (shown[found.rows.index(row)] for row in (own, other))
     return done(
-        f"p − y: {own.gradient:+.3f} for the target {words(own.token.text, 14)}, {other.gradient:+.3f} for {words(other.token.text, 14)}, "
-        f"in all {abs(total):.3f}. A step goes against it: the target up, the others down. That is the whole learning signal."
+        f"p − y: {down} for the target {words(own.token.text, 14)}, {up} for {words(other.token.text, 14)}, "
+        f"in all {total}. A step goes against it: the target up, the others down. That is the whole learning signal."
     )
 
 

@@ -21,7 +21,7 @@ STRAWBERRY = "strawberry"
 def reading_of_text(now: Facts) -> CheckResult | None:
     """Returns what is missing if there is no reading of a finished text, else None."""
     if now.asking:
-        return missing("a window is open: Enter accepts the text, Esc cancels")
+        return missing("a window is open: answer it, or Esc cancels")
     if now.typing:
         return missing("you are typing; {done_typing} when the text is as you want it")
     if now.reading is None:
@@ -96,8 +96,8 @@ def compared(now: Facts, began: Facts) -> CheckResult:
     unknown = found.words
     lost = ""
     if not unknown.problem:
-        lost = f" A vocabulary of whole words, the {unknown.size:,} of the text {words(unknown.source)}, can't represent {unknown.missing_count} of your {unknown.count} words"
-        lost += f", such as {words(unknown.missing[0], 16)}." if unknown.missing else "."
+        lost = f" A vocabulary of whole words can't represent {unknown.missing_count} of your {unknown.count} words: it has the {unknown.size:,} words of one text, {words(unknown.source)}, and no more"
+        lost += f"; not {words(unknown.missing[0], 16)}." if unknown.missing else "."
     return done(f"The same text: {', '.join(counts[:4])}.{lost}")
 
 

@@ -93,7 +93,7 @@ def not_yet(now: Facts, what: str, keys: str) -> CheckResult:
     If something else is open, closing it comes first.
     """
     if now.asking:
-        return missing("a window is open: Enter accepts the text, Esc cancels")
+        return missing("a window is open: answer it, or Esc cancels")
     if now.screen != "lab":
         return missing(f"{what}: Esc back to the panes, then {keys}")
     if now.typing:

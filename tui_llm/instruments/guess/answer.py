@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.model import Weights
-from tui_llm.facts.request import Request, Target
+from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.guess.bets import TypedBet, needs_space, parse
 from tui_llm.instruments.guess.game import MOST
+from tui_llm.instruments.guess.on_text import continues
 from tui_llm.instruments.guess.passages import Passage, passages
 from tui_llm.instruments.guess.question import (
     MOST_CHOICES,
@@ -28,7 +29,6 @@ from tui_llm.instruments.guess.question import (
     Opponent,
     RoundQuestion,
 )
-from tui_llm.session import reading
 from tui_llm.session.open_model import OpenModel
 
 NANO = "nano"
@@ -61,7 +61,8 @@ def deal(open_model: OpenModel, question: RoundQuestion, overtaken: Callable[[],
         token, before = open_model.token(ids[place], ids[place - 1]), _text(open_model, ids[:place])
         found = [(p := unigram(token.id), -math.log2(p))]
         if nano is not None:
-            found.append(_on_text(nano, before, token.text, overtaken))
+            p = continues(nano, before, token.text, overtaken)
+            found.append((p, -math.log2(p)))
         score = scores[place - 1]
         found.append((score.probability, score.surprisal / math.log(2)))
         choices, favourites = _likeliest(open_model, request, ids, place, question.choices)
@@ -69,7 +70,12 @@ def deal(open_model: OpenModel, question: RoundQuestion, overtaken: Callable[[],
         turns.append(GuessTurn(place, before, token, ps, bits, choices, favourites))
     opponents = [Opponent("unigram", about)]
     if nano is not None:
-        opponents.append(Opponent(_label(NANO, weights), "the shipped model, on the token's text in its own tokens"))
+        opponents.append(
+            Opponent(
+                _label(NANO, weights),
+                "the shipped model: that the text goes on with these letters, in any tokens of its own",
+            )
+        )
     opponents.append(Opponent(weights.name, "the open model"))
     uniform = math.log2(open_model.tokenizer.size)
     return GuessRound(weights, question.seed, passage.source, uniform, tuple(opponents), tuple(turns))
@@ -195,16 +201,6 @@ def _nano(open_model: OpenModel) -> OpenModel | None:
         open_model.screen_cache[_NANO] = nano
     found: OpenModel = open_model.screen_cache[_NANO]
     return found
-
-
-def _on_text(model: OpenModel, before: str, text: str, overtaken: Callable[[], bool]) -> tuple[float, float]:
-    """The probability that `model` gives to `text` after the text `before`, and its bits: the sum over the tokens of
-    `text` in the model's own vocabulary, as `tui-llm loss` computes it."""
-    request = Request(prompt=before, start_token=not before, target=Target(text=text), top=1, token_window=1)
-    read = reading.read(model, request, overtaken).loss
-    if read is None or read.problem is not None:
-        raise UserError(f"{NANO} can't read the text: {read.problem if read else 'there is nothing before it'}")
-    return math.exp(-read.sum), read.sum / math.log(2)
 
 
 def _likeliest(

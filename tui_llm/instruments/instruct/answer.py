@@ -11,7 +11,7 @@ from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.instruct.question import MOST_STEPS, Instructed, InstructQuestion
+from tui_llm.instruments.instruct.question import LONGEST, MOST_STEPS, STEPS, Instructed, InstructQuestion
 from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
 from tui_llm.llm.adapters.chat import INSTRUCT
 from tui_llm.llm.learn import instruct
@@ -43,6 +43,8 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
     new_folder(name)  # check the name before training
     session = _session(open_model, question)
     after = session.tuner.go(question.steps, overtaken)
+    while question.learned is not None and after > question.learned and len(session.tuner.losses) < LONGEST:
+        after = session.tuner.go(min(len(session.tuner.losses) + STEPS, LONGEST), overtaken)
     result = Instructed(
         question,
         open_model.weights(),
@@ -60,9 +62,13 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
 
 
 def _session(open_model: OpenModel, question: InstructQuestion) -> _TuningSession:
-    asked = question.pairs, question.learning_rate
+    asked = question.pairs, question.learning_rate, question.learned
     known = open_model.remembered.get("instruct")
-    if isinstance(known, _TuningSession) and known.asked == asked and len(known.tuner.losses) <= question.steps:
+    if (
+        isinstance(known, _TuningSession)
+        and known.asked == asked
+        and (question.learned is not None or len(known.tuner.losses) <= question.steps)
+    ):
         return known
     examples = [instruct.example(pair, writable(open_model), open_model.gpt.config.context) for pair in question.pairs]
     with instruct.enough_memory():
@@ -85,7 +91,7 @@ def _card(result: Instructed) -> str:
     rows = "\n".join(f"| {_cell(pair.question)} | {_cell(pair.answer)} |" for pair in question.pairs)
     return f"""# {visible(result.name)}
 
-{visible(weights.name)} after {question.steps} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
+{visible(weights.name)} after {len(result.losses)} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
 experiment of tui-llm, not an assistant to rely on. It knows these by heart, and little else has changed for the better.
 Its licence and its training text are those of {visible(weights.name)}.
 

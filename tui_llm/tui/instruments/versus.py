@@ -23,7 +23,7 @@ from tui_llm.tui.state.openers import opens
 NUMBER = 10  # cells of a column of numbers
 BESIDE = 64  # cells from which the two models stand side by side
 WIDE = 100  # cells from which the two comparisons do
-HINT = "Enter compares · a name from the list of models (m), a run, a model folder or file · Esc cancels"
+HINT = "Enter compares · nano, a run, a model folder or file (m in the panes lists them) · Esc cancels"
 NONE = (
     "m chooses the model to compare with: a shipped model, a run, a folder (also one checkpoint of a run), a GGUF file"
 )
@@ -79,9 +79,17 @@ class VersusScreen(FullScreen):
     def action_choose(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen
 
+        self.app.push_screen(AskScreen("The other model", HINT, self.other or self._likely()), self._chosen)
+
+    def _likely(self) -> str:
+        """nano or, if that is open, the newest run that has weights: typing replaces it."""
+        from tui_llm.training.run.snapshot import most_recent
+
         weights = self.context.weights
-        likely = "nano" if weights is not None and weights.name != "nano" else ""
-        self.app.push_screen(AskScreen("The other model", HINT, self.other or likely), self._chosen)
+        if weights is not None and weights.name != "nano":
+            return "nano"
+        run = most_recent()
+        return run.name if run is not None and run.checkpoints() else ""
 
     def _chosen(self, name: str | None) -> None:
         if name is not None and name.strip():

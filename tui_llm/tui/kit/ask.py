@@ -23,6 +23,7 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
     """
 
     BINDINGS = bindings((), modal=True)
+    asks = True
 
     def __init__(self, title: str, hint: str, text: str = "", *, spaces: bool = False) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ from textual import events
 from textual.await_complete import AwaitComplete
 from textual.widget import Widget
 
+from tui_llm.tui.kit.widgets.bars import KeyBar
+
 if TYPE_CHECKING:
     from textual.screen import Screen
 
@@ -19,6 +21,7 @@ else:
 class BaseScreen(Base):
     """Mixin for a screen; in the bases it precedes Textual's class."""
 
+    asks: ClassVar[bool] = False  # whether it only asks something, for the screen below
     tour_name: ClassVar[str] = "other"  # how the tour's checks call this screen, if they know it
     had_focus: Widget | None = None
     _pending_result: tuple[Any] | None = None
@@ -27,6 +30,14 @@ class BaseScreen(Base):
     def tour_view(self) -> str:
         """How the tour's checks call the view that this screen shows; empty if they know none."""
         return ""
+
+    def on_screen_suspend(self) -> None:
+        # A dialog leaves the footer in sight, whose letters are text in the dialog. The dialog names its own keys.
+        self._show_keys(False)
+
+    def _show_keys(self, shown: bool) -> None:
+        for bar in self.query(KeyBar):
+            bar.visible = shown
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Closes this screen and no other. `Screen.dismiss` pops the top of the screen stack: a second Enter before the
@@ -41,6 +52,7 @@ class BaseScreen(Base):
         return super().dismiss(result)
 
     def on_screen_resume(self) -> None:
+        self._show_keys(True)
         if self._pending_result is not None:
             (result,), self._pending_result = self._pending_result, None
             self.dismiss(result)

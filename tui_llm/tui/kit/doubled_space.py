@@ -19,6 +19,7 @@ from tui_llm.tui.kit.command import bindings
 class DoubledSpaceScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text to take, or with None to go on typing."""
 
+    asks = True
     BINDINGS: ClassVar = [
         ("1", "single", "One space"),
         ("2", "keep", "As typed"),

@@ -12,7 +12,7 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.state.context import LabContext
 
 GHOST_AFTER = 0.25  # seconds after the last edit
-HINT = "ghost text: → accepts a token, Alt+→ a word, End all"
+HINT = "→ accepts a ghost token, Alt+→ a word, End all"
 
 
 class GhostTextController:

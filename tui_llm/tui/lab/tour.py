@@ -14,7 +14,7 @@ from textual.timer import Timer
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
-from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import parse as parse_pairs
 from tui_llm.tour.facts import Facts, RunFacts
@@ -174,8 +174,8 @@ class TourController:
     def facts(self) -> Facts:
         """The current state, for the tour's checks."""
         context, lab, screens = self.context, self.context.lab, self.context.screens
-        asking = isinstance(screens[-1], AskScreen)
-        top = next((one for one in reversed(screens) if not isinstance(one, AskScreen)), screens[0])
+        asking = _asks(screens[-1])
+        top = next((one for one in reversed(screens) if not _asks(one)), screens[0])
         return Facts(
             prompt=lab.prompt,
             asking=asking,
@@ -250,7 +250,7 @@ class TourController:
             self._typed[ask.key] = text
             self._answers.pop(InstructQuestion, None)
             self._problems.pop(InstructQuestion, None)
-            question = InstructQuestion(Request(), parse_pairs(text))
+            question = InstructQuestion(Request(), parse_pairs(text), learned=LEARNED)
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 
@@ -259,6 +259,10 @@ class TourController:
 
     def _tuned(self, found: Instructed) -> None:
         self.context.open_model(found.name)
+
+
+def _asks(screen: Screen[Any]) -> bool:
+    return isinstance(screen, BaseScreen) and screen.asks
 
 
 def _nothing(_answer: Any) -> None:

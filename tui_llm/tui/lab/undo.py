@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
@@ -14,6 +15,7 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.history import TextChange
 
+BORDER = 6  # cells of the prompt's border beside the line
 NAMED = 24  # cells of the text that describes a change
 
 
@@ -77,4 +79,8 @@ class UndoController:
             parts.append(f"{redo} {words(history.next_redo)}")
         if history.next_undo is not None:
             parts.append(f"{undo} {words(history.next_undo.inverse())}")
+        # The border has room for so much; none of them is cut, but the last are left out.
+        width = self.prompt.outer_size.width
+        while width and len(parts) > 1 and BORDER + cell_len(" · ".join(parts)) > width:
+            parts.pop()
         self.prompt.hint(Text(" · ".join(parts)))

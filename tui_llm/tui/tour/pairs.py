@@ -40,7 +40,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
-    TourPairsScreen PairsEditor { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
+    TourPairsScreen PairsEditor, TourPairsScreen PairsEditor:focus { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
     TourPairsScreen Static { height: auto; color: $text-muted; }
     TourPairsScreen #pairs-note.-wrong { color: $text-error; }
     """

@@ -130,7 +130,9 @@ class LearnScreen(OverLab):
             parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc cancels", "$text-muted")]
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
-            parts.append(("  the open model does not change", "$text-muted"))
+            note = "  the open model does not change"
+            if Content.assemble(*parts).cell_length + len(note) < self.size.width:
+                parts.append((note, "$text-muted"))
         self.query_one("#learn-top", Bar).put(Content.assemble(*parts))
         self._show_recipe()
 

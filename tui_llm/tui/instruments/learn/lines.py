@@ -13,7 +13,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import OPTIMIZERS
 from tui_llm.instruments.learn.question import Learned, PinChange
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.pin_list import end_of
 
@@ -65,14 +65,12 @@ class LearnedLines(Lines):
         rows = [line]
         change = after.loss - before.loss
         (later, earlier), moved = adding([after.loss, -before.loss], change, 3)
-        text = Text(f"loss {earlier.removeprefix('−')} → {later} nats{each}  ")
+        text = Text(f"loss {earlier.removeprefix('−')} → {later} nats{each}")
         if learned.steps:
-            text.append(f"({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
-        text.append(
-            f"   p {common_numbers.precise_percent(before.probability)} → {common_numbers.precise_percent(after.probability)}"
-            f"   rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
-        )
-        return rows + wrapped(text, width)
+            text.append(f"  ({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
+        p = f"p {common_numbers.precise_percent(before.probability)} → {common_numbers.precise_percent(after.probability)}"
+        rank = f"rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
+        return rows + packed([text, Text(p), Text(rank)], width, "   ")
 
     def _steps(self, learned: Learned, width: int) -> list[Text]:
         """The table of steps, with their losses as bars."""

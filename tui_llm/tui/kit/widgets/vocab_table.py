@@ -15,7 +15,7 @@ from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible_token
 from tui_llm.facts.prediction import Candidate, Distribution
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.text import packed, wrapped
+from tui_llm.tui.kit.text import packed
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.kit.widgets.vocab_columns import GAP, TableColumn, before_cuts, columns_for, stage_pages
 
@@ -157,7 +157,7 @@ class VocabTable(Lines):
         if distribution is None:
             return []
         if self.stage:
-            return wrapped(Text(self.shift_words(), style=muted), width)[:2]
+            return packed([Text(part, style=muted) for part in self.shift_words()], width, " · ")[:2]
         parts = (
             f"p: {fmt.sampler(distribution.sampler)}",
             f"entropy of raw p {fmt.number(distribution.entropy)} nats = {fmt.compact(distribution.choices)} choices",
@@ -172,14 +172,15 @@ class VocabTable(Lines):
         where = f"stages, page {self.stage} of {self.stages}" if self.stages > 1 else "stages"
         return f" · {where} · C: {'next page' if self.stage < self.stages else 'back'}"
 
-    def shift_words(self) -> str:
-        """What softmax subtracts before e^x, and the logarithm of the sum without that."""
+    def shift_words(self) -> tuple[str, ...]:
+        """What softmax subtracts before e^x, and the logarithm of the sum without that. Only the first where one line
+        is shown."""
         distribution = self.distribution
         if distribution is None or distribution.sampler.greedy:
-            return "greedy: the largest logit gets probability 1; nothing is divided"
+            return ("greedy: the largest logit gets probability 1; nothing is divided",)
         return (
-            f"x = logit ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows;"
-            f" ln Σ e^(logit ÷ T) = logsumexp = {fmt.number(distribution.log_total)}"
+            f"x = logit ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows",
+            f"ln Σ e^(logit ÷ T) = logsumexp = {fmt.number(distribution.log_total)}",
         )
 
     def row(self, index: int, width: int, selected: bool) -> Text:
