@@ -131,22 +131,25 @@ def test_environment_variables_that_name_no_folder() -> None:
 
 LIMITS = (
     60_000,
+    165_000,
     300_000,
     500_000,
     600_000,
     700_000,
     800_000,
-)  # kB: enough for Python only, for part of torch, for all but the model
+)  # kB: enough for Python only, for numpy without its BLAS, for part of torch, for all but the model
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space as Linux has them")
 @pytest.mark.parametrize("limit", LIMITS)
 def test_too_little_memory(limit: int) -> None:
-    done = run("logits", "a", "--top", "1", before=f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit * 1024},) * 2)")  # fmt: skip
-    if done.returncode != 0:
-        assert "memory" in one_line(done)
-    else:
-        assert limit > 600_000
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit * 1024},) * 2)"
+    for command, enough in (("lens", 600_000), ("logits", 100_000)):  # with torch, and without
+        done = run(command, "a", "--top", "1", "--device", "cpu", before=before)
+        if done.returncode != 0:
+            assert "memory" in one_line(done)
+        else:
+            assert limit > enough
 
 
 INTERRUPT = """
@@ -161,10 +164,10 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.parametrize(
-    "name", ["tui_llm.cli", "tui_llm.commands.shared.parser", "tui_llm.commands.logits", "torch", "torch.nn", "tiktoken"]
+    "name", ["tui_llm.cli", "tui_llm.commands.shared.parser", "tui_llm.commands.lens", "torch", "torch.nn", "tiktoken"]
 )  # fmt: skip
 def test_ctrl_c_while_modules_are_imported(name: str) -> None:
-    done = run("logits", "a", before=INTERRUPT.format(name=name))
+    done = run("lens", "a", before=INTERRUPT.format(name=name))
     assert (done.returncode, done.stderr) == (130, "")
 
 

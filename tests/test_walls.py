@@ -157,6 +157,22 @@ def test_a_softmax_needs_no_torch() -> None:
     assert "tui_llm.llm.predict.distribution" in seen and not seen & (HEAVY - {"numpy"})
 
 
+SHORT_COMMANDS = {
+    "logits": ["The cat", "--find", "dog", "--temperatures", "0.5,1"],
+    "loss": ["The cat", "--target", " sat on"],
+    "draw": ["The cat", "--count", "50"],
+    "surprisal": ["The cat sat"],
+    "generate": ["The cat", "--max-tokens", "3"],
+}
+
+
+@pytest.mark.parametrize("command", SHORT_COMMANDS)
+def test_a_short_command_needs_no_torch(command: str) -> None:
+    words = [command, *SHORT_COMMANDS[command], "--device", "cpu"]
+    seen = modules_after(f"from tui_llm.cli import main\nassert main({words!r}) == 0")
+    assert "tui_llm.llm.model.numpy_gpt" in seen and "torch" not in seen
+
+
 SLOW_PARTS_OF_TORCH = ("torch._dynamo", "torch._inductor", "torch.distributed", "sympy")
 """They take as long to import as torch itself. torch 2.13 imports torch.distributed itself, which no user of torch can
 avoid, so that what `import torch` brings is subtracted."""
@@ -165,8 +181,6 @@ USES = {
     "a reading": "from tui_llm.engine import PipelineEngine\nfrom tui_llm.facts.request import Request, Target\n"
     "engine = PipelineEngine('cpu')\nengine.open('nano')\n"
     "assert engine.read(Request(prompt='The cat', target=Target(text=' sat'))).loss is not None",
-    "logits": "from tui_llm.cli import main\nassert main(['logits', 'The cat', '--device', 'cpu']) == 0",
-    "generate": "from tui_llm.cli import main\nassert main(['generate', 'The cat', '--max-tokens', '3', '--device', 'cpu']) == 0",
     "learn, SGD": "from tui_llm.cli import main\nassert main(['learn', 'The cat', '--target', ' sat', '--device', 'cpu']) == 0",
     "learn, AdamW": "from tui_llm.cli import main\n"
     "assert main(['learn', 'The cat', '--target', ' sat', '--optimizer', 'adamw', '--device', 'cpu']) == 0",

@@ -16,8 +16,6 @@ from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request
 from tui_llm.instruments import answers
-from tui_llm.llm.hub import model_list
-from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.generate import generate
 from tui_llm.session import reading
@@ -31,7 +29,16 @@ class PipelineEngine(OpenModel):
 
     def models(self) -> Sequence[ModelInfo]:
         """The models that can be opened by name; broken ones have a `problem`."""
+        from tui_llm.llm.hub import model_list  # slow to import, and not needed for a reading
+
         return model_list.every()
+
+    def prepare(self) -> None:
+        """Import what `use_torch` needs. Call it from any thread: Python's import locks make others wait for it."""
+        from tui_llm.llm.model.torch_import import import_torch
+
+        import_torch()
+        from tui_llm.llm.model import checkpoint, fast_decode  # noqa: F401
 
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
         """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
@@ -86,8 +93,7 @@ class PipelineEngine(OpenModel):
         )
         while True:
             try:
-                with device.threads(self.tokenizer.size):
-                    step = next(steps, None)
+                step = next(steps, None)
             except Overtaken:  # stopped within a token
                 return
             if step is None:

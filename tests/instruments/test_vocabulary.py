@@ -91,7 +91,7 @@ def test_invalid_searches_are_refused(engine: PipelineEngine) -> None:
 def test_what_if_and_penalty_apply_to_table_loss_and_draw(engine: PipelineEngine) -> None:
     target = Target(id=300)
     request = dataclasses.replace(REQUEST, target=target, sampler=SamplerSettings())
-    logits = engine.logits(request).clone()
+    logits = torch.from_numpy(engine.logits(request).copy())
     plain = engine.read(request)
     logits[300], logits[262] = 9.0, -math.inf
     before = engine.forwards
@@ -122,7 +122,7 @@ def test_what_if_and_penalty_apply_to_table_loss_and_draw(engine: PipelineEngine
 
 def test_temperatures_side_by_side(engine: PipelineEngine) -> None:
     found = engine.answer(TemperaturesQuestion(REQUEST, (0.5, 1.0, 2.0, 0.0), 20))
-    logits = engine.logits(REQUEST)
+    logits = torch.from_numpy(engine.logits(REQUEST))
     assert found.others == engine.tokenizer.size - 20
     for column in found.columns[:3]:
         p = (logits / column.temperature).softmax(-1)

@@ -88,6 +88,7 @@ class FakeEngine:
         self.distributions: dict[object, Distribution] = {}  # a cache: a thousand tokens are slow in plain Python
         self.opened: list[str] = []
         self.released = 0
+        self.prepared = 0
         self.fail: Exception | None = None
         self.hold_after: int | None = None  # after this many tokens, a draw waits until it is stopped
         self.weights: Weights | None = None
@@ -114,6 +115,12 @@ class FakeEngine:
         if isinstance(question, ChoicesQuestion) and ChoicesQuestion not in self.answers:
             return ModelChoices(tied=False, start="<s>\x1b[/]")
         return self.answers[type(question)](question)
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+    def use_torch(self) -> Weights | None:
+        return None
 
     def release(self) -> None:
         self.released += 1

@@ -23,7 +23,7 @@ PROGRAM = textwrap.dedent("""
     import sys, types
     sys.path.insert(0, {tests!r})
     from fake_engine import FakeEngine
-    sys.modules["tui_llm.engine"] = types.SimpleNamespace(PipelineEngine=lambda *_: FakeEngine())
+    sys.modules["tui_llm.engine"] = types.SimpleNamespace(PipelineEngine=lambda *_, **__: FakeEngine())
     from tui_llm.cli import main
     from tui_llm.common.process_exit import exit_with
     raise SystemExit(exit_with(main(sys.argv[1:])))

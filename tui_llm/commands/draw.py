@@ -70,7 +70,7 @@ def draw(options: argparse.Namespace) -> None:
         raise UserError("--u is for one draw and --count for many: give one of them")
     if options.count is not None and len(samplers) > 1:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
-    engine, request = engine_of(options), request_of(options, sampler=samplers[0])
+    engine, request = engine_of(options, numpy_first=True), request_of(options, sampler=samplers[0])
     if options.count is not None:
         found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed))
         put_json(histogram_json(found)) if options.json else put(histogram_text(found, options.top))

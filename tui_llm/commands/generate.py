@@ -45,7 +45,7 @@ def generate(options: argparse.Namespace) -> None:
 
     request = request_of(options, sampler=sampler_of(options))
 
-    engine = engine_of(options)
+    engine = engine_of(options, numpy_first=True)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
         sys.stdout.write(visible(engine.fed_text(request), newlines=True))

@@ -79,7 +79,7 @@ def guess(options: argparse.Namespace) -> int:
     text, answers = _text_and_answers(options)
     seed = random.randrange(10_000) if options.seed is None else options.seed
     request = Request(allow_special=options.allow_special, start_token=options.bos)
-    engine = engine_of(options)
+    engine = engine_of(options, numpy_first=True)
     game = GuessGame(engine.answer(RoundQuestion(request, text, seed, options.turns, options.choices)))
     status = 0
     try:

@@ -82,7 +82,7 @@ def logits(options: argparse.Namespace) -> None:
         raise UserError(f"--top is {options.top}; give 1 or more")
     asked = parse(options.temperatures) if options.temperatures is not None else ()
     request = request_of(options, sampler=sampler_of(options), top=options.top, overrides=overrides(options.set))
-    engine = engine_of(options)
+    engine = engine_of(options, numpy_first=True)
     reading = engine.read(request)
     if reading.problem:
         raise UserError(reading.problem + ("" if reading.prompt_ids else " (--bos)"))

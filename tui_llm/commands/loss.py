@@ -43,7 +43,10 @@ def loss(options: argparse.Namespace) -> None:
     from tui_llm.facts import report
     from tui_llm.facts.request import Target
 
-    engine, request = engine_of(options), request_of(options, target=Target(text=options.target), top=1)
+    engine, request = (
+        engine_of(options, numpy_first=True),
+        request_of(options, target=Target(text=options.target), top=1),
+    )
     reading = engine.read(request)
     if reading.problem:
         raise UserError(reading.problem + ("" if reading.prompt_ids else " (--bos)"))

@@ -35,7 +35,7 @@ def _add_options(parser: Parser) -> None:
 def surprisal(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared.engine import engine_of, request_of
 
-    reading = engine_of(options).read(request_of(options, scores=True, top=1, token_window=1 << 30))
+    reading = engine_of(options, numpy_first=True).read(request_of(options, scores=True, top=1, token_window=1 << 30))
     if not reading.prompt_ids:
         raise UserError(f"{reading.problem} (--bos)")
     _put_scores(options, reading.weights.name, reading.weights.step, reading.tokens.tokens, reading.scores)

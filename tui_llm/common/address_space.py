@@ -26,8 +26,12 @@ def check_before_torch() -> None:
     """From here on, `import torch` raises MemoryError if the limit is too low for it."""
     if "torch" in sys.modules or any(isinstance(finder, _Gate) for finder in sys.meta_path):
         return
-    if resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if is_limited():
         sys.meta_path.insert(0, _Gate())
+
+
+def is_limited() -> bool:
+    return resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 class _Gate:

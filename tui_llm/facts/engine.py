@@ -38,6 +38,15 @@ class Engine(Protocol):
         None."""
         ...
 
+    def prepare(self) -> None:
+        """Import what `use_torch` needs: seconds, the first time. The one method for any thread."""
+        ...
+
+    def use_torch(self) -> Weights | None:
+        """If the open model runs in numpy, run it in torch from here on and return its weights; otherwise return
+        None."""
+        ...
+
     def release(self) -> None:
         """Free what instruments cached for their screens: all of these have closed."""
         ...

@@ -1,18 +1,15 @@
 """The table of functions that answer questions.
 
 Each `NAME/answer.py` enters its functions with `@answers(SomeQuestion)`, so an instrument is added without a change to
-this file. The table is filled by the first question: the screen imports questions only, and opens without torch.
+this file. A question's first asking imports its answer: the screen imports questions only, and opens without torch.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tui_llm import instruments
 from tui_llm.facts.request import Answer, Question
 
 if TYPE_CHECKING:
@@ -35,17 +32,16 @@ def answers(kind: type[Q]) -> Callable[[Function[Q, Answer]], Function[Q, Answer
     return enter
 
 
-@functools.cache
-def functions() -> Mapping[type[Question[Any]], Function[Any, Any]]:
-    """The whole table. Imports every instrument's answer.py, and with them torch."""
-    for found in pkgutil.iter_modules(instruments.__path__, f"{instruments.__name__}."):
-        if found.ispkg:
-            importlib.import_module(f"{found.name}.answer")
-    return _functions
+def function_of(kind: type[Question[Any]]) -> Function[Any, Any]:
+    """The function that answers questions of type `kind`. Imports the answer.py beside it, which may import torch."""
+    folder, _, file = kind.__module__.rpartition(".")
+    if kind not in _functions and file == "question":
+        importlib.import_module(f"{folder}.answer")
+    return _functions[kind]
 
 
 def answer(open_model: OpenModel, question: Question[Answer], overtaken: Overtaken) -> Answer:
     """Answer `question` about the open model. Raises `UserError`, and `Overtaken` as soon as `overtaken()` returns
     true."""
-    made: Answer = functions()[type(question)](open_model, question, overtaken)
+    made: Answer = function_of(type(question))(open_model, question, overtaken)
     return made

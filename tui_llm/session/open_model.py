@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.model import ModelChoices, Weights
@@ -15,14 +13,20 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.facts.tokens import Token, Tokenization
 from tui_llm.llm.adapters.chat import ChatTemplate
 from tui_llm.llm.hub import lookup, open_model
-from tui_llm.llm.model import device
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.device_names import check_device, is_cpu
 from tui_llm.llm.model.weight_names import check_weights
 from tui_llm.llm.predict import distribution
+from tui_llm.llm.predict.distribution import Array
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
 from tui_llm.session.tokenization import bytes_of, token_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tui_llm.llm.model.model import GPT
 
 FIRST = "the first token has no prediction: put <|endoftext|> in front (o), or move the token cursor on"
 NOT_FED = "the model's context is the last {} tokens: the first of them has no prediction, nor has any before it"
@@ -68,13 +72,17 @@ def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
 class OpenModel:
     """The open model and its vocabulary, as instruments use it; call it from one thread only.
 
-    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens`
-    the tokens run in them to read a text.
+    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens` their tokens.
     """
 
-    def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
-        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError` on an unknown device or weight format."""
-        self.device, self.dtype = device.choose(device_name), check_weights(weights)
+    def __init__(self, device_name: str = "auto", weights: str = "fp32", *, numpy_first: bool = False) -> None:
+        """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, without
+        torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
+        self._device_name, self.dtype = check_device(device_name), check_weights(weights)
+        self._device: torch.device | None = None
+        self._numpy_first = numpy_first and weights == "fp32" and is_cpu(device_name)
+        if not self._numpy_first:
+            _ = self.device  # whether there is one is said before a model is opened
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
@@ -84,13 +92,35 @@ class OpenModel:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
         stays open."""
         found = lookup.find(model)
-        made = open_model.open_model(found.folder, found.name, self.device, self.dtype)
-        self._open = _Open(
-            found, made, Window(made.predictor, made.tokenizer.size), open_model.choices_of(made, found.folder)
-        )
+        made = open_model.open_in_numpy(found.folder, found.name) if self._numpy_first else None
+        self._install(found, made or open_model.open_model(found.folder, found.name, self.device, self.dtype))
+        return self.weights()
+
+    def _install(self, found: lookup.LocalModel, made: open_model.LoadedModel) -> None:
+        window = Window(made.predictor, made.tokenizer.size)
+        self._open = _Open(found, made, window, open_model.choices_of(made, found.folder))
         self._encoded = None
         self._targets.clear()
+
+    def use_torch(self) -> Weights | None:
+        """Run models in torch from here on; the open one's weights, if it ran in numpy. Raises `UserError`."""
+        before = self._open
+        if before is None or before.model.numpy is None:
+            self._numpy_first = False
+            return None
+        self._install(before.found, open_model.in_torch(before.model, self.device))
+        self._current().remembered.update(before.remembered)
+        self._numpy_first = False  # not before: if memory is too low for torch, numpy goes on
         return self.weights()
+
+    @property
+    def device(self) -> torch.device:
+        """Imports torch. Raises `UserError` if this machine has no such device."""
+        if self._device is None:
+            from tui_llm.llm.model import device
+
+            self._device = device.choose(self._device_name)
+        return self._device
 
     def refresh(self) -> Weights | None:
         """Open the run's newer checkpoint, if there is one, and return its weights; else None."""
@@ -106,7 +136,6 @@ class OpenModel:
 
     def weights(self) -> Weights:
         open, predictor = self._current(), self._current().model.predictor
-        vocabulary = open.model.tokenizer
         return Weights(
             open.found.name,
             open.found.step,
@@ -115,12 +144,13 @@ class OpenModel:
             predictor.heads,
             predictor.width,
             predictor.context,
-            vocabulary.size,
-            str(self.device),
+            open.model.tokenizer.size,
+            str(self.device) if open.model.reader == "torch" else "cpu",
             open.model.kind,
             open.choices,
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
+            open.model.reader,
         )
 
     @property
@@ -221,11 +251,13 @@ class OpenModel:
     @property
     def is_gpt(self) -> bool:
         """Whether the model is our own GPT, so that `gpt` is available."""
-        return self._current().model.gpt is not None
+        model = self._current().model
+        return model.gpt is not None or model.numpy is not None
 
     @property
     def gpt(self) -> GPT:
-        """Our own GPT. Raises `UserError` if the open model is of another architecture."""
+        """Our own GPT, in torch. Raises `UserError` if the open model is of another architecture."""
+        self.use_torch()
         open = self._current()
         if open.model.gpt is None:
             raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
@@ -242,7 +274,8 @@ class OpenModel:
 
     @property
     def embedding(self) -> Tensor:
-        """The token embedding (V, C) of any model, padding rows included."""
+        """The token embedding (V, C) of any model, padding rows included, in torch."""
+        self.use_torch()
         return self._current().model.predictor.embedding()
 
     @property
@@ -267,9 +300,8 @@ class OpenModel:
 
     # ── ids → logits → distribution ──
 
-    def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Tensor:
-        """The logits (V,) after the request's last token, from the cache if possible; float32, on the CPU, without
-        padding ids. Raises `UserError` if there is no token."""
+    def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Array:
+        """The logits (V,) after the request's last token, from the cache if possible; float32, without padding ids. Raises `UserError` if there is no token."""
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)
@@ -304,9 +336,9 @@ class OpenModel:
             return int(distribution.Sorted.of(changed).order[0])
         return int(self.window.sorted(before).order[0])
 
-    def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
-        """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, on the
-        CPU, from the cache if possible. Raises `UserError` if there is no target, or no token before it."""
+    def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Array]:
+        """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, from
+        the cache if possible. Raises `UserError` if there is no target, or no token before it."""
         before, wanted = self.target(request, overtaken)
         ids, window = self.ids(request), self.window
         self.feed(ids, overtaken)

@@ -10,7 +10,6 @@ from tui_llm.facts.prediction import LossReading, TargetToken, TokenScore
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution, loss
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.llm.tokens import catalog
@@ -32,10 +31,9 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
             forward_tokens = model.feed(ids, overtaken)
             if request.scores:
                 scores = _scores(model, ids, request.token_window, overtaken)
-            with device.threads(model.tokenizer.size):
-                shown = model.prediction_at(request, ids, position).distribution(
-                    request.top, model.bytes_after(ids[:position])
-                )
+            shown = model.prediction_at(request, ids, position).distribution(
+                request.top, model.bytes_after(ids[:position])
+            )
             before = position - (len(ids) - fed)  # number of tokens in the window before the prediction
             target_loss = _loss(model, request, ids[position:], before, overtaken)
             if position < len(ids):

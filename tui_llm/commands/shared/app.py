@@ -87,7 +87,7 @@ def parser() -> Parser:
 def open_app(
     options: argparse.Namespace, *, tour: bool = False, lesson: Lesson | None = None, learner: str = ""
 ) -> int:
-    """Opens the app, with the tour or another lesson where one is given. torch is imported by the app's engine thread, once the screen is shown."""
+    """Opens the app, with the tour or another lesson where one is given. Small models are read without torch at first, which is imported once the screen is quiet."""
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)
     gc.disable()  # imported modules are never garbage; the engine thread collects from the first reading on
@@ -98,9 +98,12 @@ def open_app(
     check_weights(options.weights)
 
     def open_engine() -> Engine:
+        from tui_llm.llm.model.blas_threads import import_numpy
+
+        import_numpy()
         from tui_llm.engine import PipelineEngine
 
-        return PipelineEngine(options.device, options.weights)
+        return PipelineEngine(options.device, options.weights, numpy_first=True)
 
     return _run(open_engine, options, tour, lesson, learner)
 

@@ -12,21 +12,27 @@ if TYPE_CHECKING:
     from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
-def open_engine(model: str, device: str = "auto", weights: str = "fp32") -> PipelineEngine:
-    """Imports torch. What was assumed to open the model goes to standard error. Raises `UserError`."""
+def open_engine(
+    model: str, device: str = "auto", weights: str = "fp32", *, numpy_first: bool = False
+) -> PipelineEngine:
+    """Imports torch, unless `numpy_first` and the model is small. What was assumed to open the model goes to standard
+    error. Raises `UserError`."""
+    from tui_llm.llm.model.blas_threads import import_numpy
+
+    import_numpy()
     from tui_llm.commands.shared.streams import print_error
     from tui_llm.common.display import visible
     from tui_llm.engine import PipelineEngine
 
-    engine = PipelineEngine(device, weights)
+    engine = PipelineEngine(device, weights, numpy_first=numpy_first)
     if note := engine.open(model).note:
         print_error(visible(note))
     return engine
 
 
-def engine_of(options: argparse.Namespace) -> PipelineEngine:
+def engine_of(options: argparse.Namespace, *, numpy_first: bool = False) -> PipelineEngine:
     """`options.model` opened on `options.device`, its weights in the dtype `options.weights`."""
-    return open_engine(options.model, options.device, options.weights)
+    return open_engine(options.model, options.device, options.weights, numpy_first=numpy_first)
 
 
 def tokenizer_of(name: str) -> Tokenizer:

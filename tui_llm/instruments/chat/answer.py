@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch import Tensor
-
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.chat.question import ChatPart, ChatQuestion
+from tui_llm.llm.predict.distribution import Array
 from tui_llm.llm.predict.generate import generate
 from tui_llm.session.open_model import OpenModel
 
@@ -38,7 +37,7 @@ def answer(open_model: OpenModel, question: ChatQuestion, overtaken: Callable[[]
 def _drawn(
     open_model: OpenModel, ids: list[int], question: ChatQuestion, overtaken: Callable[[], bool]
 ) -> Iterator[GeneratedToken]:
-    def next_logits(so_far: list[int]) -> Tensor:
+    def next_logits(so_far: list[int]) -> Array:
         open_model.feed(so_far, overtaken)
         return open_model.window.logits()
 

@@ -31,7 +31,7 @@ from tui_llm.instruments.tree.question import (
 )
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import KVCache
-from tui_llm.llm.predict.distribution import Processed, process
+from tui_llm.llm.predict.distribution import Array, Processed, process
 from tui_llm.llm.predict.generate import uniform
 from tui_llm.llm.predict.tree_attention import tree_features
 from tui_llm.session.open_model import OpenModel
@@ -115,7 +115,7 @@ class _Asked:
         logits = dict(zip(together, self._together(together), strict=True)) if together else {}
         return [self._processed(path, logits.get(path)) for path in paths]
 
-    def _processed(self, path: Path, logits: Tensor | None) -> Processed:
+    def _processed(self, path: Path, logits: Tensor | Array | None) -> Processed:
         if self.overtaken():
             raise Overtaken
         if logits is None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.prediction import GeneratedToken
@@ -114,7 +113,7 @@ def _continuation(
 ) -> Iterator[GeneratedToken]:
     ids = model.ids(request)
 
-    def next_logits(so_far: list[int]) -> Tensor:
+    def next_logits(so_far: list[int]) -> Array:
         model.feed(so_far, overtaken)
         return model.window.logits()
 

@@ -17,7 +17,6 @@ from tui_llm.instruments.vocabulary.question import (
     VocabularyPage,
     VocabularyQuestion,
 )
-from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Array, Processed
 from tui_llm.session.open_model import OpenModel
 
@@ -41,13 +40,12 @@ def page(open_model: OpenModel, question: VocabularyQuestion, overtaken: Callabl
     """Raises `UserError` if there is nothing to predict from, or the order is unknown."""
     _check(question.order)
     known = _known(open_model)
-    with device.threads(open_model.tokenizer.size):
-        processed = open_model.prediction(question.request, overtaken)
-        ids = _ids(known, processed, question.order)
-        if question.find:
-            ids = ids[_matching(known, question.find)[ids]]
-        start, stop = max(0, question.start), max(0, question.stop)
-        rows = _rows(known, processed, ids[start:stop])
+    processed = open_model.prediction(question.request, overtaken)
+    ids = _ids(known, processed, question.order)
+    if question.find:
+        ids = ids[_matching(known, question.find)[ids]]
+    start, stop = max(0, question.start), max(0, question.stop)
+    rows = _rows(known, processed, ids[start:stop])
     return VocabularyPage(question, open_model.weights(), len(ids), start, rows)
 
 
@@ -56,9 +54,8 @@ def find(open_model: OpenModel, question: FindQuestion, overtaken: Callable[[], 
     """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
     _check(question.order)
     known = _known(open_model)
-    with device.threads(open_model.tokenizer.size):
-        ids = _ids(known, open_model.prediction(question.request, overtaken), question.order)
-        places = _matching(known, question.find)[ids].nonzero()[0]  # ascending
+    ids = _ids(known, open_model.prediction(question.request, overtaken), question.order)
+    places = _matching(known, question.find)[ids].nonzero()[0]  # ascending
     if not len(places):
         return VocabularyMatch(question, 0)
     at = int(np.searchsorted(places, question.after, side="right")) % len(places)

@@ -133,7 +133,8 @@ class CausalPredictor:
         del self._ids[max(0, length) :]
 
     @torch.inference_mode()
-    def head(self, features: Tensor, size: int) -> Tensor:
+    def head(self, features: Any, size: int) -> Tensor:
+        features = torch.as_tensor(features)
         if self._head is None or self._cap is None:
             return features[:, :size]
         with device.threads(features.numel() * size):

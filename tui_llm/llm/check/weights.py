@@ -16,8 +16,8 @@ from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.adapters.description import HEADS
 from tui_llm.llm.check.checked_model import CheckedModel, listed, unchecked
 from tui_llm.llm.hub.open_model import choices_of, embedding_and_head
-from tui_llm.llm.model.checkpoint import hugging_face_name
 from tui_llm.llm.model.model_config import is_gpt2, read_config
+from tui_llm.llm.model.stored_gpt import hugging_face_name
 from tui_llm.llm.model.tensor_shapes import DTYPES
 
 # Tensors that older versions of transformers saved with GPT-2: the causal mask.

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model.checkpoint import hugging_face_name
 from tui_llm.llm.model.device import free_bytes
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.stored_gpt import hugging_face_name
 
 
 def check_shapes(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]], where: Path, *, biases: bool = True) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +134,8 @@ class NanoChatPredictor:
             self._cache = [(keys[:, :length], values[:, :length]) for keys, values in self._cache]
             del self._ids[length:]
 
-    def head(self, features: Tensor, size: int) -> Tensor:
+    def head(self, features: Any, size: int) -> Tensor:
+        features = torch.as_tensor(features)
         with torch.inference_mode(), device.threads(features.numel() * size):
             weight = self.model.lm_head.weight
             logits = F.linear(features.to(weight.device, weight.dtype), weight)[:, :size].float()

@@ -3,11 +3,10 @@ other training programs are read by `formats`."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
@@ -16,20 +15,23 @@ from tui_llm.llm.adapters import description
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
 from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
-from tui_llm.llm.model import checkpoint, fast_decode
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model import numpy_gpt
 from tui_llm.llm.model.model_config import is_gpt2, untied_note
-from tui_llm.llm.model.predictor import Predictor
+from tui_llm.llm.model.numpy_gpt import NumpyGPT
 from tui_llm.llm.tokens import tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from tui_llm.llm.adapters.chat import ChatTemplate
+    from tui_llm.llm.model.model import GPT
+    from tui_llm.llm.model.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`gpt` is None if the model runs through transformers; `kind` is its architecture; `note` says what was assumed to
-    open it, or is empty."""
+    """`gpt` is None if the model runs through transformers or in numpy; `kind` is its architecture; `note` says what
+    was assumed to open it, or is empty."""
 
     predictor: Predictor
     tokenizer: tokenizer.Tokenizer
@@ -37,6 +39,36 @@ class LoadedModel:
     chat: ChatTemplate | None = None
     kind: str = "gpt2"
     note: str = ""
+
+    @property
+    def numpy(self) -> NumpyGPT | None:
+        """The predictor, if it is the one without torch."""
+        return self.predictor if isinstance(self.predictor, NumpyGPT) else None
+
+    @property
+    def reader(self) -> str:
+        return "torch" if self.numpy is None else "numpy"
+
+
+def open_in_numpy(path: Path, name: str) -> LoadedModel | None:
+    """As `open_model`, without torch; None if the model is not one for `numpy_gpt`. Raises `UserError`."""
+    if detect.is_file(path) or not is_gpt2(path):
+        return None
+    with memory.enough(f"open {name}"):
+        model = numpy_gpt.load(path)
+        return None if model is None else _gpt_folder(path, name, model, model.vocabulary)
+
+
+def in_torch(model: LoadedModel, place: torch.device) -> LoadedModel:
+    """The same weights in torch, exact; the model itself if it is there already. Raises `UserError` if memory is too
+    low."""
+    if model.numpy is None:
+        return model
+    from tui_llm.llm.model import checkpoint, fast_decode
+
+    with memory.enough("open the model"):
+        gpt = checkpoint.from_arrays(model.numpy.config, model.numpy.weights, place)
+        return dataclasses.replace(model, predictor=fast_decode.predictor(gpt), gpt=gpt)
 
 
 def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> LoadedModel:
@@ -57,12 +89,20 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedM
         return LoadedModel(
             predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other"))
         )
+    from tui_llm.llm.model import checkpoint, fast_decode
+
     gpt = checkpoint.load(path, place)
-    own = load_vocabulary(path, name, gpt.config.vocabulary)
-    _check_rows(path, own, gpt)
+    loaded = _gpt_folder(path, name, gpt, gpt.config.vocabulary)
+    return dataclasses.replace(loaded, predictor=fast_decode.predictor(gpt, weights), gpt=gpt)
+
+
+def _gpt_folder(path: Path, name: str, model: Any, rows: int) -> LoadedModel:
+    """`rows`: those of the model's embedding."""
+    own = load_vocabulary(path, name, rows)
+    _check_rows(path, own, rows)
     from tui_llm.llm.adapters.chat import template_of
 
-    return LoadedModel(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name), note=untied_note(path))
+    return LoadedModel(model, own, None, template_of(path, name), note=untied_note(path))
 
 
 def _check_exact(name: str, weights: str) -> None:
@@ -75,6 +115,8 @@ def _from_file(path: Path, name: str, place: torch.device, weights: str) -> Load
     kind = detect.format_of(path)
     gpt: GPT | None = None
     if kind in (detect.NANOGPT, detect.LLM_C):
+        from tui_llm.llm.model import fast_decode
+
         gpt, note = _gpt_from_file(path, kind, place)
         predictor, rows = fast_decode.predictor(gpt, weights), gpt.config.vocabulary
     else:
@@ -85,7 +127,7 @@ def _from_file(path: Path, name: str, place: torch.device, weights: str) -> Load
         rows = predictor.vocabulary
     own, whence = vocabulary_of_file(path, name, rows)
     if gpt is not None:
-        _check_rows(path, own, gpt)
+        _check_rows(path, own, gpt.config.vocabulary)
     architecture = "gpt2" if gpt is not None else str(getattr(predictor.model.config, "model_type", "other"))
     return LoadedModel(predictor, own, gpt, None, architecture, f"{note}; {whence}")
 
@@ -105,24 +147,31 @@ def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer
         gpt, _ = _gpt_from_file(path, kind, place)
         own, _ = vocabulary_of_file(path, name, gpt.config.vocabulary)
     else:
+        from tui_llm.llm.model import checkpoint
+
         gpt = checkpoint.load(path, place)
         own = load_trained(path, name, gpt.config.vocabulary)
-    _check_rows(path, own, gpt)
+    _check_rows(path, own, gpt.config.vocabulary)
     return gpt, own
 
 
 def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
     """What its numbers depend on beside weights and text; `path` is its folder or file."""
-    embedding, head = embedding_and_head(model)
-    if model.gpt is not None:
-        tied: bool | None = model.gpt.config.tied  # in fewer bits, embedding and head have tensors of their own
+    own: GPT | NumpyGPT | None = model.gpt or model.numpy
+    tied: bool | None = None
+    computed = "float32"
+    if own is not None:
+        tied = own.config.tied  # in fewer bits, embedding and head have tensors of their own
     else:
-        tied = None if head is None else head is embedding or head.data_ptr() == embedding.data_ptr()
+        embedding, head = embedding_and_head(model)
+        computed = str(embedding.dtype).removeprefix("torch.")
+        if head is not None:
+            tied = head is embedding or head.data_ptr() == embedding.data_ptr()
     return of_vocabulary(
         model.tokenizer,
         tied=tied,
         stored=description.stored_dtype(path),
-        computed="float32" if model.gpt is not None else str(embedding.dtype).removeprefix("torch."),
+        computed=computed,
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
         chat=model.chat is not None,
     )
@@ -137,9 +186,8 @@ def embedding_and_head(model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor |
     return library.get_input_embeddings().weight, None if head is None else head.weight
 
 
-def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
-    if own.size > gpt.config.vocabulary:
+def _check_rows(path: Path, own: tokenizer.Tokenizer, rows: int) -> None:
+    if own.size > rows:
         raise UserError(
-            f"{path}: its vocabulary has {own.size} tokens, its model only {gpt.config.vocabulary}; "
-            "they are of different models"
+            f"{path}: its vocabulary has {own.size} tokens, its model only {rows}; they are of different models"
         )

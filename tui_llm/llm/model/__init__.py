@@ -9,11 +9,15 @@ predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header
 shards.py         weight files of a folder: one, or the shards of an index
+stored_gpt.py     the tensors of a folder in Hugging Face's GPT-2 layout, found and checked
 checkpoint.py     model folders in Hugging Face's GPT-2 layout
+numpy_gpt.py      GPT-2 once more, in numpy: reads small models without torch
 intact.py         SHA-256 verification of a checkpoint's files
 weight_names.py   names of the weight formats: fp32, half, int8
 torch_private.py  torch's private names, with what each is needed for
 device.py         choose device, precision and number of threads
 device_names.py   names of the devices
+blas_threads.py   numpy's number of threads
+torch_import.py   import torch while a screen goes on
 machine.py        measured peak FLOP/s and memory bandwidth
 """

@@ -6,10 +6,13 @@ safetensors only, never from pickles.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,36 +21,13 @@ from torch import Tensor
 from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_aside, write_json
-from tui_llm.llm.model import shards
+from tui_llm.llm.model import shards, stored_gpt
 from tui_llm.llm.model.device import free_bytes
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.model_config import prefix_of, read_config
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.model.shards import StoredTensor
+from tui_llm.llm.model.stored_gpt import StoredGPT, hugging_face_name
 
 WEIGHTS = shards.WHOLE
-
-# Our name of a block's module → Hugging Face's. Its "Conv1D" weights are transposed compared with nn.Linear: (in, out).
-_BLOCK = {
-    "norm1": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.out": "attn.c_proj",
-    "norm2": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-}
-_TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.weight": "ln_f.weight",
-        "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
-
-
-def hugging_face_name(name: str) -> tuple[str, bool]:
-    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
-    stored transposed."""
-    if name in _TOP:
-        return _TOP[name], False
-    _, layer, rest = name.split(".", 2)
-    module, _, leaf = rest.rpartition(".")
-    return f"h.{layer}.{_BLOCK[module]}.{leaf}", leaf == "weight" and not module.startswith("norm")
 
 
 def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
@@ -77,83 +57,43 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
 
 def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
     """Load a model folder: float32, in eval mode, without gradients. Raises `UserError` if it can't be loaded."""
-    config = read_config(folder)
-    tensors = shards.read_tensors(folder)
-    if not tensors:
-        raise UserError(f"{folder} has {_no_weights(folder)}")
-    names = _check_tensors(folder, tensors, config)
-    memory.check(_need(config), free_bytes(torch.device(device)), f"opening {folder}")
+    stored = stored_gpt.find(folder)
+    memory.check(stored_gpt.need(stored.config), free_bytes(torch.device(device)), f"opening {folder}")
     with memory.enough(f"open {folder}"):
-        return _filled(tensors, config, names, device)
+        return _filled(stored, device)
 
 
-def _no_weights(folder: Path) -> str:
-    if (folder / WEIGHTS).is_file():
-        return f"no tensor in its {WEIGHTS}; get it again"
-    if pickles := sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*")):
-        return f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors"
-    if any(folder.glob("model-*-of-*.safetensors")):
-        return f"shards of its weights, but no {shards.INDEX}, which lists them; download the complete model"
-    return f"no {WEIGHTS}"
-
-
-def _filled(
-    tensors: dict[str, StoredTensor],
-    config: GPTConfig,
-    names: dict[str, tuple[str, bool]],
-    device: torch.device | str,
-) -> GPT:
+def from_arrays(config: GPTConfig, arrays: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> GPT:
+    """The model with these weights, by our parameter names; as `load` returns it. May share their memory."""
     with torch.device("meta"):
         model = GPT(config)
+    for name, parameter in list(model.named_parameters()):
+        _put(model, name, torch.from_numpy(arrays[name]).contiguous().to(device), parameter)
+    return _finished(model)
+
+
+def _filled(stored: StoredGPT, device: torch.device | str) -> GPT:
+    with torch.device("meta"):
+        model = GPT(stored.config)
     with ExitStack() as stack:
         files: dict[Path, Any] = {}
         for name, parameter in list(model.named_parameters()):
-            key, transposed = names[name]
-            path = tensors[key].path
+            one = stored.tensors[name]
+            path = one.tensor.path
             try:
                 if path not in files:
                     files[path] = stack.enter_context(safe_open(path, framework="pt"))
-                tensor = files[path].get_tensor(key).to(torch.float32)
+                tensor = files[path].get_tensor(one.key).to(torch.float32)
             except (SafetensorError, OSError) as error:
                 raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
-            _put(model, name, (tensor.T if transposed else tensor).contiguous().to(device), parameter)
-    if config.tied:
+            _put(model, name, (tensor.T if one.transposed else tensor).contiguous().to(device), parameter)
+    return _finished(model)
+
+
+def _finished(model: GPT) -> GPT:
+    if model.config.tied:
         model.head.weight = model.tokens.weight
     return model.eval().requires_grad_(False)
-
-
-def _need(config: GPTConfig) -> int:
-    """Bytes of memory to load and run the model: its weights and its KV cache in float32, plus two copies of a matrix
-    while it is transposed."""
-    cache = 2 * config.layers * config.context * config.width
-    return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
-
-
-def _check_tensors(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) -> dict[str, tuple[str, bool]]:
-    """Our parameter name → its name in the weight files, and whether it is stored transposed. Compares every tensor's
-    shape with the config's before any memory is allocated, so that a config with wrong sizes can't exhaust the memory.
-    Raises `UserError`."""
-    prefix = prefix_of(tensors)
-    found: dict[str, tuple[str, bool]] = {}
-    for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
-        key, transposed = found[name] = _find(name, tensors, folder, prefix)
-        path, tensor, wanted = tensors[key].path, tensors[key].info, shape[::-1] if transposed else shape
-        if tensor.shape != wanted:
-            raise UserError(
-                f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
-            )
-        if not tensor.dtype.startswith(("F", "BF")):
-            raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
-    return found
-
-
-def _find(name: str, tensors: dict[str, StoredTensor], folder: Path, prefix: str) -> tuple[str, bool]:
-    key, transposed = hugging_face_name(name)
-    for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
-        if candidate in tensors:
-            return candidate, transposed
-    where = folder / WEIGHTS if (folder / WEIGHTS).is_file() else folder
-    raise UserError(f"{where} has no tensor {key}; it is not a whole GPT-2")
 
 
 def _put(model: GPT, name: str, tensor: Tensor, old: torch.nn.Parameter) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+from pathlib import Path
+
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
 
@@ -14,3 +18,16 @@ def check_device(name: str) -> str:
     if kind not in DEVICES or (colon and not index.isdecimal()):
         raise UserError(no_such("device", name, DEVICES))
     return name
+
+
+# What drivers of GPUs that torch can use put there: NVIDIA's, NVIDIA's in WSL and on Jetson boards, AMD's.
+_DEVICE_FILES = ("nvidia*", "dxg", "nvmap", "nvhost-gpu", "kfd")
+
+
+def is_cpu(name: str, devices: Path = Path("/dev")) -> bool:
+    """Whether `device.choose(name)` is sure to be the CPU; found out without torch, so that False says nothing."""
+    if name != "auto":
+        return name == "cpu"
+    if sys.platform == "darwin":
+        return platform.machine() == "x86_64"
+    return sys.platform == "linux" and not any(any(devices.glob(pattern)) for pattern in _DEVICE_FILES)

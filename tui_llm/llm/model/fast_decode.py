@@ -19,6 +19,7 @@ Letters: T tokens, C inputs, O outputs, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,8 @@ class FastPredictor(GPTPredictor):
         with torch.inference_mode(), device.threads(self.parameters * max(len(ids), _STREAMED)):
             return self.model.features(torch.tensor([ids], device=self.model.device), self._cache)[0].float().cpu()
 
-    def head(self, features: Tensor, size: int) -> Tensor:
+    def head(self, features: Any, size: int) -> Tensor:
+        features = torch.as_tensor(features)
         T, C = features.shape
         with torch.inference_mode(), device.threads(max(T, _STREAMED) * C * size):
             logits: Tensor = self.model.head(features.to(self.model.device))

@@ -1,13 +1,13 @@
 """`Predictor`, the interface to a model of any architecture: token ids → features → logits.
 
-A predictor caches what it has processed, so that each token is run once. `GPTPredictor` is for our own GPT-2;
-`adapters` has those for other models. Letters: T tokens, C the features per token, V the ids that the head knows.
+A predictor caches what it has processed, so that each token is run once. `GPTPredictor` is for our own GPT-2,
+`numpy_gpt.NumpyGPT` the one without torch; `adapters` has those for other models. Letters: T tokens, C the features per token, V the ids that the head knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,20 +27,20 @@ class Predictor(Protocol):
     vocabulary: int  # V: rows of its output head, padding included
     kept: int  # C: features per token
 
-    def run(self, ids: Sequence[int]) -> Tensor:
-        """Features (T, C) of `ids`, the input of the output head, float32 on the CPU. `ids` follow the tokens already
-        run."""
+    def run(self, ids: Sequence[int]) -> Any:
+        """Features (T, C) of `ids`, the input of the output head, float32 on the CPU: a tensor or an array. `ids`
+        follow the tokens already run."""
         ...
 
     def crop(self, length: int) -> None:
         """Discard all but the first `length` tokens that were run."""
         ...
 
-    def head(self, features: Tensor, size: int) -> Tensor:
-        """Features (T, C) from `run` → logits (T, size), float32 on the CPU: the first `size` ids."""
+    def head(self, features: Any, size: int) -> Any:
+        """Features (T, C) from `run`, in an array too → logits (T, size), float32 on the CPU: the first `size` ids."""
         ...
 
-    def embedding(self) -> Tensor:
+    def embedding(self) -> Any:
         """The input token embedding (V, C'), where C' is the model's width."""
         ...
 
@@ -63,7 +63,8 @@ class GPTPredictor:
     def crop(self, length: int) -> None:
         self._cache.crop(length)
 
-    def head(self, features: Tensor, size: int) -> Tensor:
+    def head(self, features: Any, size: int) -> Tensor:
+        features = torch.as_tensor(features)
         with torch.inference_mode(), device.threads(features.numel() * size):
             weight = self.model.head.weight
             logits: Tensor = self.model.head(features.to(weight.device, weight.dtype))

@@ -2,21 +2,23 @@
 
 Each token is run through the blocks once. Its keys and values stay in the KV cache; its features, the input of the
 output head, are stored too. The prediction at any position thus costs one product with the head, and appending a token
-one forward pass of that token. Letters: V the vocabulary, C the width.
+one forward pass of that token. Features and logits are numpy arrays, whatever computed them. Letters: V the vocabulary, C the width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tui_llm.common.errors import Overtaken
 from tui_llm.facts.prediction import TokenLoss, TokenScore
-from tui_llm.llm.model import device
-from tui_llm.llm.model.predictor import Predictor
 from tui_llm.llm.predict import distribution, loss
+from tui_llm.llm.predict.distribution import Array, as_array
+
+if TYPE_CHECKING:
+    from tui_llm.llm.model.predictor import Predictor
 
 _CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
 _ROWS = 1 << 22  # logits computed at a time for `scores`
@@ -30,10 +32,10 @@ class Window:
         self.predictor, self.size = predictor, size
         self.ids: list[int] = []
         self.forwards = 0
-        self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (capacity, C), on the CPU
+        self._features = np.zeros((min(predictor.context, _ROOM), predictor.kept), np.float32)  # (capacity, C)
         self._scores: list[TokenScore] = []  # of ids[1:], computed on demand
         self._sorted: tuple[int, distribution.Sorted] | None = None
-        self._logits: tuple[int, Tensor] | None = None
+        self._logits: tuple[int, Array] | None = None
 
     @property
     def context(self) -> int:
@@ -65,8 +67,8 @@ class Window:
         if self._sorted is not None and self._sorted[0] > length:
             self._sorted = None
 
-    def logits(self, position: int | None = None) -> Tensor:
-        """Logits (V,), float32, on the CPU, for the token after the first `position` ones (None: after all of them).
+    def logits(self, position: int | None = None) -> Array:
+        """Logits (V,), float32, for the token after the first `position` ones (None: after all of them).
         Raises ValueError if `position` is not between 1 and the number of tokens."""
         position = len(self.ids) if position is None else position
         if not 1 <= position <= len(self.ids):
@@ -87,12 +89,11 @@ class Window:
     ) -> list[TokenLoss]:
         """Teacher forcing: the loss of each token of `wanted`, given the first `position` tokens and the true ones
         before it."""
-        with device.threads(self.size * len(wanted)):
-            return loss.token_losses(self.target_logits(wanted, position, overtaken), wanted)
+        return loss.token_losses(self.target_logits(wanted, position, overtaken), wanted)
 
     def target_logits(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
-    ) -> Tensor:
+    ) -> Array:
         """Logits (T, V) for each token of `wanted`, given the first `position` tokens and the true ones before it.
         Tokens that the window already holds are not run again; if the context is full, the window slides."""
         position = len(self.ids) if position is None else position
@@ -103,9 +104,9 @@ class Window:
                 rows += self._forced(before, list(wanted), overtaken)
             finally:
                 self.feed(read)  # restore the window
-        return torch.stack(rows)
+        return np.stack(rows)
 
-    def _forced(self, before: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[Tensor]:
+    def _forced(self, before: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[Array]:
         """The logits for wanted[1:]."""
         fits = min(len(wanted) - 1, self.context - len(before))
         self.feed(before + wanted[:fits], overtaken)
@@ -125,26 +126,25 @@ class Window:
             start = len(self._scores)
             stop = min(len(self.ids) - 1, start + max(1, _ROWS // self.size))
             logits = self._head(self._features[start:stop])  # (rows, V)
-            with device.threads(self.size * len(logits)):
-                losses = loss.token_losses(logits, self.ids[start + 1 : stop + 1])
-                entropies = distribution.entropies(logits).tolist()
+            losses = loss.token_losses(logits, self.ids[start + 1 : stop + 1])
+            entropies = distribution.entropies(logits).tolist()
             self._scores += [TokenScore(*both) for both in zip(losses, entropies, strict=True)]
         return list(self._scores)
 
-    def _keep(self, start: int, features: Tensor) -> None:
+    def _keep(self, start: int, features: Array) -> None:
         """Store features (T, C) at position `start`, growing the buffer as needed."""
         end, room = start + len(features), len(self._features)
         if end > room:
-            larger = torch.zeros(min(self.context, max(end, 2 * room)), self.predictor.kept)
+            larger = np.zeros((min(self.context, max(end, 2 * room)), self.predictor.kept), np.float32)
             larger[:start] = self._features[:start]
             self._features = larger
         self._features[start:end] = features
 
-    def _run(self, ids: list[int]) -> Tensor:
+    def _run(self, ids: list[int]) -> Array:
         """Features (T, C) of `ids`, which follow the tokens already run."""
         self.forwards += 1
-        return self.predictor.run(ids)
+        return as_array(self.predictor.run(ids))
 
-    def _head(self, features: Tensor) -> Tensor:
+    def _head(self, features: Array) -> Array:
         """(T, C) → (T, V), without the ids that only pad the embedding."""
-        return self.predictor.head(features, self.size)
+        return as_array(self.predictor.head(features, self.size))

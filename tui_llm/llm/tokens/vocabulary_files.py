@@ -12,7 +12,6 @@ import binascii
 import gzip
 import io
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,8 @@ def packaged(name: str) -> bytes | None:
     """The .tiktoken file of a named vocabulary from an installed package, its hash not yet checked; None if there is
     none."""
     package, file = _PACKAGED[name]
+    from importlib import metadata  # slow to import, and a model's own vocabulary needs none
+
     try:
         path = Path(str(metadata.distribution(package).locate_file(file)))
         data = read_bytes(path)

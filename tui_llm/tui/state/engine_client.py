@@ -30,6 +30,7 @@ from tui_llm.tui.state.messages import (
     ModelsListed,
     ReadingReady,
 )
+from tui_llm.tui.state.warm_up import WarmUp
 
 log = logging.getLogger("tui_llm.tui")
 
@@ -63,6 +64,8 @@ class EngineClient:
         self._want_models = False
         self._want_refresh = False
         self._want_release = False
+        self._warm_up = WarmUp(self._wake)
+        self._last: Request | None = None  # the open model's last reading
         self._generation: Generation | None = None
         self._generations = 0
         self._closing = False
@@ -162,7 +165,7 @@ class EngineClient:
     # ── on the engine thread ─────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        self._post(EngineProgress("loading torch"))
+        self._post(EngineProgress("starting the engine"))
         garbage.pause()
         try:
             self._engine = self._open_engine()
@@ -181,6 +184,7 @@ class EngineClient:
                 gc.collect()
                 memory.trim()
                 rested = True
+                self._warm_up.start(self._engine)  # not sooner: it slows the screen down
                 continue
             rested = False
             if self._closing and job != self._answer:
@@ -207,6 +211,8 @@ class EngineClient:
             return self._refresh
         if self._want_release:
             return self._release
+        if self._warm_up.ready:
+            return self._use_torch
         return None
 
     def _to_write(self) -> type[Question] | None:
@@ -232,7 +238,7 @@ class EngineClient:
             else:
                 self._opened = model
             with self._wake:  # a request for the previous model; the lab makes another once it knows the new one
-                self._slot = None
+                self._slot = self._last = None
         except BaseException as error:
             garbage.freeze()
             self._open_failed(model, error)
@@ -267,6 +273,11 @@ class EngineClient:
         if weights is not None:
             self._post(ModelOpened(weights, fresh=False))
 
+    def _use_torch(self) -> None:
+        assert self._engine is not None
+        if self._warm_up.take_over(self._engine) and self._last is not None:
+            self._ask(self._last)  # so that the next reading finds its tokens in the KV cache
+
     def _release(self) -> None:
         assert self._engine is not None
         self._want_release = False
@@ -288,6 +299,7 @@ class EngineClient:
             )
             request = generation.request
             self._show(generation, None)
+        self._last = request
         reading = self._ask(request)
         garbage.freeze()  # the first reading created the last of the long-lived objects
         if reading is not None:

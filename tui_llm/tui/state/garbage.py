@@ -8,9 +8,10 @@ import gc
 COLLECT_AFTER = (10_000, 10, 50)
 
 
-def pause() -> None:
-    """Disables garbage collection until `freeze`: importing torch leaves no garbage to find."""
-    if not gc.get_freeze_count():
+def pause(*, again: bool = False) -> None:
+    """Disables garbage collection until `freeze`: importing torch leaves no garbage to find. Once per process, unless
+    it is to be done `again`."""
+    if again or not gc.get_freeze_count():
         gc.disable()
 
 
@@ -19,6 +20,6 @@ def freeze() -> None:
     later collections skip them. A full collection that traverses them blocks the screen for a quarter of a second while
     typing."""
     if not gc.isenabled():
-        gc.freeze()  # once per process: frozen objects are never collected
+        gc.freeze()  # once or twice per process: frozen objects are never collected
         gc.set_threshold(*COLLECT_AFTER)
         gc.enable()

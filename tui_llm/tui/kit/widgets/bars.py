@@ -41,6 +41,7 @@ class TopBar(Bar):
     def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
         choices = weights.choices.lines(weights.dtype) if reading is None else reading.choices
+        reader = weights.reader if reading is None else reading.weights.reader
         note = "" if weights.dtype == "fp32" else f" [{choices[0].text}]"
         name = visible(weights.name) + step + visible(following) + visible(note)
         facts = [  # with their importance
@@ -51,7 +52,7 @@ class TopBar(Bar):
             ),
             (f"context {fmt.count(weights.context)} tokens", 3),
             (f"vocabulary {fmt.count(weights.vocabulary)}", 1),
-            (visible(weights.device), 2),
+            (visible(weights.device) + (", numpy" if reader == "numpy" else ""), 2),
         ]
         if reading is not None:
             fed, took = reading.forward_tokens, reading.milliseconds

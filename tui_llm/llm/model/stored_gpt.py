@@ -1,0 +1,108 @@
+"""The tensors of a model folder in Hugging Face's GPT-2 layout: found and checked before any is read. No torch here.
+
+`checkpoint.py` reads them with torch, `numpy_gpt.py` without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import shards
+from tui_llm.llm.model.model_config import prefix_of, read_config
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.shards import StoredTensor
+
+# Our name of a block's module → Hugging Face's. Its "Conv1D" weights are transposed compared with nn.Linear: (in, out).
+_BLOCK = {
+    "norm1": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.out": "attn.c_proj",
+    "norm2": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+_TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.weight": "ln_f.weight",
+        "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
+
+
+def hugging_face_name(name: str) -> tuple[str, bool]:
+    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
+    stored transposed."""
+    if name in _TOP:
+        return _TOP[name], False
+    _, layer, rest = name.split(".", 2)
+    module, _, leaf = rest.rpartition(".")
+    return f"h.{layer}.{_BLOCK[module]}.{leaf}", leaf == "weight" and not module.startswith("norm")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredParameter:
+    """Where a parameter is stored: its name in the weight files, its header entry, and whether it is stored
+    transposed."""
+
+    key: str
+    tensor: StoredTensor
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGPT:
+    """A GPT-2's shape, and where each of its parameters is, by our names."""
+
+    config: GPTConfig
+    tensors: dict[str, StoredParameter]
+
+
+def find(folder: Path) -> StoredGPT:
+    """Reads the config and the headers. Raises `UserError` if the folder has no whole GPT-2."""
+    config = read_config(folder)
+    tensors = shards.read_tensors(folder)
+    if not tensors:
+        raise UserError(f"{folder} has {_no_weights(folder)}")
+    return StoredGPT(config, _checked(folder, tensors, config))
+
+
+def need(config: GPTConfig) -> int:
+    """Bytes of memory to load and run the model: its weights and its KV cache in float32, plus two copies of a matrix
+    while it is transposed."""
+    cache = 2 * config.layers * config.context * config.width
+    return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
+
+
+def _no_weights(folder: Path) -> str:
+    if (folder / shards.WHOLE).is_file():
+        return f"no tensor in its {shards.WHOLE}; get it again"
+    if pickles := sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*")):
+        return f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors"
+    if any(folder.glob("model-*-of-*.safetensors")):
+        return f"shards of its weights, but no {shards.INDEX}, which lists them; download the complete model"
+    return f"no {shards.WHOLE}"
+
+
+def _checked(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) -> dict[str, StoredParameter]:
+    """Our parameter name → its tensor in the weight files. Compares every tensor's shape with the config's before any
+    memory is allocated, so that a config with wrong sizes can't exhaust the memory. Raises `UserError`."""
+    prefix = prefix_of(tensors)
+    found: dict[str, StoredParameter] = {}
+    for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
+        key, transposed = _find(name, tensors, folder, prefix)
+        path, tensor, wanted = tensors[key].path, tensors[key].info, shape[::-1] if transposed else shape
+        if tensor.shape != wanted:
+            raise UserError(
+                f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
+            )
+        if not tensor.dtype.startswith(("F", "BF")):
+            raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
+        found[name] = StoredParameter(key, tensors[key], transposed)
+    return found
+
+
+def _find(name: str, tensors: dict[str, StoredTensor], folder: Path, prefix: str) -> tuple[str, bool]:
+    key, transposed = hugging_face_name(name)
+    for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
+        if candidate in tensors:
+            return candidate, transposed
+    where = folder / shards.WHOLE if (folder / shards.WHOLE).is_file() else folder
+    raise UserError(f"{where} has no tensor {key}; it is not a whole GPT-2")
