@@ -83,6 +83,8 @@ async def test_under_a_dialog_no_footer_lists_keys_that_are_text_there() -> None
         await until(pilot, lambda: "q quit" in drawn(app)[-1])
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and "Cancel (Esc)" in "\n".join(drawn(app)))
-        assert not app.lab_screen.query_one(KeyBar).visible
+        assert app.lab_screen.query_one(KeyBar).has_class("-blank") and not drawn(app)[-1].strip()
         await pilot.press("escape")
-        await until(pilot, lambda: app.lab_screen.query_one(KeyBar).visible and "q quit" in drawn(app)[-1])
+        await until(
+            pilot, lambda: not app.lab_screen.query_one(KeyBar).has_class("-blank") and "q quit" in drawn(app)[-1]
+        )

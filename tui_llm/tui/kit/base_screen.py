@@ -37,7 +37,7 @@ class BaseScreen(Base):
 
     def _show_keys(self, shown: bool) -> None:
         for bar in self.query(KeyBar):
-            bar.visible = shown
+            bar.set_class(not shown, "-blank")  # not `visible`: a hidden widget learns nothing of a resize
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Closes this screen and no other. `Screen.dismiss` pops the top of the screen stack: a second Enter before the

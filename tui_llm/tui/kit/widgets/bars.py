@@ -104,6 +104,9 @@ class TabBar(Bar):
 class KeyBar(Bar):
     """The keys for the widget with the focus, as many as fit; each can be clicked. Help is always among them."""
 
+    DEFAULT_CSS = """
+    KeyBar.-blank { text-opacity: 0%; }
+    """
     _commands: tuple[Command, ...] = ()
     _shown: tuple[tuple[Command, ...], int] | None = None
     _pane: Widget | None = None
