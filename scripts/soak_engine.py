@@ -92,6 +92,12 @@ class GatedEngine:
         self._gate.wait("refresh")
         return self._engine.refresh()
 
+    def prepare(self) -> None:
+        """Nothing: torch is there, and when it would be imported depends on the clock, which a replay does not repeat."""
+
+    def use_torch(self) -> None:
+        return None
+
     def release(self) -> None:
         self._gate.wait("release")
         self._engine.release()

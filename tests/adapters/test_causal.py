@@ -102,7 +102,7 @@ def test_unsupported_answers_are_reported(opened: tuple[PipelineEngine, Any]) ->
     if engine.weights().kind == "gpt2":
         assert engine.answer(AttentionQuestion(request, None)).heads
         return
-    with pytest.raises(UserError, match="does not run in our own GPT-2"):
+    with pytest.raises(UserError, match="runs through transformers"):
         engine.answer(AttentionQuestion(request, None))
 
 

@@ -62,9 +62,9 @@ def test_it_follows_the_cursor_and_leaves_the_window_as_it_was(engine: PipelineE
 def test_what_has_no_gradient(engine: PipelineEngine) -> None:
     for request, why in (
         (Request(prompt="The cat"), "the target is empty"),
-        (Request(prompt="", target=Target(text=" mat")), "nothing predicts the first token"),
+        (Request(prompt="", target=Target(text=" mat")), "the first token has no prediction"),
         (Request(prompt="The cat", target=Target(own=True)), "the text ends here"),
-        (Request(prompt="The cat", position=0, target=Target(own=True)), "nothing predicts the first token"),
+        (Request(prompt="The cat", position=0, target=Target(own=True)), "the first token has no prediction"),
     ):
         with pytest.raises(UserError, match=why):
             engine.answer(GradientQuestion(request))

@@ -259,7 +259,7 @@ def test_a_line_of_bets() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [("50", "no token before it"), ("mat 50 20", "no token before it"), ("mat 60 floor 40", "add up to 100 %"),
-     ("mat 99 floor", "nothing is left"), (" ".join("abcdefghijklmnopqrstuvwxyz"), "at most 20"), ("mat 99999999999999999999", "add up")],
+     ("mat 99 floor", "no percent is left"), (" ".join("abcdefghijklmnopqrstuvwxyz"), "at most 20"), ("mat 99999999999999999999", "add up")],
 )  # fmt: skip
 def test_a_line_that_cannot_be_read(line: str, says: str) -> None:
     with pytest.raises(UserError, match=says):

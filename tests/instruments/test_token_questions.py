@@ -141,7 +141,7 @@ def test_the_word_at_the_cursor(engine: PipelineEngine) -> None:
     assert engine.answer(MergesQuestion(Request(prompt="a strawberry pie"))).words[0].text == " pie"
     assert engine.answer(MergesQuestion(Request(prompt="a pie", position=1, start_token=True))).words[0].text == "a"
     assert not engine.answer(MergesQuestion(Request())).words
-    with pytest.raises(UserError, match="merges nothing"):
+    with pytest.raises(UserError, match="no list of merges"):
         engine.answer(MergesQuestion(request, tokenizer="char"))
 
 

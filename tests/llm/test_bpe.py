@@ -92,7 +92,7 @@ def test_a_word_that_is_a_token_only_as_a_whole() -> None:
 
 
 def test_a_very_long_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="too long to watch"):
+    with pytest.raises(ValueError, match="too long to show"):
         bpe.replay(b"x" * (bpe.LONGEST + 1), nano().rank)
     (word,) = merges(nano(), "x" * 5000).words
     assert word.replay is None and "too long" in word.problem and word.tokens

@@ -150,5 +150,5 @@ def test_a_named_download_is_checked_every_time(server: Server, monkeypatch: pyt
     file.write_bytes(b"damaged")
     assert corpora.named("tinyshakespeare").read_bytes() == TEXT and len(server.asked) == 2
     monkeypatch.setitem(corpora._DOWNLOADS, "tinyshakespeare", (server.address, "1" * 64))
-    with pytest.raises(UserError, match="not the file that it should be"):
+    with pytest.raises(UserError, match="not the expected file"):
         corpora.named("tinyshakespeare")

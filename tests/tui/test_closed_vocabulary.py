@@ -46,7 +46,7 @@ async def test_every_pane_shows_a_model_of_characters(tmp_path: Path) -> None:
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is lab)
         await pilot.press("1", "M")
-        await until(pilot, lambda: "merges nothing" in shown())
+        await until(pilot, lambda: "no list of merges" in shown())
         if app.screen is not lab:
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is lab)

@@ -166,7 +166,7 @@ async def test_ghost_text_is_accepted_by_token_by_word_and_as_a_whole() -> None:
         lab, prompt = app.lab_screen, app.lab_screen.prompt
         await with_ghost(pilot, lab)
         assert any("The mat and then.␊[/]␛" in line for line in drawn(app)) and not unsafe(drawn(app))
-        assert "→ accepts a token" in hint(lab)
+        assert "→ accepts a ghost token" in hint(lab)
         await pilot.press("right")
         assert prompt.prompt_text == "The ma" and prompt.ghost[0] == "t"
         await pilot.press("t")  # typed, and just what was expected

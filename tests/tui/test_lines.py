@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import App, ComposeResult
 
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import running, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines, flat_segments
 
 BASE = Style(color="white", bgcolor="black")
@@ -52,9 +52,14 @@ def test_overlapping_and_named_styles_are_left_to_rich() -> None:
 
 
 @given(st.text(st.sampled_from("ab 日é\n\t[/]"), max_size=30), st.integers(1, 20))
-def test_wrapped_is_as_rich_wraps(plain, width) -> None:
+def test_running_text_is_as_rich_wraps(plain, width) -> None:
     expected = Text(plain).wrap(Console(width=80), width) if plain else [Text()]
-    assert [line.plain for line in wrapped(Text(plain), width)] == [line.plain for line in expected]
+    assert [line.plain for line in running(Text(plain), width)] == [line.plain for line in expected]
+    lines = wrapped(Text(plain), width)  # the last two may be balanced
+    assert [line.plain for line in lines[:-2]] == [line.plain for line in expected[:-2]]
+    assert len(lines) == len(expected) and all(line.cell_len <= width for line in lines)
+    words = [word for line in lines for word in line.plain.split()]
+    assert words == [word for line in expected for word in line.plain.split()]
 
 
 class Rows(Lines):

@@ -27,6 +27,7 @@ def wrapped(text: Text, width: int) -> list[Text]:
     at = before.rfind(" ") + 1
     if " " in before[:at].strip() and cell_len(before[at:]) + 1 + lines[-1].cell_len <= width:
         kept, moved = lines[-2].divide([at])
+        kept.rstrip()
         moved.rstrip()
         lines[-2:] = [kept, moved.append(" ").append_text(lines[-1])]
     return lines

@@ -72,8 +72,8 @@ class UndoController:
             self._done = ""
         history, typing = self.lab.history, self.prompt.has_focus
         undo, redo = ("ctrl+z", "ctrl+y") if typing else ("u", "U")
-        parts = [self.first(typing)] if self.first(typing) else []
-        parts += [self._done] if self._done else []
+        first = self._done or self.first(typing)  # what was undone, and how to redo it, before what a newcomer is told
+        parts = [first] if first else []
         parts += [self.hint()] if typing and self.hint() else []
         if self._done and history.next_redo is not None:
             parts.append(f"{redo} {words(history.next_redo)}")

@@ -86,6 +86,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
     NewRunScreen #estimate { height: auto; color: $text-muted; }
+    NewRunScreen.-low #cost { max-height: 1; margin-top: 0; }
+    NewRunScreen.-low #estimate { max-height: 1; }
     NewRunScreen #buttons { height: 1; margin-top: 1; }
     NewRunScreen Button { margin-right: 2; }
     NewRunScreen #trouble { color: $text-error; height: auto; display: none; }
@@ -154,6 +156,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self.set_class(room.width < 100, "-narrow")
         # Only the fields scroll; the cost, the buttons and the error stay visible.
         self.query_one("#rows").styles.max_height = max(1, room.height - 9)
+        self.set_class(room.height < 12, "-low")
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
