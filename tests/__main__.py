@@ -82,7 +82,7 @@ def main() -> None:
     if arguments:
         return
     if (own := capability()) == "AVX512":
-        run((*PYTEST, *NUMERIC), AVX2)
+        run((*PYTEST, *NUMERIC), AVX2 | {"HYPOTHESIS_PROFILE": "few"})
     else:
         print(
             f"The numeric tests run once: torch's kernels are {own} here; those of AVX2 are chosen where it has AVX512."

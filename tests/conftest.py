@@ -12,6 +12,7 @@ from tests import durations, pilot_idle, screen_report, timeouts
 
 # No deadlines: a busy machine must not fail a test.
 settings.register_profile("quick", deadline=None, max_examples=40)  # keeps the whole suite short
+settings.register_profile("few", deadline=None, max_examples=10)  # the second run of the numeric tests
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

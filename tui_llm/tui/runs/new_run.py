@@ -97,8 +97,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     def __init__(self, corpus: str = "", ended: Callable[[Run | None, str], object] | None = None) -> None:
         """`ended` is called if the form was closed while it started a run: with the run, or with why there is none."""
         super().__init__()
-        self._corpus = corpus
-        self._ended = ended
+        self._corpus, self._ended = corpus, ended
         self._suggested = ""  # the name that the form suggested last
         self._filled: dict[str, str] = {}  # each field's text according to the preset or the model to start from
         self._model: GPTConfig | None = None  # the shape of the model to start from
@@ -154,9 +153,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
         self.set_class(room.width < 100, "-narrow")
-        # Only the fields scroll; the cost, the buttons and the error stay visible.
-        self.query_one("#rows").styles.max_height = max(1, room.height - 9)
         self.set_class(room.height < 12, "-low")
+        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
