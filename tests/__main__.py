@@ -44,6 +44,19 @@ NUMERIC = (
 )
 """The tests of what the model computes. They run a second time with the kernels of a CPU that has AVX2 and no more."""
 
+NO_KERNELS = (
+    "tests/llm/test_tokenizer_layouts.py",
+    "tests/llm/test_tokenizer.py",
+    "tests/llm/test_foreign_files.py",
+    "tests/llm/test_records.py",
+    "tests/llm/test_vocabularies.py",
+    "tests/llm/test_stories.py",
+    "tests/llm/test_bpe.py",
+    "tests/adapters/test_gguf_vocabulary.py",
+    "tests/formats/test_hostile_checkpoints.py",
+)
+"""Files among these that compute with no kernel, only with text and files: once is enough."""
+
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
@@ -82,7 +95,7 @@ def main() -> None:
     if arguments:
         return
     if (own := capability()) == "AVX512":
-        run((*PYTEST, *NUMERIC), AVX2 | {"HYPOTHESIS_PROFILE": "few"})
+        run((*PYTEST, *NUMERIC, *(f"--ignore={path}" for path in NO_KERNELS)), AVX2 | {"HYPOTHESIS_PROFILE": "few"})
     else:
         print(
             f"The numeric tests run once: torch's kernels are {own} here; those of AVX2 are chosen where it has AVX512."
