@@ -24,8 +24,12 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
-NAMES = ("--out", "--keep", "--save", "--output", "--to", "FOLDER", "OUT")
-READS = {
+NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
+TEXTS = (
+    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "learn", "draw",
+    "tree", "versus",
+)  # fmt: skip
+READS = {(command, "--file") for command in TEXTS} | {
     ("vocabulary add", "FILE"),
     ("control", "--save"),
 }  # options with these names that do not write to the given path
