@@ -135,8 +135,8 @@ async def test_the_undo_hint_shows_hostile_text_safely() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.prompt.post_message(events.Paste("\x1b]0;owned\x07[/][red]\u202eabc\x9b31m\u0301"))
-        await answered(pilot, lab)
-        assert "[/][red]" in hint(lab) and not unsafe(drawn(app))
+        await until(pilot, lambda: "[/][red]" in hint(lab))
+        assert not unsafe(drawn(app))
         await pilot.press("ctrl+z")
         await answered(pilot, lab)
         assert not unsafe(drawn(app))

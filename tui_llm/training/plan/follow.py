@@ -72,7 +72,8 @@ class _Follower:
                 self._print(metric)
         status = self.run.status()
         if not alive and status.state not in ("starting", "running", "paused"):
-            return True
+            # On a busy machine a worker may still be importing after the grace period in which it counts as starting.
+            return not (status.state == "died" and launch.started_here(self.run))
         if not self.as_json and status.message and status.message != self.shown:
             self.shown = status.message
             print(f"{status.state}: {visible(self.shown)}", flush=True)

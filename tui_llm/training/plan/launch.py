@@ -250,6 +250,11 @@ _children: list[tuple[Run, subprocess.Popen[bytes]]] = []
 """Workers that this process started, kept only so that they are reaped when they end."""
 
 
+def started_here(run: Run) -> bool:
+    """Whether a worker that this process started for `run` has not ended, as far as `reap` knows."""
+    return any(child.path == run.path for child, _ in _children)
+
+
 def reap() -> None:
     """Reaps ended workers that this process started, so that none stays a zombie.
 
@@ -280,7 +285,7 @@ def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
         if run.alive():
             return True
         reap()
-        if run.status().state != "starting" and not any(child.path == run.path for child, _ in _children):
+        if run.status().state != "starting" and not started_here(run):
             return False  # a worker that we started may still be importing after `STARTING_GRACE`
         time.sleep(0.05)
     return False
