@@ -81,3 +81,52 @@ class PairState:
     rejected_reward: float
     margin: float
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPair:
+    """Two answers to a prompt, as token ids, one of them chosen, and how the choice is learned."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    recipe: PreferenceRecipe = field(default_factory=PreferenceRecipe)
+
+    @property
+    def compared(self) -> tuple[tuple[int, ...], frozenset[tuple[int, ...]]]:
+        """What was compared, whichever answer won."""
+        return self.prompt, frozenset((self.chosen, self.rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class PairChange:
+    """What the steps on one ranked pair changed.
+
+    losses[i]: before step i + 1, in nats; the first of a fresh copy is ln 2.
+    chosen_tokens, rejected_tokens: ln π of each token, (before, after).
+    agreed: whether the margin was above 0 before the first step, so that the pair was held out until then; None if that
+        says nothing: no pair had been learned, or this one had been.
+    kl: KL(π ‖ ref) of the next token after a prompt, in nats, the mean over the `prompts` different ones so far.
+    left_out: tokens at the prompt's beginning that did not fit into the context.
+    """
+
+    before: PairState
+    after: PairState
+    losses: tuple[float, ...]
+    chosen_tokens: tuple[tuple[float, float], ...]
+    rejected_tokens: tuple[tuple[float, float], ...]
+    agreed: bool | None
+    kl: float
+    prompts: int
+    left_out: int
+
+    @property
+    def both_fell(self) -> bool:
+        """Whether both answers are less probable than before."""
+        return self.after.chosen_logp < self.before.chosen_logp and self.after.rejected_logp < self.before.rejected_logp
+
+
+BOTH_FELL = (
+    "both answers became less probable: the loss counts only the difference of the two log-ratios, so both may fall as long as "
+    "the rejected one falls more; the probability went to other answers. An SFT term (weight above 0) holds the chosen one up"
+)

@@ -44,9 +44,11 @@ def encode(prompt: str, chosen: str, rejected: str, tokenizer: Tokenizer, contex
     return encoded(tokenizer.encode(prompt), tokenizer.encode_after(chosen), tokenizer.encode_after(rejected), context)
 
 
-def encoded(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int], context: int) -> EncodedPair:
-    """Raises `UserError` if the prompt or an answer has no tokens, the answers are equal, or one is longer than the
-    `context`."""
+def encoded(
+    prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int], context: int, *, distinct: bool = True
+) -> EncodedPair:
+    """Raises `UserError` if the prompt or an answer has no tokens, one is longer than the `context`, or both are equal,
+    unless `distinct` is False: equal answers can be read, but not learned from."""
     if not prompt:
         raise UserError("the prompt is empty; the answers must follow some text")
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
@@ -56,7 +58,7 @@ def encoded(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int
             raise UserError(
                 f"the {name} answer has {len(answer):,} tokens, but the model sees {context:,} at once; shorten it"
             )
-    if list(chosen) == list(rejected):
+    if distinct and list(chosen) == list(rejected):
         raise UserError("the chosen and the rejected answer are the same; there is nothing to prefer")
     room = context + 1 - max(len(chosen), len(rejected))  # an answer's last token is predicted, not fed
     return EncodedPair(tuple(prompt[-room:]), tuple(chosen), tuple(rejected), max(0, len(prompt) - room))
