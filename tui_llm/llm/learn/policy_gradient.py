@@ -207,5 +207,19 @@ def policy_step(
     )
 
 
+@torch.no_grad()
+def read(
+    model: GPT, reference: GPT, rows: Sequence[Row], size: int, temperature: float
+) -> tuple[list[list[float]], float]:
+    """ln π of each answer's tokens, and the mean k3 estimate of KL(π ‖ ref) per token, of a group that is not learned."""
+    inputs, targets = (side.to(model.device) for side in padded(rows))
+    logs = answer_log_probabilities(model, inputs, targets, size, temperature)
+    mask = targets != IGNORE
+    if model is reference:
+        return _by_row(logs, mask), 0.0
+    theirs = answer_log_probabilities(reference, inputs, targets, size, temperature)
+    return _by_row(logs, mask), float(kl_estimate(logs, theirs)[mask].mean())
+
+
 def _by_row(logs: Tensor, mask: Tensor) -> list[list[float]]:
     return [row[kept].tolist() for row, kept in zip(logs.cpu(), mask.cpu(), strict=True)]

@@ -36,7 +36,7 @@ class GroupCache(KVCache):
 
 @dataclass(frozen=True, slots=True)
 class DrawnAnswer:
-    """An answer's tokens, without the one that ended it (`ended`), and its seed."""
+    """An answer's tokens and its seed. `ended`: the last token is an end-of-text token."""
 
     seed: int
     ids: tuple[int, ...]
@@ -84,9 +84,8 @@ def draw_group(
             chosen = _choose(model.head(features)[:, :size], numbers, temperature)
             for row, id in enumerate(chosen):
                 if not ended[row]:
+                    drawn[row].append(id)
                     ended[row] = ends(id)
-                    if not ended[row]:
-                        drawn[row].append(id)
             if all(ended) or index == count - 1:
                 break
             features = model.features(torch.tensor(chosen, device=model.device)[:, None], cache)[:, 0]
