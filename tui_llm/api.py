@@ -16,10 +16,12 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
+from tui_llm.instruments.prefer.question import PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
@@ -168,6 +170,30 @@ class LanguageModel:
         return self.engine.answer(
             RewardQuestion(request, steps, rule, chosen, seed, ahead=False, fresh=True, score=function)
         )
+
+    def prefer(
+        self,
+        prompt: str,
+        chosen: str,
+        rejected: str,
+        beta: float = 0.1,
+        *,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        length_normalized: bool = False,
+        sft_weight: float = 0.0,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> PairChange:
+        """Learn to prefer `chosen` to `rejected` as the answer to `prompt`: steps of DPO on a copy of the weights. The
+        open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
+        `allow_special` and `chat` as in `read`."""
+        recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
+        if learning_rate is not None:
+            recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
+        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
