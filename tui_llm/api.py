@@ -8,7 +8,8 @@ lab.read("The cat sat on the", target=" mat")
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
@@ -23,6 +24,10 @@ from tui_llm.facts.tokens import Tokenization
 from tui_llm.instruments.prefer.question import PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
+
+if TYPE_CHECKING:
+    from tui_llm.facts.policy import PolicyRecipe
+    from tui_llm.instruments.reward.question import RewardRun
 
 
 class LanguageModel:
@@ -133,6 +138,38 @@ class LanguageModel:
             chat=chat,
         )
         return b"".join(token.bytes for token in made).decode("utf-8", "replace")
+
+    def reward(
+        self,
+        prompt: str,
+        score: str | Callable[[str], float],
+        samples: int = 8,
+        *,
+        steps: int = 20,
+        seed: int = 1,
+        recipe: PolicyRecipe | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> RewardRun:
+        """Policy gradient on a copy of the weights: in each step `samples` answers to the prompt are drawn and scored.
+
+        score: a rule, such as `contains:happy` (`tui_llm.llm.learn.reward.KINDS` lists them), or a function of an
+            answer's text that returns a finite number.
+        recipe: the other settings; its `samples` are replaced.
+
+        The result's `mean_rewards` and `kl` have a number for each step: mean reward, and KL to the opened model in nats a
+        token, of the policy that drew the step's answers.
+        """
+        from tui_llm.facts.policy import PolicyRecipe
+        from tui_llm.instruments.reward.question import RewardQuestion
+
+        chosen = dataclasses.replace(recipe or PolicyRecipe(), samples=samples)
+        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        rule, function = (score, None) if isinstance(score, str) else ("function", score)
+        return self.engine.answer(
+            RewardQuestion(request, steps, rule, chosen, seed, ahead=False, fresh=True, score=function)
+        )
 
     def prefer(
         self,

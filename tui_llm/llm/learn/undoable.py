@@ -7,7 +7,8 @@ taken again from the newest stored state, or from the original weights. Steps mu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,26 @@ from tui_llm.llm.model.model import GPT
 BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nano five
 
 Step = Callable[[GPT, torch.optim.Optimizer], object]
+_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # RuntimeError: on a CPU, if its text says so
+
+
+@contextmanager
+def enough_memory(needed: int) -> Iterator[None]:
+    """Convert every out-of-memory exception of torch into a one-line `UserError`; `needed` is the bytes of a copy."""
+    try:
+        yield
+    except _MEMORY as error:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
+        if isinstance(error, RuntimeError) and not out_of_memory and "memory" not in str(error).lower():
+            raise
+        raise UserError(
+            f"there is not enough memory: a step needs {memory_size(needed)} beside the model; take a smaller model, or fewer "
+            "or shorter answers"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _StoredState:
     weights: list[Tensor]
     optimizer: dict[str, Any]  # its state_dict
 
@@ -45,7 +62,7 @@ class UndoableCopy:
         self._steps: list[Step] = []
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self._states: dict[int, _State] = {}  # number of steps → the state after them
+        self._states: dict[int, _StoredState] = {}  # number of steps → the state after them
 
     @property
     def count(self) -> int:
@@ -55,7 +72,7 @@ class UndoableCopy:
     @property
     def model(self) -> GPT:
         """The model after all steps: the original one before the first."""
-        return self._copy if self._copy is not None and self._steps else self.origin
+        return self._ready()[0] if self._steps else self.origin
 
     @property
     def bytes(self) -> int:
@@ -71,22 +88,17 @@ class UndoableCopy:
         """Take a step and return what it returns. If it raises, the weights are as before. Raises `UserError` if there is
         not enough memory; all steps are then kept in the list, and their weights are recomputed at the next call."""
         try:
-            model, optimizer = self._ready()
-            made = step(model, optimizer)
-            self._steps.append(step)
-            self._store()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            with enough_memory(self.bytes):
+                model, optimizer = self._ready()
+                made = step(model, optimizer)
+                self._steps.append(step)
+                self._store()
+        except Exception as error:
+            if isinstance(error.__cause__, _MEMORY):
+                self._copy = self._optimizer = None  # recomputed at the next call
+                self._states = {}
+            else:
                 self._rewind()
-                raise
-            self._copy = self._optimizer = None
-            self._states = {}
-            raise UserError(
-                f"there is not enough memory: a step needs {memory_size(self.bytes)} beside the model; take a smaller model, "
-                "or fewer or shorter answers"
-            ) from error
-        except Exception:
-            self._rewind()
             raise
         return made
 
@@ -130,7 +142,7 @@ class UndoableCopy:
         if 12 * self.origin.config.parameters() > self.budget:
             return
         weights = [p.detach().clone() for p in self._copy.parameters()]
-        self._states[len(self._steps)] = _State(weights, copy.deepcopy(self._optimizer.state_dict()))
+        self._states[len(self._steps)] = _StoredState(weights, copy.deepcopy(self._optimizer.state_dict()))
         while self.stored[1] > self.budget:
             del self._states[min(self._states)]
 
