@@ -140,7 +140,9 @@ def test_nan_undoes_the_choice_and_says_so() -> None:
     learner = PreferenceLearner(tiny(), 11)
     learner.move_to(PAIRS[:1])
     before = state(learner)
-    bad = RankedPair(PAIRS[1].prompt, PAIRS[1].chosen, PAIRS[1].rejected, PreferenceRecipe(learning_rate=1.0, steps=200))
+    bad = RankedPair(
+        PAIRS[1].prompt, PAIRS[1].chosen, PAIRS[1].rejected, PreferenceRecipe(learning_rate=1.0, steps=200)
+    )
     with torch.no_grad():
         old = learner.model.norm.weight.clone()
         learner.model.norm.weight[0] = math.nan
