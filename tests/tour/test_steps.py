@@ -29,7 +29,6 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
     CandidateChange,
     Learned,
@@ -40,6 +39,7 @@ from tui_llm.instruments.learn.question import (
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.scratch.question import ScratchQuestion, split
+from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
 from tui_llm.tour import checks_model, checks_numbers, checks_text, numbers

@@ -14,18 +14,18 @@ from textual.widgets._toast import Toast, ToastRack
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Target
-from tui_llm.instruments.instruct.question import InstructQuestion
+from tui_llm.instruments.sft.question import InstructQuestion
 from tui_llm.tour.lesson_file import find, read
 from tui_llm.tour.numbers import table_logits
 from tui_llm.tour.tour import Tour, path
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.tokens import VIEWS, TokensPane
 from tui_llm.tui.runs.run_watcher import RunWatcher
-from tui_llm.tui.tour.pairs import TourPairsScreen
 from tui_llm.tui.tour.pane import TourPane
 
 ALL = {(step.name, at) for step in Tour().steps for at in range(len(step.parts))}
@@ -244,12 +244,12 @@ async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:
         assert isinstance(engine, FakeEngine)
         engine.answers[InstructQuestion] = fails
         await pilot.press("f5")
-        assert isinstance(app.screen, TourPairsScreen)
+        assert isinstance(app.screen, InstructionPairsScreen)
         editor = app.screen.query_one(PromptEditor)
         editor.set_text("no arrow")
         await pilot.press("ctrl+s")  # refused with a message
         await pilot.pause()
-        assert isinstance(app.screen, TourPairsScreen) and "is not a pair" in "\n".join(drawn(app))
+        assert isinstance(app.screen, InstructionPairsScreen) and "is not a pair" in "\n".join(drawn(app))
         editor.set_text("a => b")
         await pilot.press("end", "enter", *"c => d")
         assert editor.prompt_text == "a => b\nc => d"

@@ -6,9 +6,9 @@ from tui_llm.common.numbers import precise_percent
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
-from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
+from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.tour.checks_numbers import NOT_LAB
 from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts, done, missing, not_yet
