@@ -192,12 +192,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     file = tmp_path / "pairs.tsv"
     file.write_text("Who are you?\tI am Tim.\n", encoding="utf-8")
     words = ("sft", str(file), "--pair", "What is red? => A rose.", "--steps", "3", "--device", "cpu")
-    assert main((*words, "--json", "--keep", "tim")) == 0
+    assert main((*words, "--json", "--keep", str(tmp_path / "tim"))) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 3 == len(found["losses"]) and found["loss_after"] < found["loss_before"]
     assert [one["answer"] for one in found["pairs"]] == ["I am Tim.", "A rose."]
-    assert found["pairs"][0]["tokens"][0]["loss_before"] > 0 and found["kept"] == str(paths.models_dir() / "tim")
-    assert (paths.models_dir() / "tim" / "chat_template.jinja").is_file()
+    assert found["pairs"][0]["tokens"][0]["loss_before"] > 0 and found["kept"] == str(tmp_path / "tim")
+    assert (tmp_path / "tim" / "chat_template.jinja").is_file()
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "loss on the answers" in out and "wanted  A rose." in out and "before" in out
@@ -208,8 +208,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("sft", str(tmp_path / "none.tsv")),
         (*words, "--steps", "0"),
         (*words, "--learning-rate", "nan"),
-        (*words, "--keep", "tim"),
-        (*words, "--keep", "a b"),
+        (*words, "--keep", str(tmp_path / "tim")),
+        (*words, "--keep", " "),
     ):
         assert main(wrong) == 2, wrong
         assert capsys.readouterr().err.count("\n") == 1

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         more="The loss is on the answers' tokens only; all pairs are in each step's batch. Prints it before and after, each pair's own, "
         f"and the greedy answers. The model itself does not change; --keep writes the copy as a model folder. {MODEL}",
         examples=(
-            'tui-llm sft --pair "Who are you? => I am Tim." --pair "What do you like? => Soup." --keep tim',
+            'tui-llm sft --pair "Who are you? => I am Tim." --steps 20 --keep tim',
             "tui-llm sft pairs.jsonl --steps 20 --json",
         ),
     )
@@ -36,7 +36,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--pair", action="append", metavar="QUESTION=>ANSWER", help="a pair; can be given several times, also beside a file")  # fmt: skip
     parser.add_argument("--steps", type=whole, default=STEPS, metavar="N", help=f"how many steps (default {STEPS})")
     parser.add_argument("--learning-rate", type=number, default=LEARNING_RATE, metavar="R", help=f"of AdamW (default {LEARNING_RATE:g})")  # fmt: skip
-    parser.add_argument("--keep", metavar="NAME", help="write the copy as a new model folder, with a card and a chat template: a name for the models folder, or a path")  # fmt: skip
+    parser.add_argument("--keep", metavar="FOLDER", help="write the copy as a new model folder, with a card and a chat template")  # fmt: skip
     force_option(parser)
     model_options(parser)
     json_option(parser)
@@ -54,7 +54,7 @@ def sft(options: argparse.Namespace) -> None:
     if options.keep is not None:
         from tui_llm.instruments.learn.model_folder import new_folder
 
-        keep = str(out_path(options.keep, "--keep")) if "/" in options.keep else options.keep
+        keep = str(out_path(options.keep, "--keep"))
         new_folder(keep, force=options.force, inputs=(find(options.model).folder,))  # before the work, which takes time
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; give 1 or more")

@@ -112,7 +112,7 @@ def enough_memory() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _TunerState:
     weights: list[Tensor]
     optimizer: dict[str, Any]  # its state_dict
 
@@ -132,7 +132,7 @@ class Tuner:
         self.size, self.losses = size, list[float]()  # losses[i]: before step i + 1
         self._inputs, self._targets = (t.to(origin.device) for t in padded(examples))
         self._optimizer = self._new_optimizer()
-        self._states: dict[int, _State] = {}  # number of steps → the state after them
+        self._states: dict[int, _TunerState] = {}  # number of steps → the state after them
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         groups = self.model.decay_groups(WEIGHT_DECAY)
@@ -162,7 +162,7 @@ class Tuner:
         if not self.undo or not self.losses or size > BUDGET:
             return
         weights = [one.detach().clone() for one in self.model.parameters()]
-        self._states[len(self.losses)] = _State(weights, copy.deepcopy(self._optimizer.state_dict()))
+        self._states[len(self.losses)] = _TunerState(weights, copy.deepcopy(self._optimizer.state_dict()))
         while len(self._states) * size > BUDGET:
             del self._states[min(self._states)]
 

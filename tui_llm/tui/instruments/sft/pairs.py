@@ -29,7 +29,7 @@ class PairsEditor(PromptEditor):
 
 _key = CommandFactory("pairs_form", "Instruction pairs", ())
 START = _key(
-    "pairs_form_start", "ctrl+s", "take", "Take these pairs to fine-tune a copy of the model on", "start", priority=True
+    "tour_start", "ctrl+s", "take", "Take these pairs to fine-tune a copy of the model on", "start", priority=True
 )
 CLOSE = _key("close_pairs_form", "escape", "cancel", "Cancel: the pairs stay as they were", "close", importance=WAY_OUT)
 KEYS = START, CLOSE

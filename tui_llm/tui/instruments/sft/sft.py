@@ -42,13 +42,13 @@ OPEN = SFT
 _key = CommandFactory("sft", "Fine-tune (SFT)")
 KEYS = (
     _key("sft_pairs", "i", "pairs", "Type the pairs, each a line QUESTION => ANSWER", "pairs"),
-    _key("sft_file", "f", "file", "Read the pairs from a .jsonl or .tsv file; asks for its name", "file"),
+    _key("sft_file", "f", "file", "Read the pairs from a .jsonl or .tsv file; asks for its name", "file", importance=-1),
     _key("sft_step", "space,enter", "step", "Take the next steps on the copy, all pairs in each; n sets how many", "step"),
     _key("sft_many", "n", "at once", "Take 1, 4 or 12 steps at once", "many"),
     _key("sft_undo", "u,backspace", "undo", "Undo the last step: restores exactly the weights before it", "undo"),
-    _key("sft_reset", "r", "undo all", "Go back to the open model's weights", "reset"),
+    _key("sft_reset", "r", "undo all", "Go back to the open model's weights", "reset", importance=-1),
     _key("sft_rate", "e", "learning rate", "Type the learning rate; the copy begins anew", "rate"),
-    _key("sft_keep", "k", "keep", "Save the copy as a new model folder with a card; asks for its name", "keep"),
+    _key("sft_keep", "k", "keep", "Save the copy as a new model folder with a card; asks for its name", "keep", importance=1),
     _key("sft_open", "o", "open it", "Open the model that was saved in the five panes", "open"),
     _key("sft_copy", "y", "copy", "Copy the answers' tokens with their losses as a table (tab-separated)", "copy"),
     _key("close_sft", "escape,q,I", "back", "Stop; otherwise back to the five panes", "leave", importance=WAY_OUT),
