@@ -331,10 +331,3 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     return done(
         f"Now: {words(text, 60)}. Same network, same loss, other examples. Ask what is in none of your pairs, and it repeats an answer it knows."
     )
-
-
-def confirmed(now: Facts, began: Facts) -> CheckResult:
-    """The learner has confirmed the last text."""
-    if "end" not in now.typed:
-        return missing("{tour_answer} when you have read this")
-    return done("That was all of it: text, tokens, logits, loss, steps, samples, answers.")
