@@ -146,13 +146,13 @@ async def go_through(learner: Learner, own: str) -> None:
     assert one is not None and (learner.tour.steps[learner.tour.step].name, learner.tour.part) == ("preferences", 1)
     six = dataclasses.replace(one, ranked=one.ranked * 6, changes=one.changes * 6)  # as if five more were ranked
     controller.answered(Answered(PreferQuestion(Request()), six))
-    await at("preferences", 1)
+    await learner.until_done("preferences", 1)
     await pilot.press("escape", "dollar_sign")
     await until(pilot, lambda: isinstance(learner.app.screen, RewardScreen) and learner.app.screen.run is not None)
     rewarded(controller, "contains:happy", 5)
-    await at("reward", 0)
+    await learner.until_done("reward", 0)
     rewarded(controller, "count:happy", 8)
-    await at("reward", 1)
+    await learner.until_done("reward", 1)
     await at("reward", 2, "f5", "enter")
     assert learner.tour.finished and learner.tour.done == ALL
 
