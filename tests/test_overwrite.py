@@ -21,6 +21,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         "model/config.json",
     ),
     ("learn", "--keep"): (["learn", "a", "--target", "b", "--model", "model", "--keep"], "model"),
+    ("sft", "--keep"): (["sft", "--pair", "a => b", "--steps", "1", "--model", "model", "--keep"], "model"),
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }

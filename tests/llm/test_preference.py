@@ -126,8 +126,17 @@ def test_padding_and_other_rows_get_no_gradient() -> None:
         torch.testing.assert_close(one, other.grad, rtol=1e-9, atol=1e-13)
 
 
-# TRL 1.14.0's DPOTrainer: see dev/LOG.md
-TRL: list[tuple[float, tuple[float, float, float, float], float, float, float]] = []
+# β; ln π of chosen and rejected, ln ref of both; loss, rewards: DPOTrainer.dpo_loss of TRL 0.21.0, float64 (dev/LOG.md)
+TRL = [
+    (0.1, (-10.0, -12.0, -11.0, -11.0), 0.5981388693815918, 0.1, -0.1),
+    (0.1, (-34.25, -20.5, -30.0, -28.75), 1.501929081345373, -0.42500000000000004, 0.8250000000000001),
+    (0.1, (-5.0, -5.0, -5.0, -5.0), 0.6931471805599453, 0.0, 0.0),
+    (0.1, (-120.5, -80.25, -140.0, -60.0), 0.018605147362682362, 1.9500000000000002, -2.025),
+    (0.5, (-10.0, -12.0, -11.0, -11.0), 0.31326168751822286, 0.5, -0.5),
+    (0.5, (-34.25, -20.5, -30.0, -28.75), 6.2519285932042195, -2.125, 4.125),
+    (0.5, (-5.0, -5.0, -5.0, -5.0), 0.6931471805599453, 0.0, 0.0),
+    (0.5, (-120.5, -80.25, -140.0, -60.0), 2.3355930360718397e-09, 9.75, -10.125),
+]
 
 
 @pytest.mark.parametrize(("beta", "logs", "loss", "chosen", "rejected"), TRL)
@@ -136,8 +145,8 @@ def test_losses_are_trl_s(
 ) -> None:
     policy, reference = (torch.tensor(side, dtype=torch.float64)[:, None] for side in (logs[:2], logs[2:]))
     terms = preference_loss(policy, reference, torch.ones(2, 1), DPOSettings(beta))
-    assert terms.losses.item() == pytest.approx(loss, rel=2e-6, abs=1e-7)
-    assert terms.rewards[:, 0].tolist() == pytest.approx([chosen, rejected], rel=2e-6, abs=1e-6)
+    assert terms.losses.item() == pytest.approx(loss, rel=1e-12)
+    assert terms.rewards[:, 0].tolist() == pytest.approx([chosen, rejected], rel=1e-12)
 
 
 @given(st.lists(st.floats(-1e4, 0), min_size=4, max_size=4), st.floats(1e-3, 10))

@@ -7,6 +7,8 @@ import threading
 import pytest
 from fake_run import checkpoint, make
 from helpers import answered, drawn, unsafe, until
+from textual import events
+from textual.keys import key_to_character
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.training.run.run import Run
@@ -93,9 +95,8 @@ async def test_three_models_and_two_weight_formats(size: tuple[int, int]) -> Non
     app = LabApp(lambda: PipelineEngine("cpu"), prompt="Once upon a time")
     async with app.run_test(size=size) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "V")
-        await until(pilot, lambda: isinstance(app.screen, AskScreen))
-        await pilot.press(*"nano:int8", "enter")
+        for key in ("escape", "V", *"nano", "colon", *"int8", "enter"):  # in one read of the terminal
+            app.post_message(events.Key(key, key if len(key) == 1 else key_to_character(key)))
         await until(pilot, lambda: isinstance(app.screen, CompareModelsScreen) and app.screen.found)
         screen = app.screen
         assert isinstance(screen, CompareModelsScreen)

@@ -44,7 +44,7 @@ TERMS = (
     Term("choices", "e^entropy, the effective number of choices: this many equally likely tokens have the same entropy", "tokens", ("logits", "scratch")),
     Term("◆  *", "in the table: the target of the loss; a logit that you changed (what if)", "", ("logits",)),
     Term("rank", "1 + the number of tokens with a larger logit", "", ("logits", "loss", "tokens", "generate", "pairs", "swap", "learn", "inside", "learned", "tree")),
-    Term("surprisal", "−ln p of a token given the text before it, with raw p: the loss of that one token", "nats", ("tokens", "tree", "samples", "batch")),
+    Term("surprisal", "−ln p of a token given the text before it, with raw p: the loss of that one token", "nats", ("tokens", "tree", "samples", "batch", "sft")),
     Term("loss", "−ln p of the target, with raw p: logsumexp − logit. 0 at p = 1; lower is better", "nats", ("loss", "learn", "pairs", "batch", "learned", *RUN)),
     Term("bits", "the loss divided by ln 2: −log2 p. 1 bit less is twice the probability", "bits", ("loss", "guess", "compare_models", "chat")),
     Term("ln raw p", "the natural logarithm of raw p; the sum over an answer's tokens is that of the whole answer", "nats, negative", ("chat",)),
@@ -55,6 +55,7 @@ TERMS = (
     Term("unigram", "a model that knows only how often each token occurs: (its count + 1) ÷ (all counts + V)", "", ("guess",)),
     Term("uniform", "log2 V: the bits of a uniform guess over the V tokens of the vocabulary", "bits", ("guess",)),
     Term("you beat it", "at these tokens your bits are fewer than the model's: you gave the true token a larger probability", "tokens", ("guess",)),
+    Term("loss on the answers", "the mean of −ln p over the answers' tokens; the questions' tokens have no loss, and no gradient", "nats per token", ("sft",)),
     Term("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens", "tokens", ("loss", *RUN)),
     Term("one in N", "the loss as odds, N = e^loss: as surprising as one outcome of N equally likely ones", "", ("loss",)),
     Term("p − y", "the gradient of the loss with respect to the logits (y: 1 for the target, 0 elsewhere); a step moves against it", "", ("loss",)),
@@ -85,6 +86,11 @@ TERMS = (
     Term("KL(A ‖ B), KL(B ‖ A)", "Σ p_A log2(p_A ÷ p_B): the mean bits that B's prediction costs more than A's where A is right; the other direction swaps them, and differs", "bits", ("compare_models",)),
     Term("total variation", "½ Σ |p_A − p_B|: the share of the probability that the two models put on different tokens", "0 to 1, or %", ("compare_models",)),
     Term("B − A", "the difference of the two columns before it: of raw p in percentage points, of a loss in bits", "points, or bits", ("compare_models",)),
+    Term("ln p(chosen), ln p(rejected)", "the log-probability of a whole answer after the prompt: the sum over its tokens", "nats", ("prefer",)),
+    Term("reward(chosen), reward(rejected)", "DPO's implicit reward: β (ln π − ln ref) of the answer; π is the copy, ref the open model", "", ("prefer",)),
+    Term("margin", "reward(chosen) − reward(rejected): above 0 the model agrees with the choice; the loss is −ln σ(margin), at first ln 2", "", ("prefer",)),
+    Term("agreed", "pairs whose margin was above 0 before the copy learned them; the first says nothing, because the copy is the reference", "pairs", ("prefer",)),
+    Term("KL(π ‖ ref)", "how far the copy's next-token predictions after the prompts ranked so far are from the open model's: their mean", "nats", ("prefer",)),
     Term("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal", "−1 to 1", ("inside",)),
 )  # fmt: skip
 

@@ -21,6 +21,13 @@ def bits(value: float) -> str:
     return f"{value:,.2f}".replace("inf", "∞").replace("-", "−")
 
 
+def divergence_bits(value: float) -> str:
+    """A KL divergence: two decimals, or two significant digits where these would be 0.00."""
+    if not 0 < value < 0.1:
+        return bits(value)
+    return f"{value:.{min(12, 1 - math.floor(math.log10(value)))}f}"
+
+
 def names(found: ModelComparison) -> tuple[str, ...]:
     """`A nano`, `B my-run, step 400` and `C nano, int8`."""
     return tuple(f"{letter} {_name(side)}" for letter, side in zip(LETTERS, found.models, strict=False))
@@ -47,7 +54,7 @@ def _divergence_line(one: str, two: str, divergence: Divergence | None) -> str:
             "the text costs in bits per byte can be compared"
         )
     return (
-        f"KL({one} ‖ {two}) = {bits(divergence.forward)} bits, KL({two} ‖ {one}) = {bits(divergence.reverse)} bits of raw p "
+        f"KL({one} ‖ {two}) = {divergence_bits(divergence.forward)} bits, KL({two} ‖ {one}) = {divergence_bits(divergence.reverse)} bits of raw p "
         f"(0 = identical); total variation: {precise_percent(divergence.total_variation)} of raw p is on other tokens"
     )
 

@@ -83,7 +83,7 @@ class CompareModelsScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.call_after_refresh(self.action_choose, 0)
+        self.action_choose(0)  # at once: the keys behind the one that opened this screen are the model's name
 
     # ── actions ──
 

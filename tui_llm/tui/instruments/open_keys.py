@@ -27,6 +27,17 @@ COMPARE_MODELS = Command(
     ("logits", "loss"),
     importance=-1,
 )
+SFT = Command(
+    "sft",
+    "I",
+    "fine-tune",
+    "Fine-tune a copy on question–answer pairs that you type (SFT): loss of the answers' tokens, answers before and after",
+    "Fine-tune (SFT)",
+    "lab",
+    "app.open('sft')",
+    ("loss", "generate"),
+    importance=-1,
+)
 CHAT = Command(
     "chat_open",
     "at",

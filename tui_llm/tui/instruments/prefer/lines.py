@@ -40,7 +40,7 @@ def column(width: int) -> int:
     return (width - 2) // 2 if width >= BESIDE else width
 
 
-def moved(before: float, after: float, digits: int = 3) -> tuple[str, str, str]:
+def moved(before: float, after: float, digits: int) -> tuple[str, str, str]:
     """Before, after and the change as texts; the printed numbers add up."""
     (later, negated), change = adding([after, -before], after - before, digits)
     earlier = negated[1:] if negated.startswith("−") else f"−{negated}" if before < 0 else negated
@@ -57,7 +57,7 @@ class PreferLines:
         """An answer that waits for the choice, each token coloured by its log p."""
         source = "typed" if answer.seed is None else f"seed {answer.seed}"
         end = ", ended" if answer.ended else ""
-        title = Text(f"{arrow} {name}", self.style("accent"))
+        title = Text().append(f"{arrow} {name}", self.style("accent"))
         each = fmt.number(answer.logp / len(answer.tokens))
         facts = f"  {source} · ln p {fmt.number(answer.logp)}, {each} a token × {len(answer.tokens)}{end}"
         lines = wrapped(title.append(facts, self.style("muted")), width)
@@ -121,7 +121,7 @@ class PreferLines:
         head = fit("", room) + "before".rjust(NUMBER) + "after".rjust(NUMBER) + "change".rjust(NUMBER)
         lines = [Text(fit(head, width), self.style("muted"), no_wrap=True)]
         for name, before, after in rows:
-            earlier, later, difference = moved(before, after)
+            earlier, later, difference = moved(before, after, 2 if name.startswith("ln p") else 3)
             line = Text(fit(name, room), self.style("strong"), no_wrap=True)
             line.append(earlier.rjust(NUMBER), "not bold").append(later.rjust(NUMBER), "not bold")
             better = (after > before) == (name not in ("ln p(rejected)", "reward(rejected)", "loss"))
