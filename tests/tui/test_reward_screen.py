@@ -128,7 +128,7 @@ async def test_scores_by_hand(tiny: str) -> None:
         assert screen.spec == "hand" and screen.scores == [9, None, None, None] and screen.marked == 1
         await pilot.press("space")
         assert screen.at == 0  # three answers have no score
-        await pilot.press("0", "3", "down", "up", "5")
+        await pilot.press("0", "3", "5")
         assert screen.scores == [9, 0, 3, 5]
         await pilot.press("up", "up", "up", "1")
         assert screen.scores == [1, 0, 3, 5]
@@ -229,7 +229,7 @@ class HostileEngine(FakeEngine):
         at = question.at or 0
         group = group_of(TEXTS, learned=not question.ahead)
         steps = [dataclasses.replace(group.step, number=n + 1, mean=3.0 * n, kl=1.0 * n, spec=question.spec) for n in range(at)]  # fmt: skip
-        return RewardRun(question, self.weights(), TEXTS[5], tuple(steps), group, question.ahead, 1, 1, 1)
+        return RewardRun(question, self.weights, TEXTS[5], tuple(steps), group, question.ahead, 1, 1, 1)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 60), (30, 8), (1, 1)])
