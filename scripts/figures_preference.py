@@ -27,8 +27,8 @@ def row(what: str, value: float, goal: float | None = None) -> None:
     print(f"{what:62} {1000 * value:8.0f} ms{met}", flush=True)
 
 
-async def choices(count: int) -> tuple[list[float], list[float]]:
-    """Returns the seconds of each choice and of each drawing of two answers."""
+async def choices(count: int) -> tuple[list[float], list[float], list[float]]:
+    """Returns the seconds of each choice, the processor's seconds for it, and the seconds of each drawing of two answers."""
     from tui_llm.engine import PipelineEngine
     from tui_llm.llm.model import device
     from tui_llm.tui.app import LabApp
@@ -36,7 +36,7 @@ async def choices(count: int) -> tuple[list[float], list[float]]:
 
     device.use_threads(2)
     app = LabApp(lambda: PipelineEngine("cpu"), prompt=PROMPT)
-    learned, drew = [], []
+    learned, used, drew = [], [], []
     async with app.run_test(size=(120, 40)) as pilot:
         while app.lab_screen.reading is None:
             await pilot.pause(0.05)
@@ -50,17 +50,18 @@ async def choices(count: int) -> tuple[list[float], list[float]]:
             assert screen.two is not None
             full = all(len(one.ids) == 32 for one in (screen.two.left, screen.two.right))
             if full:
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
                 screen.action_choose(0)
                 while screen.chosen is None or "margin" not in drawn(app):
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.005)
                 learned.append(time.perf_counter() - began)
+                used.append(time.process_time() - worked)
             began = time.perf_counter()
             screen.action_next() if full else screen.action_neither()
             while screen.two is None or "← A" not in drawn(app):
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.005)
             drew.append(time.perf_counter() - began)
-    return learned, drew
+    return learned, used, drew
 
 
 def drawn(app: object) -> str:
@@ -156,12 +157,14 @@ def main() -> None:
     os.environ["TUI_LLM_HOME"] = tempfile.mkdtemp(prefix="tui-llm-figures-")
     import torch
 
+    torch.set_num_threads(2)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    learned, drew = asyncio.run(choices(count))
+    learned, used, drew = asyncio.run(choices(count))
     row("the first choice, which makes the copy, seen on screen", learned[0])
     if rest := learned[1:]:
         row(f"a DPO step of two 32-token answers, seen on screen, median of {len(rest)}", statistics.median(rest), 0.3)
         row("the longest of them", max(rest))
+        row("the processor's time for it, which other processes don't delay", statistics.median(used[1:]), 0.3)
     row("drawing two answers of up to 32 tokens, median", statistics.median(drew))
     group, single = (statistics.median(times) for times in reward_steps(5))
     row("a reward step, 8 draws of 24 tokens, drawing included, median of 5", group, 1.0)
