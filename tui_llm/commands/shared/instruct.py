@@ -10,7 +10,7 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import expand
 from tui_llm.facts.request import Request
-from tui_llm.instruments.instruct.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
+from tui_llm.instruments.sft.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
 from tui_llm.llm.data import instruction_pairs
 from tui_llm.training.run.settings import SETTINGS
 

@@ -35,6 +35,11 @@ class ChatTemplate:
     def __init__(self, template: str, special: dict[str, str], where: str) -> None:
         self._template, self._special, self._where = template, special, where
 
+    @property
+    def text(self) -> str:
+        """The template itself, as in chat_template.jinja."""
+        return self._template
+
     def parts(self, message: str) -> tuple[str, str, str]:
         """Split what is fed for a user's `message` into (text before it, the message as the template writes it, text
         after it, up to where the answer begins). Their concatenation equals

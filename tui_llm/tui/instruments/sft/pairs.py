@@ -27,27 +27,30 @@ class PairsEditor(PromptEditor):
             super().action_done_typing(False)
 
 
-_key = CommandFactory("tour_pairs", "Pairs", ())
-START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
-CLOSE = _key("close_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "close", importance=WAY_OUT)
+_key = CommandFactory("pairs_form", "Instruction pairs", ())
+START = _key(
+    "tour_start", "ctrl+s", "take", "Take these pairs to fine-tune a copy of the model on", "start", priority=True
+)
+CLOSE = _key("close_pairs_form", "escape", "cancel", "Cancel: the pairs stay as they were", "close", importance=WAY_OUT)
 KEYS = START, CLOSE
 
 
-class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
+class InstructionPairsScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text, which `instruction_pairs.parse` parses, or with None."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
-    TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
-    TourPairsScreen PairsEditor, TourPairsScreen PairsEditor:focus { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
-    TourPairsScreen Static { height: auto; color: $text-muted; }
-    TourPairsScreen #pairs-note.-wrong { color: $text-error; }
+    InstructionPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
+    InstructionPairsScreen PairsEditor, InstructionPairsScreen PairsEditor:focus { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
+    InstructionPairsScreen Static { height: auto; color: $text-muted; }
+    InstructionPairsScreen #pairs-note.-wrong { color: $text-error; }
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, verb: str = "learns them") -> None:
+        """`verb`: what the start key does, for the line below the editor."""
         super().__init__()
-        self._text = text
+        self._text, self._verb = text, verb
         self._submitted = False
 
     def compose(self) -> ComposeResult:
@@ -73,7 +76,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
             if not self._submitted and not self.query_one(PairsEditor).prompt_text.strip():
                 line, wrong = "no pairs yet", False  # nothing typed is no mistake yet
         note = self.query_one("#pairs-note", Static)
-        keys = f" · {START.key_text} learns them · {CLOSE.key_text} cancels"
+        keys = f" · {START.key_text} {self._verb} · {CLOSE.key_text} cancels"
         note.set_class(wrong, "-wrong")
         note.update(Content(visible(line) + keys))
 
