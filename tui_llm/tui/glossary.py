@@ -86,6 +86,11 @@ TERMS = (
     Term("KL(A ‖ B), KL(B ‖ A)", "Σ p_A log2(p_A ÷ p_B): the mean bits that B's prediction costs more than A's where A is right; the other direction swaps them, and differs", "bits", ("compare_models",)),
     Term("total variation", "½ Σ |p_A − p_B|: the share of the probability that the two models put on different tokens", "0 to 1, or %", ("compare_models",)),
     Term("B − A", "the difference of the two columns before it: of raw p in percentage points, of a loss in bits", "points, or bits", ("compare_models",)),
+    Term("ln p(chosen), ln p(rejected)", "the log-probability of a whole answer after the prompt: the sum over its tokens", "nats", ("prefer",)),
+    Term("reward(chosen), reward(rejected)", "DPO's implicit reward: β (ln π − ln ref) of the answer; π is the copy, ref the open model", "", ("prefer",)),
+    Term("margin", "reward(chosen) − reward(rejected): above 0 the model agrees with the choice; the loss is −ln σ(margin), at first ln 2", "", ("prefer",)),
+    Term("agreed", "pairs whose margin was above 0 before the copy learned them; the first says nothing, because the copy is the reference", "pairs", ("prefer",)),
+    Term("KL(π ‖ ref)", "how far the copy's next-token predictions after the prompts ranked so far are from the open model's: their mean", "nats", ("prefer",)),
     Term("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal", "−1 to 1", ("inside",)),
 )  # fmt: skip
 

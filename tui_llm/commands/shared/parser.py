@@ -16,7 +16,7 @@ from tui_llm.commands.shared.command import Commands
 ORDER = (
     "tokens", "examples", "logits", "softmax", "loss", "generate", "train", "evaluate", "runs", "control", "probes", "stop",
     "export", "vocabulary", "merges", "letters", "surprisal", "guess", "attention", "lens", "neighbours", "models", "check", "serve", "batch",
-    "samples", "learn", "sft", "draw", "tree", "compare-models", "versus", "chat", "tour", "bench", "completion",
+    "samples", "learn", "prefer", "sft", "draw", "tree", "compare-models", "versus", "chat", "tour", "bench", "completion",
 )  # fmt: skip
 
 
