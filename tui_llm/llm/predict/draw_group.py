@@ -21,6 +21,8 @@ from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.predict.distribution import Array, check
 from tui_llm.llm.predict.generate import uniform
 
+_FIRST = 64  # tokens that are sorted first
+
 
 class GroupCache(KVCache):
     """Keys and values of K rows that begin with the same prompt, with room for `count` more tokens each."""
@@ -105,22 +107,29 @@ def check_room(prompt: int, count: int, context: int) -> None:
 
 def _choose(logits: Tensor, numbers: Sequence[float], temperature: float) -> list[int]:
     """Inverse-CDF sampling of each row of logits (K, V) by its own number, as `Processed.place` does with all tokens kept:
-    float32 softmax, tokens in descending order of logits, float64 sums."""
+    float32 softmax, tokens in descending order of logits, ties by lower id, float64 sums."""
     values: Array = logits.float().cpu().numpy()
     check(values)
-    order = np.argsort(-values, axis=-1, kind="stable")
-    sorted_values = np.take_along_axis(values, order, -1)
-    shifted = sorted_values - sorted_values[:, :1]
+    shifted = values - values.max(-1, keepdims=True)
     if temperature != 1:
-        wide = sorted_values.astype(np.float64)
-        shifted = ((wide - wide[:, :1]) / temperature).astype(np.float32)
-    shifted = shifted - np.log(np.exp(shifted).sum(-1, dtype=np.float64, keepdims=True)).astype(np.float32)
-    tempered = np.exp(shifted)
-    sums = tempered.astype(np.float64).cumsum(-1)
-    sums /= sums[:, -1:]
-    chosen = []
-    for row, u in enumerate(numbers):
-        place = int(np.searchsorted(sums[row], u, side="right"))
-        kept = int((tempered[row] > 0).sum())
-        chosen.append(int(order[row, min(place, kept - 1)]))
-    return chosen
+        wide = values.astype(np.float64)
+        shifted = ((wide - wide.max(-1, keepdims=True)) / temperature).astype(np.float32)
+    totals = np.exp(shifted).sum(-1, dtype=np.float64, keepdims=True)
+    tempered = np.exp(shifted - np.log(totals).astype(np.float32))
+    masses = tempered.sum(-1, dtype=np.float64)
+    return [_place(*row) for row in zip(values, tempered, masses.tolist(), numbers, strict=True)]
+
+
+def _place(values: Array, tempered: Array, mass: float, u: float) -> int:
+    """The id that u selects. Sorts the most probable tokens only, as long as u falls among them."""
+    if len(values) > 4 * _FIRST:
+        first = np.argpartition(values, -_FIRST)[-_FIRST:]
+        first = first[np.lexsort((first, -values[first]))]
+        place = int(np.searchsorted(tempered[first].cumsum(dtype=np.float64) / mass, u, side="right"))
+        # Among tokens that tie with the last one, those of the lowest ids may be missing.
+        if place < _FIRST and values[first[place]] > values[first[-1]]:
+            return int(first[place])
+    order = np.argsort(-values, kind="stable")
+    sums = tempered[order].cumsum(dtype=np.float64) / mass
+    kept = int((tempered > 0).sum())
+    return int(order[min(int(np.searchsorted(sums, u, side="right")), kept - 1)])
