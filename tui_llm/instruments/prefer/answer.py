@@ -23,7 +23,8 @@ from tui_llm.instruments.prefer.question import (
 )
 from tui_llm.instruments.prefer.saved import PairsFile, as_text, card
 from tui_llm.llm.learn.preference_learner import PreferenceLearner
-from tui_llm.session.open_model import NOTHING, OpenModel
+from tui_llm.session.messages import NOTHING
+from tui_llm.session.open_model import OpenModel
 
 _KEY = "prefer"
 

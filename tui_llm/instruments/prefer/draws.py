@@ -16,7 +16,8 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.generate import generate
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.session.open_model import NOTHING, OpenModel
+from tui_llm.session.messages import NOTHING
+from tui_llm.session.open_model import OpenModel
 
 TEXT_SHOWN = 400  # tokens at the prompt's end
 

@@ -20,7 +20,8 @@ from tui_llm.instruments.reward.session import RewardSession, check_trainable
 from tui_llm.llm.learn.reward import parse
 from tui_llm.llm.predict.draw_group import check_room
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.session.open_model import NOTHING, OpenModel
+from tui_llm.session.messages import NOTHING
+from tui_llm.session.open_model import OpenModel
 
 _KEY = "reward"
 TEXT_SHOWN = 200  # tokens at the prompt's end
