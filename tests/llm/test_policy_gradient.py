@@ -140,6 +140,19 @@ def test_log_probabilities_are_those_of_each_answer_alone() -> None:
         torch.testing.assert_close(row[kept], torch.stack(wanted), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("prompts", [(PROMPT,) * 4, (PROMPT, PROMPT, (9, 9), PROMPT)])
+def test_a_shared_prompt_gives_the_same_gradient(prompts: tuple[tuple[int, ...], ...], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    inputs, targets = padded([(prompt, answer) for prompt, (_, answer) in zip(prompts, ROWS, strict=True)])
+    found = []
+    for shared in (0, 1024):
+        monkeypatch.setattr("tui_llm.llm.learn.policy_gradient.SHARED", shared)
+        model = tiny().double().requires_grad_(True)
+        logs = answer_log_probabilities(model, inputs, targets, 13)
+        (logs * torch.arange(4)[:, None]).sum().backward()
+        found.append((logs.detach(), [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(*found, atol=1e-12, rtol=1e-9)
+
+
 def test_a_step_raises_the_answers_with_positive_advantage() -> None:
     origin = tiny()
     model = copy.deepcopy(origin).requires_grad_(True)

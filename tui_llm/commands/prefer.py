@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +70,8 @@ def prefer(options: argparse.Namespace) -> None:
 
 
 def preferred_json(preferred: Preferred) -> dict[str, Any]:
+    import dataclasses
+
     from tui_llm.facts import report
 
     ranked, change = preferred.ranked[-1], preferred.changes[-1]

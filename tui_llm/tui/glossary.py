@@ -91,6 +91,11 @@ TERMS = (
     Term("margin", "reward(chosen) − reward(rejected): above 0 the model agrees with the choice; the loss is −ln σ(margin), at first ln 2", "", ("prefer",)),
     Term("agreed", "pairs whose margin was above 0 before the copy learned them; the first says nothing, because the copy is the reference", "pairs", ("prefer",)),
     Term("KL(π ‖ ref)", "how far the copy's next-token predictions after the prompts ranked so far are from the open model's: their mean", "nats", ("prefer",)),
+    Term("reward", "what the rule gives an answer, or the key 0 to 9; a step raises the answers above the group's mean", "", ("reward",)),
+    Term("advantage", "reward − the group's mean (Dr. GRPO), or that ÷ the group's standard deviation (GRPO): the weight of the answer in the step", "", ("reward",)),
+    Term("Δ ln p", "the change of the answer's log-probability by the step, summed over its tokens; ▲ ▼ mark the tokens beyond ±0.05", "nats", ("reward",)),
+    Term("KL, nats a token", "estimate of KL(π ‖ ref) from the drawn tokens, the mean of ref ÷ π − ln(ref ÷ π) − 1: how far the copy is from the open model", "nats", ("reward",)),
+    Term("different tokens", "different tokens ÷ all tokens of the group's answers (distinct-1): it falls as the answers collapse", "%", ("reward",)),
     Term("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal", "−1 to 1", ("inside",)),
 )  # fmt: skip
 

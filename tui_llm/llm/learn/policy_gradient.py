@@ -14,6 +14,7 @@ What each choice biases is in `facts/policy.py`. Letters: K answers, T tokens of
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from torch.nn import functional as F
 from tui_llm.common.errors import UserError
 from tui_llm.facts.policy import PolicySettings
 from tui_llm.llm.learn.instruct import IGNORE
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model import GPT, KVCache
+from tui_llm.llm.predict.tree_attention import TreeCache
 
 SMALLEST_DEVIATION = 1e-4  # added to the standard deviation, as TRL does
+SHARED = 1024  # tokens of prompt and answers that are computed as one row: its mask has their square
 LARGEST_NORM = 1.0  # of the gradient: larger ones are scaled down
 
 Row = tuple[Sequence[int], Sequence[int]]  # a prompt and one answer to it, as ids
@@ -76,11 +79,39 @@ def answer_log_probabilities(
     model's float64. `size` is V: ids beyond it only pad the embedding. The output head runs on the answers' positions
     only. `products` as for `GPT.features`."""
     answer = targets != IGNORE
-    features, weight = model.features(inputs, products=products)[answer], model.head.weight[:size]
+    features = _shared_features(model, inputs, answer) if products is None else None
+    if features is None:
+        features = model.features(inputs, products=products)[answer]
+    weight = model.head.weight[:size]
     logits = F.linear(features, weight) if products is None else F.linear(features.to(products), weight.to(products))
     logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     logs = -F.cross_entropy(logits, targets[answer], reduction="none")
     return torch.zeros(targets.shape, dtype=logs.dtype, device=logs.device).masked_scatter(answer, logs)
+
+
+def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | None:
+    """The features that precede each answer token, (N, C) in the order of `answer`, from one row of tokens in which all
+    answers branch off a single copy of the prompt (`predict/tree_attention.py`): nothing is computed for padding, or twice.
+    None if the rows don't share a prompt, or are too long for a mask over all of them."""
+    starts = answer.int().argmax(1)
+    last = int(starts[0])  # the prompt's last token
+    lengths = answer.sum(1).tolist()
+    shared = len(inputs) > 1 and bool((starts == last).all()) and bool((inputs[:, : last + 1] == inputs[0, : last + 1]).all())  # fmt: skip
+    if not shared or last + sum(lengths) > SHARED:
+        return None
+    rows = inputs.tolist()
+    ids, parents, before = rows[0][: last + 1], list(range(-1, last)), []
+    for row, length in zip(rows, lengths, strict=True):
+        at = last
+        before.append(at)
+        for id in row[last + 1 : last + length]:
+            ids.append(id)
+            parents.append(at)
+            at = len(ids) - 1
+            before.append(at)
+    nothing = KVCache(dataclasses.replace(model.config, context=1), model.device, model.positions.weight.dtype)
+    features = model.features(torch.tensor([ids], device=model.device), TreeCache(nothing, parents))[0]
+    return features[torch.tensor(before, device=model.device)]
 
 
 @dataclass(frozen=True, slots=True)

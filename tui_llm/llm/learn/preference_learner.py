@@ -27,6 +27,9 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 
 Prompt = tuple[int, ...]
+# A pair is two short rows: with nano, a second thread gains little on an idle machine and costs six times the step where
+# another process, such as a training run, uses a core (dev/LOG.md). So only larger models get it.
+_THREAD_SHARE = 16
 
 
 class PreferenceLearner:
@@ -85,7 +88,7 @@ class PreferenceLearner:
 
     def _threads(self, pair: EncodedPair) -> AbstractContextManager[None]:
         tokens = 2 * (len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)))
-        return device.threads(self.origin.config.parameters() * tokens)
+        return device.threads(self.origin.config.parameters() * tokens // _THREAD_SHARE)
 
     def _tokens(self, model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
         # With grad mode on for the reference too: the same kernels then give a fresh copy the reference's very numbers,
@@ -104,7 +107,8 @@ class PreferenceLearner:
             with self._threads(pair):
                 made[:] = [self._steps(model, optimizer, pair, ranked, held_out, prompts, overtaken)]
 
-        self._copy.take(step)
+        with self._threads(pair):  # storing the state, too
+            self._copy.take(step)
         overtaken = _never  # of the closure: when the state is recomputed, it must not stop halfway
         self.ranked.append(ranked)
         self.changes.append(made[0])

@@ -138,8 +138,8 @@ class PreferLines:
             lines += wrapped(
                 Text(f"! the prompt's first {left} did not fit into the context", self.style("bad")), width
             )
-        prompts = "prompt" if change.prompts == 1 else f"{change.prompts} prompts"
-        kl = f"KL(π ‖ ref) of the next token after the {prompts} so far: {fmt.compact(change.kl)} nats"
+        prompts = "the prompt" if change.prompts == 1 else f"the {change.prompts} prompts so far, their mean"
+        kl = f"KL(π ‖ ref) of the next token after {prompts}: {fmt.compact(change.kl)} nats"
         return lines + wrapped(Text(kl, self.style("muted")), width)
 
     # ── all choices ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,4 +192,6 @@ class PreferLines:
 
 def _signed(value: float) -> str:
     text = fmt.number(value)
+    if text in ("0.00", "−0.00"):
+        return "0.00"
     return text if text.startswith("−") else f"+{text}"
