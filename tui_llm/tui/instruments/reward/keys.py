@@ -21,7 +21,7 @@ KEYS = (
     _key("reward_rule", "s", "rule", "Type the rule that gives the reward", "rule", importance=6),
     _key("reward_preset", "v", "preset", "The next preset: a rule that works, then one that is hacked", "preset", importance=5),
     _key("reward_draw", "d", "draw", "Draw and score the next answers without learning from them", "draw", importance=4),
-    _key("reward_hand", ",".join("0123456789"), "by hand", "Score the marked answer by hand: 0 to 9", "score", importance=5),
+    _key("reward_hand", ",".join("0123456789"), "to 9 by hand", "Score the marked answer by hand: 0 to 9", "score", importance=5),
     # Before the list sees them, which would scroll.
     _key("reward_up", "up", "answer", "Mark the answer above", "mark(-1)", priority=True, together="answer"),
     _key("reward_down", "down", "answer", "Mark the answer below", "mark(1)", priority=True, together="answer"),

@@ -62,7 +62,7 @@ class RewardLines:
         """The answers, and the index of each one's first line. `scores` take the place of rewards that are missing."""
         beside = width >= BESIDE
         bar = max(4, min(16, width // 10))
-        left = 3 + bar + NUMBERS if beside else width
+        left = 4 + bar + NUMBERS if beside else width
         lines, starts = [self._head(bar, width)], []
         rewards = [score if answer.reward is None else answer.reward for answer, score in zip(group.answers, scores, strict=True)]  # fmt: skip
         largest = max((abs(value) for value in rewards if value is not None), default=0.0) or 1.0
@@ -80,12 +80,12 @@ class RewardLines:
         return lines, starts
 
     def _head(self, bar: int, width: int) -> Text:
-        text = f"   {fit('reward', bar)}{'':>7}{'advantage':>9}{'Δ ln p':>8} answer"
+        text = f"    {fit('reward', bar)}{'':>7}{'advantage':>9}{'Δ ln p':>8} answer"
         return Text(fit(text, width).rstrip(), self.style("muted"), no_wrap=True)
 
     def _facts(self, answer: ScoredAnswer, value: float | None, largest: float, bar: int, at: int, marked: bool) -> Text:  # fmt: skip
         line = Text("▸" if marked else " ", self.style("accent"), no_wrap=True)
-        line.append(f"{at + 1:<2}", self.style("muted"))
+        line.append(f"{at + 1:<3}", self.style("muted"))
         fraction = 0.0 if value is None else abs(value) / largest
         line.append(fmt.bar(fraction, bar), self.style("bar" if value is None or value >= 0 else "bad"))
         line.append(("–" if value is None else fmt.compact(value)).rjust(7), self.style("strong"))
