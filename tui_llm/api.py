@@ -8,7 +8,7 @@ lab.read("The cat sat on the", target=" mat")
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tui_llm.common.errors import UserError
@@ -27,7 +27,9 @@ from tui_llm.session.tokenization import tokenization
 
 if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
+    from tui_llm.instruments.compare_models.question import ModelComparison
     from tui_llm.instruments.reward.question import RewardRun
+    from tui_llm.instruments.sft.question import SftState
 
 
 class LanguageModel:
@@ -194,6 +196,58 @@ class LanguageModel:
             recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
         request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
         return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
+
+    def sft(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        steps: int = 12,
+        *,
+        learning_rate: float = 5e-4,
+        keep: str | None = None,
+        force: bool = False,
+    ) -> SftState:
+        """Supervised fine-tuning of a copy of the weights on (question, answer) pairs: AdamW on the loss of the answers'
+        tokens, all pairs in each step. The open model does not change. The result has each answer token's loss and the
+        greedy answers, before and after.
+
+        keep: also write the copy as a model folder: a name for the models folder, or a path; with `force`, over an
+            existing one.
+
+        Raises `UserError` if a pair has no answer or does not fit the context, or the loss is no longer finite.
+        """
+        from tui_llm.instruments.sft.question import InstructQuestion, SftQuestion
+        from tui_llm.llm.data.instruction_pairs import checked
+
+        made = checked(pairs)
+        state = self.engine.answer(SftQuestion(Request(), made, steps, learning_rate))
+        if keep is not None:
+            self.engine.answer(InstructQuestion(Request(), made, steps, learning_rate, keep, force=force))
+        return state
+
+    def compare(
+        self,
+        prompt: str,
+        *others: str,
+        seed: int = 1,
+        max_tokens: int = 30,
+        sampler: SamplerSettings | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> ModelComparison:
+        """Compare the model with one or two `others` on a prompt: predictions, KL in both directions, losses, and a
+        continuation of each, drawn with the same uniform numbers. A weight format can follow a name: `nano:int8`. Raises
+        `UserError` if one can't be opened."""
+        from tui_llm.instruments.compare_models.question import CompareModelsQuestion
+
+        request = Request(
+            prompt=prompt,
+            sampler=sampler or SamplerSettings(),
+            start_token=start_token,
+            allow_special=allow_special,
+            chat=chat,
+        )
+        return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
