@@ -85,6 +85,13 @@ class AnswerRows:
         out = np.isin(self.groups, names[order[:take]])
         return np.flatnonzero(~out), np.flatnonzero(out)
 
+    def prompts_split(self, fraction: float, seed: int) -> tuple[Ints, Ints]:
+        """Like `split`; a single prompt is both trained on and evaluated, on other answers."""
+        if len(np.unique(self.groups)) > 1:
+            return self.split(fraction, seed)
+        every = np.arange(len(self))
+        return every, every[:1]
+
     def save(self, path: Path) -> None:
         """Raises OSError."""
         from safetensors.numpy import save_file
@@ -208,7 +215,7 @@ class AnswerEncoder:
         for one in prompts:
             at = f"{self.where} line {one.line}" if one.line else self.where
             ids = self._prompt(one.content, at)
-            self._fit(len(ids) + answer_tokens, f"{at}: the prompt with an answer of {answer_tokens} tokens", 0)
+            self._fit(len(ids) + answer_tokens, f"{at}: the prompt with an answer of {answer_tokens} tokens", 1)
             column.add(ids)
             lines.append(one.line)
             groups.append(known.setdefault(one.content, len(known)))
