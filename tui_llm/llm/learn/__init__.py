@@ -2,6 +2,7 @@
 
 learner.py    optimizer steps on one prompt and target, on a copy of the weights
 instruct.py   supervised fine-tuning on instruction–answer pairs
+preference.py direct preference optimization: the loss of pairs of answers
 train_bpe.py  train a BPE vocabulary
 evaluate.py   loss and bits per byte on a held-out text
 speed.py      tokens per second, compared with the machine's limit and transformers

@@ -5,25 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
+from tui_llm.facts.setting import MOST, Range, Setting
 from tui_llm.llm.data.formats import FORMATS, TextFormat
 
 SCHEDULES = ("cosine", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
-MOST = 10**12  # of any count: a larger number is a typing error and may not fit a float
-
-
-class Range(NamedTuple):
-    """The values that a number can have, both ends included, and how an error line names them."""
-
-    low: float
-    high: float
-    text: str
 
 
 _BELOW_1, _LARGEST = math.nextafter(1, 0), math.nextafter(math.inf, 0)
@@ -35,27 +27,6 @@ SHARE = Range(0, 1, "a number from 0 to 1")
 SHARE_BELOW_1 = Range(0, _BELOW_1, "a number from 0 to below 1")
 SHARE_BETWEEN = Range(math.nextafter(0, 1), _BELOW_1, "a number between 0 and 1, such as 0.05")
 SEED = Range(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
-
-
-class Setting(NamedTuple):
-    """What can be given for a field of `TrainingSettings`, and what form and command line show of it."""
-
-    metavar: str
-    values: Range | tuple[str, ...] | None  # None: any text
-    help: str  # 36 characters at most: a line of the form's column
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """All values; empty for a number or a text."""
-        return () if self.values is None or isinstance(self.values, Range) else self.values
-
-    def problem(self, value: Any) -> str:
-        """What to give instead of `value`; empty where it is valid."""
-        if isinstance(self.values, Range):
-            if self.values.low <= value <= self.values.high:
-                return ""
-            return f"{MOST:,} at most" if self.values.high == MOST < value else self.values.text
-        return "" if self.values is None or value in self.values else f"one of {', '.join(self.values)}"
 
 
 def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None, help: str) -> Any:
