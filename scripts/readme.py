@@ -63,7 +63,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "the prediction": ("logits", "softmax", "loss", "surprisal", "guess"),
     "sampling": ("generate", "draw", "tree", "chat"),
     "inside the model": ("attention", "lens", "neighbours"),
-    "several models": ("versus",),
+    "several models": ("compare-models", "versus"),
     "learning": ("learn", "train", "evaluate"),
     "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
     "models and vocabularies": ("models", "check", "vocabulary"),

@@ -30,7 +30,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "model_info": ("models", "model_info"),
     "runs": ("runs",),
     "comparison": ("runs", "mark_run", "tree_line_below", "mark_run", "compare_runs"),
-    "versus": ("versus",),
+    "compare_models": ("compare_models",),
     "chat": ("chat_open",),
     "guess": ("guess",),
     "inside": ("inside",),

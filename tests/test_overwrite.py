@@ -27,7 +27,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
 TEXTS = (
     "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "learn", "draw",
-    "tree", "versus",
+    "tree", "compare-models", "versus",
 )  # fmt: skip
 READS = {(command, "--file") for command in TEXTS} | {
     ("vocabulary add", "FILE"),

@@ -25,6 +25,7 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.instruments.chat import ChatScreen
+from tui_llm.tui.instruments.compare_models import CompareModelsScreen
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
@@ -34,7 +35,6 @@ from tui_llm.tui.instruments.scratch import ScratchScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
-from tui_llm.tui.instruments.versus import VersusScreen
 from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -86,7 +86,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
     TreeScreen: "5 T",
     ChatScreen: lambda app: quiet(ChatScreen(app.lab_screen.context)),
-    VersusScreen: lambda app: quiet(VersusScreen(app.lab_screen.context)),
+    CompareModelsScreen: lambda app: quiet(CompareModelsScreen(app.lab_screen.context)),
 }
 
 BY_ID: dict[Any, str] = {opener.screen: id for id, opener in OPENERS.items() if opener.screen not in OPENED}

@@ -31,7 +31,8 @@ SHADOWS = {
     ("prompt", "escape"),
     ("help", "f1"),
     ("help", "question_mark"),
-}  # the inner one is meant: leave the editor; close the help that F1 opened
+    ("training", "V"),
+}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models
 
 
 def chains() -> Iterator[tuple[str, ...]]:

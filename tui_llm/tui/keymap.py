@@ -17,6 +17,7 @@ from tui_llm import tui
 from tui_llm.tui import help
 from tui_llm.tui.instruments import (
     chat,
+    compare_models,
     letters,
     merges,
     pairs,
@@ -24,7 +25,6 @@ from tui_llm.tui.instruments import (
     scratch,
     swap,
     temperatures,
-    versus,
     vocabularies,
 )
 from tui_llm.tui.instruments.draws import draw, draw_many
@@ -41,7 +41,7 @@ from tui_llm.tui.tour import pairs as tour_pairs
 from tui_llm.tui.tour import pane as tour
 
 FIRST = (
-    lab, merges, vocabularies, letters, pairs, swap, tree, versus, chat, models, info, inside, watched_run, batch, samples, pin_history, runs,
+    lab, merges, vocabularies, letters, pairs, swap, tree, compare_models, chat, models, info, inside, watched_run, batch, samples, pin_history, runs,
     new_run, help, compare, logits, sampler, temperatures, scratch, loss, learn, draw, draw_many, tour, tour_pairs,
 )  # fmt: skip
 

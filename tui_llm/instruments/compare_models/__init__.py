@@ -1,4 +1,4 @@
-"""Two models on one text, side by side.
+"""Two or three models on one text, side by side.
 
 question.py  the question and its answer as plain data
 words.py     its sentences, for screen and command line
