@@ -20,7 +20,6 @@ from tui_llm.llm.data.preference_pairs import PreferencePair
 from tui_llm.llm.data.prompts import Prompt
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
-NAME = "answers.safetensors"  # the file in a run's folder
 Ints = npt.NDArray[np.int64]
 
 

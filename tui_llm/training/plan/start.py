@@ -17,9 +17,10 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
+CHAT = "chat_template.jinja"
 _NEEDED = ("config.json",)
 _VOCABULARY = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either of these
-_RULES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # those that there are
+_RULES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT)  # those that there are
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
@@ -59,6 +60,13 @@ def copy(model: Path, run: Run) -> None:
             storage.copy_file(model / name, folder / name)
     except OSError as error:
         raise UserError(f"can't copy the model {model} to {folder}: {error.strerror or error}") from error
+
+
+def copy_chat_template(run: Run, checkpoint: Path) -> None:
+    """Gives a checkpoint the chat template of the model that the run started from, if that has one. Raises OSError."""
+    folder = run.path / FOLDER
+    if (folder / CHAT).is_file():
+        storage.copy_file(folder / CHAT, checkpoint / CHAT)
 
 
 def _vocabulary(model: Path) -> list[str]:

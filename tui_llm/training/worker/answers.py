@@ -15,10 +15,10 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import cost
 from tui_llm.training.run.batch import ROWS, TOKENS
-from tui_llm.training.run.settings import TrainingSettings
+from tui_llm.training.run.settings import PREFERENCE, REWARD, TrainingSettings
 from tui_llm.training.worker.loop import Trainer
 
-FLOPS_FACTOR = 4 / 3  # a step's products to those of pre-training: forward 1, backward 2, the reference's forward 1
+ROWS_NAMES = {PREFERENCE: "pairs", REWARD: "prompts"}
 PROMPT = 400  # characters of a prompt's end that are kept for the screen
 
 
@@ -42,6 +42,7 @@ class AnswerTrainer(Trainer):
         self.answers, self.tokenizer, self.size = rows, tokenizer, tokenizer.size
         self.limit = math.inf  # these losses have no scale of their own: they must be finite
         self.step_tokens = 0
+        self.trained, self.held_out = 0, list[int]()  # how many rows are trained on; the numbers of those to evaluate
 
     @property
     @abstractmethod
@@ -50,7 +51,13 @@ class AnswerTrainer(Trainer):
 
     @property
     def flops_per_token(self) -> float:
-        return FLOPS_FACTOR * cost.flops_per_token(self.model.config, max(1, round(self.tokens_per_row)))
+        return cost.ANSWERS_FACTOR * cost.flops_per_token(self.model.config, max(1, round(self.tokens_per_row)))
+
+    @property
+    def rows_text(self) -> str:
+        """What is trained on and what is evaluated, for the log."""
+        what = ROWS_NAMES[self.settings.objective]
+        return f"{self.trained:,} {what} to train on, {len(self.held_out):,} to evaluate, of {len(self.answers):,}"
 
     def take(self, order: RowOrder, number: int, part: int) -> list[int]:
         """The rows of batch `part` of step `number`."""

@@ -18,6 +18,7 @@ from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model import device as devices
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
+from tui_llm.training.plan import start
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
@@ -44,6 +45,7 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
         storage.mkdir(aside)
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_vocabulary(tokenizer, aside)
+        start.copy_chat_template(run, aside)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}

@@ -51,7 +51,10 @@ class PreferenceTrainer(AnswerTrainer):
 
     def _pairs(self, rows: Sequence[int]) -> list[EncodedPair]:
         own = self.answers
-        return [EncodedPair(*(tuple(side.row(at)) for side in (own.prompts, own.chosen, own.rejected))) for at in rows]
+        return [
+            EncodedPair(tuple(own.prompts.row(at)), tuple(own.chosen.row(at)), tuple(own.rejected.row(at)))
+            for at in rows
+        ]
 
     def _logs(self, model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
         with self.autocast():
@@ -71,7 +74,7 @@ class PreferenceTrainer(AnswerTrainer):
         for part in self.parts:
             pairs = self._pairs(self.take(self.order, number, part))
             terms, _ = self._terms(pairs)
-            (terms.losses.mean() / len(self.parts)).backward()  # type: ignore[no-untyped-call]
+            (terms.losses.mean() / len(self.parts)).backward()
             losses.append(float(terms.losses.detach().mean()))
             parts.append(terms)
             tokens += sum(2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) - 2 for pair in pairs)

@@ -140,7 +140,7 @@ class RewardTrainer(AnswerTrainer):
         self.model.train()
         for drawn in self._batches:
             terms = self._terms(drawn, self._logs(self.model, drawn.inputs, drawn.targets))
-            (terms.loss / len(self._batches)).backward()  # type: ignore[no-untyped-call]
+            (terms.loss / len(self._batches)).backward()
 
     def _apply(self, number: int, lr: float, total: float) -> float:
         if not self._learns:

@@ -20,7 +20,7 @@ from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
-from tui_llm.training.plan.fields import NAMES, for_steps, resolve_settings, text_of
+from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
@@ -82,7 +82,7 @@ def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, m
     """The text of each field if the user has not changed it: the preset's, or that of the `model` to start from."""
     base = PRESETS[preset]
     with suppress(UserError):  # the steps are not a number, which the field itself reports
-        base = for_steps(base, given)
+        base = adapted(base, given)
     texts = {name: text_of(base, name) for name in NAMES}
     if model is not None:
         texts |= {"layers": str(model.layers), "heads": str(model.heads), "width": str(model.width),
