@@ -204,7 +204,7 @@ def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
     from tui_llm.llm.hub import lookup
-    from tui_llm.training.plan import launch
+    from tui_llm.training.plan import answers, launch
     from tui_llm.training.plan.cost import cost
     from tui_llm.training.run.settings import PRETRAINING
 
@@ -214,6 +214,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     model = lookup.find(settings.from_model).folder if settings.from_model else None
     if settings.objective == PRETRAINING:
         _check_text(settings, options.corpus, model)
+    rows = answers.rows(settings, options.corpus, model)
     run = launch.create(
         options.run,
         options.corpus,
@@ -225,6 +226,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         tensorboard=options.tensorboard,
         nproc=1 if options.nproc is None else options.nproc,
         shard=bool(options.shard),
+        rows=rows,
     )
     if not options.json and not options.no_start:
         from tui_llm.common.numbers import memory_size

@@ -182,10 +182,9 @@ class AnswerEncoder:
     context: int
     model: str
     where: str
+    progress: Callable[[int], object] = lambda _: None  # gets the number of rows that are done
 
-    def pairs(
-        self, pairs: Iterable[tuple[int, PreferencePair]], progress: Callable[[int], object] = lambda _: None
-    ) -> AnswerRows:
+    def pairs(self, pairs: Iterable[tuple[int, PreferencePair]]) -> AnswerRows:
         """Raises `UserError` at the first pair that is not valid or does not fit: its line, and what is wrong."""
         columns = [_Column() for _ in _COLUMNS]
         lines, groups, known = list[int](), list[int](), dict[object, int]()
@@ -202,7 +201,7 @@ class AnswerEncoder:
             key = (pair.prompt, *sorted((pair.chosen, pair.rejected)))
             lines.append(line)
             groups.append(known.setdefault(key, len(known)))
-            progress(count)
+            self.progress(count)
         if not lines:
             raise UserError(f"{self.where} is empty; give 2 pairs or more")
         prompts, chosen, rejected = (column.rows() for column in columns)
@@ -211,13 +210,14 @@ class AnswerEncoder:
     def prompts(self, prompts: Iterable[Prompt], answer_tokens: int) -> AnswerRows:
         """Raises `UserError` at the first prompt that leaves no room for `answer_tokens` tokens."""
         column, lines, groups, known = _Column(), list[int](), list[int](), dict[object, int]()
-        for one in prompts:
+        for count, one in enumerate(prompts, 1):
             at = f"{self.where} line {one.line}" if one.line else self.where
             ids = self._prompt(one.content, at)
             self._fit(len(ids) + answer_tokens, f"{at}: the prompt with an answer of {answer_tokens} tokens", 1)
             column.add(ids)
             lines.append(one.line)
             groups.append(known.setdefault(one.content, len(known)))
+            self.progress(count)
         if not lines:
             raise UserError(f"{self.where} is empty; give a prompt in each line")
         nothing = _Column().rows()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_folder, write_json
 from tui_llm.common.foreign_files import read_json
@@ -20,7 +21,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.llm.tokens.tokenizer import Tokenizer
-from tui_llm.training.plan import cost, sample_prompt
+from tui_llm.training.plan import answers, cost, sample_prompt
 from tui_llm.training.plan.start import FOLDER
 from tui_llm.training.run.run import ANSWERS, VOCABULARY, Run
 from tui_llm.training.run.settings import PRETRAINING
@@ -73,11 +74,21 @@ def load(worker: Worker) -> Inputs:
 
 
 def _answers(worker: Worker, device: torch.device, start: Path | None, tokenizer: Tokenizer) -> Inputs:
-    """The inputs of a run that learns from answers."""
-    found = answer_rows.load(worker.run.path / ANSWERS, tokenizer.size)
-    worker.facts |= {"vocabulary": tokenizer.size, "rows": len(found)}
+    """The inputs of a run that learns from answers. They are tokenized once, unless that was done when the run was made."""
+    run = worker.run
+    path = run.path / ANSWERS
     if start is None:
-        raise UserError(f"run {worker.run.name} has no model to start from; start a new run")
+        raise UserError(f"run {run.name} has no model to start from; start a new run")
+    if not path.exists():
+        made = answers.rows(
+            worker.settings, worker.config.corpus, start, lambda row: worker.report_progress(f"tokenized {row:,} rows")
+        )
+        assert made is not None
+        part = path.with_name(f".{path.name}.part")
+        made.save(part)
+        storage.replace(part, path)
+    found = answer_rows.load(path, tokenizer.size)
+    worker.facts |= {"vocabulary": tokenizer.size, "rows": len(found)}
     return Inputs(device, start, tokenizer, None, found)
 
 
