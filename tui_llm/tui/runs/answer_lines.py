@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tui_llm.common.display import truncate, visible
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.settings import PRETRAINING, REWARD, TrainingSettings
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.runs.loss_chart import Curves, Other
 
 SHOWN = {"loss": "loss", "margin": "margin", "agreement %": "agreement", "rewards": "", "reward": "reward", "KL": "KL", "spread": ""}  # fmt: skip
+
+
+def objective(settings: TrainingSettings) -> str:
+    """What a run that learns from answers learns, and from which model; empty for a run on text."""
+    if settings.objective == PRETRAINING:
+        return ""
+    start = visible(settings.from_model.rstrip("/").rsplit("/", 1)[-1])
+    if settings.objective == REWARD:
+        return f"{start} learns the reward {truncate(visible(settings.reward), 40)}, KL weight {settings.kl_weight:g}"
+    more = f", SFT weight {settings.sft_weight:g}" if settings.sft_weight else ""
+    more += ", per token" if settings.length_normalized == "on" else ""
+    return f"{start} learns preferences, β {settings.beta:g}{more}"
 
 
 def measured(snapshot: RunSnapshot) -> list[tuple[str, str]]:

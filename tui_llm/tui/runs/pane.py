@@ -59,8 +59,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
     if config is not None:
         names = [visible(place.rstrip("/").rsplit("/", 1)[-1]) for place in config.corpus]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        parts.append(truncate(", ".join(names[:2]), 40) + more)
-        parts.append(f"preset {visible(config.preset)}")
+        parts += [truncate(", ".join(names[:2]), 40) + more] if names else []
+        parts.append(answer_lines.objective(config.settings) or f"preset {visible(config.preset)}")
     device = status.device or (config.device if config else None)
     if device:
         parts.append(visible(device))
