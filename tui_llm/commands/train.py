@@ -244,7 +244,12 @@ def _check_text(settings: TrainingSettings, corpus: list[str], model: Path | Non
     from tui_llm.llm.data import corpora
     from tui_llm.llm.data.corpus import check_size
     from tui_llm.llm.hub import hub
+    from tui_llm.training.plan.answer_files import has_pairs
 
+    if len(corpus) == 1 and has_pairs(corpus[0]):
+        raise UserError(
+            f"{corpus[0]} has preference pairs; add --preference and the model to start from, such as --from nano"
+        )
     places, how = list(map(corpora.place, corpus)), settings.text_format
     tokenizer = hub.load_trained(model) if model else _tokenizer(settings, places)
     if places and not any(map(corpora.is_named, places)):

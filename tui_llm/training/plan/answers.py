@@ -28,7 +28,7 @@ def rows(
     """
     if settings.objective == PRETRAINING or model is None:
         return None
-    path, name = file_of(settings, corpus), settings.from_model
+    path, name = file_of(settings.objective, corpus), settings.from_model
     encoder = AnswerEncoder(
         hub.load_trained(model, name, read_config(model).vocabulary), template_of(model, name), settings.block_size,
         name, "the sample prompt" if path is None else str(path), progress,

@@ -129,7 +129,7 @@ def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:
 def _measured(metric: Metric) -> str:
     """The losses, or what a run that learns from answers measures in their place."""
     if metric.reward is not None:
-        held_out = "" if metric.val_reward is None else f"  held out {metric.val_reward:.3f}"
+        held_out = "" if metric.val_reward is None else f"  evaluation {metric.val_reward:.3f}"
         equal = "  (all rewards equal: no step)" if metric.reward_std == 0 else ""
         return f"reward {metric.reward:.3f}{held_out}{equal}  KL {metric.kl or 0.0:.4f}"
     held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"

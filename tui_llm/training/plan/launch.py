@@ -78,7 +78,7 @@ def create(
         raise UserError(f"a run {name!r} already exists; resume it (--resume) or choose another name")
     answers = settings.objective != PRETRAINING
     if answers and rows is None:
-        answer_files.check(settings, corpus)
+        answer_files.check(settings.objective, corpus)
     if not corpus and not answers:
         raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:

@@ -47,9 +47,9 @@ QUANTITIES: dict[str, tuple[Quantity, ...]] = {
                  levels=(("identical", 0.0),)),
     ),
     REWARD: (
-        Quantity("reward", "reward", "val_reward", "mean score of the drawn answers"),
+        Quantity("reward", "reward", "val_reward", "mean score of the drawn answers", ("batch", "evaluation")),
         Quantity("KL", "kl", "val_kl", "KL(π ‖ start model) per drawn token, nats, an estimate; 0 = identical",
-                 levels=(("identical", 0.0),)),
+                 ("batch", "evaluation"), levels=(("identical", 0.0),)),
         Quantity("spread", "reward_std", "reward_std", "standard deviation of the scores within a prompt; 0: nothing to learn",
                  ("batch", ""), (("all equal", 0.0),)),
     ),

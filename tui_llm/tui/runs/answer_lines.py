@@ -38,7 +38,7 @@ def measured(snapshot: RunSnapshot) -> list[tuple[str, str]]:
         ]
         if name and values:
             both = len(values) == 2 and series.quantity.names[1]
-            parts.append((name, f"{values[0]} (held out {values[1]})" if both else values[0]))
+            parts.append((name, f"{values[0]} ({series.quantity.names[1]} {values[1]})" if both else values[0]))
     if snapshot.last is not None and snapshot.last.reward_std == 0:
         parts.insert(1, ("all rewards equal:", "no step"))
     return parts

@@ -23,22 +23,24 @@ from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, 
 from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
+from tui_llm.training.run.settings import OFF_ON, PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
-OFF_ON = ("off", "on")
 CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if setting.choices} | {
     "preset": tuple(PRESETS),
     "device": DEVICES,
     "shard": OFF_ON,
     "tensorboard": OFF_ON,
 }
+SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
 MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction"),
+    "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
+        "advantage", "updates", "clip_ratio", "kl_weight"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
@@ -56,6 +58,10 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "field": "text field",
     "validation_fraction": "held-out share",
     "min_learning_rate": "lowest rate",
+    "sft_weight": "SFT weight",
+    "length_normalized": "per token",
+    "answer_tokens": "answer tokens",
+    "kl_weight": "KL weight",
     "warmup_steps": "warm-up steps",
     "tokenizer": "vocabulary",
     "grad_accumulation_steps": "grad accumulation",  # one line of the form
@@ -67,6 +73,25 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
     "shard": "on: each process holds a shard",
     "tensorboard": "on: also write its event files",
 }
+
+
+def names_for(objective: str) -> list[str]:
+    """The settings that have an effect in a run with that objective."""
+    return [name for name in NAMES if not SETTINGS[name].objectives or objective in SETTINGS[name].objectives]
+
+
+def show_rows(form: Widget, objective: str) -> None:
+    """Hides the settings without an effect."""
+    shown = names_for(objective)
+    for name in NAMES:
+        form.query_one(f"#{name}-row").display = name in shown
+
+
+def corpus_note(fact: str, objective: str) -> str:
+    """What stands under the corpus: what was found there, and how to give several."""
+    if objective != PRETRAINING:
+        return fact
+    return f"{fact} ({SEVERAL})" if fact else SEVERAL
 
 
 def free_name(corpus: str, preset: str) -> str:
@@ -153,6 +178,7 @@ def row(name: str) -> Horizontal:
         Static(Content(LABELS[name]), classes="label"),
         entry(name),
         Static(Content(HINTS.get(name, "")), id=f"{name}-note", classes="note"),
+        id=f"{name}-row",
         classes="row",
     )
 
