@@ -23,7 +23,7 @@ from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, 
 from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import OFF_ON, PRESETS, SETTINGS, TrainingSettings
+from tui_llm.training.run.settings import OFF_ON, PRESETS, PRETRAINING, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
