@@ -51,11 +51,11 @@ from tui_llm.tui.runs.new_run_fields import (
     row,
     shape,
     show_rows,
+    texts_of,
 )  # fmt: skip
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
-
 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
@@ -110,11 +110,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._examine_timer: Timer | None = None
         self._starting = False
         self._visits = FieldVisits()
-        self._corpus_found: tuple[tuple[str, ...], str, str] = (
-            (),
-            "",
-            "",
-        )  # the fields; their problem, or what they are
+        # The fields; their problem, or what they are
+        self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
         self.estimate = RunEstimate(
             self,
             lambda: not self._first_wrong(without=("corpus", "name")),
@@ -249,7 +246,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     def _check_all(self) -> None:
         self._show_note("preset", shape(PRESETS[self.preset]))
         self._set_problem("name", name_problem(self.text("name")))
-        texts = {name: self.text(name).strip() for name in names_for(self.text("objective"))}
+        texts = texts_of(self.text)
         wrong = field_problems(texts, PRESETS[self.preset])
         settings = None if wrong else from_fields(texts, PRESETS[self.preset])
         wrong = {**self._examined_problems, **wrong}
@@ -333,9 +330,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         if model != self._model:
             self._model = model
             self._refill()
-        wrong = field_problems(
-            {name: self.text(name).strip() for name in names_for(self.text("objective"))}, PRESETS[self.preset]
-        )
+        wrong = field_problems(texts_of(self.text), PRESETS[self.preset])
         self._examined_problems = {} if wrong else unfit
         self._check_all()
         self.estimate.show_cost(settled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -78,6 +79,11 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
 def names_for(objective: str) -> list[str]:
     """The settings that have an effect in a run with that objective."""
     return [name for name in NAMES if not SETTINGS[name].objectives or objective in SETTINGS[name].objectives]
+
+
+def texts_of(text: Callable[[str], str]) -> dict[str, str]:
+    """The form's settings as typed, without those that have no effect; `text` returns a field's."""
+    return {name: text(name).strip() for name in names_for(text("objective"))}
 
 
 def show_rows(form: Widget, objective: str) -> None:
