@@ -20,7 +20,7 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.facts.tokens import Token
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import OBJECTIVES, PRETRAINING, REWARD
+from tui_llm.training.run.settings import OBJECTIVES, PREFERENCE, PRETRAINING, REWARD
 
 ROWS, TOKENS = 8, 64  # largest part of a batch that is kept
 NAME = "batch.json"
@@ -87,6 +87,13 @@ class Batch:
     def width(self) -> int:
         """Number of tokens kept of each row."""
         return max((len(row.positions) for row in self.shown), default=0)
+
+    @property
+    def loss_text(self) -> str:
+        """What `loss` is, where it is no mean over targets; empty for a batch of text."""
+        if self.objective == PREFERENCE:
+            return f"mean of {self.rows // 2:,} pairs: −ln σ(chosen reward − rejected reward)"
+        return f"KL weight · KL − the mean reward of {self.rows:,} answers" if self.objective == REWARD else ""
 
     @property
     def left_out(self) -> str:

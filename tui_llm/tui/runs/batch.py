@@ -137,9 +137,7 @@ class BatchLines(Lines):
     def _answers_mean(self, found: Batch) -> Text:
         """The loss of a step that learns from answers, which is no mean over tokens."""
         muted, strong = self.style("muted"), self.style("strong")
-        rows = fmt.count(found.rows // 2 if found.objective == PREFERENCE else found.rows)
-        what = f"mean of {rows} pairs: −ln σ(chosen reward − rejected reward)" if found.objective == PREFERENCE else f"β KL − the mean reward of {rows} answers"  # fmt: skip
-        return Text.assemble(("the step's loss ", muted), (fmt.number(found.loss, 3), strong), (f", {what}; below: −ln p of each answer token, ", muted),
+        return Text.assemble(("the step's loss ", muted), (fmt.number(found.loss, 3), strong), (f", {found.loss_text}; below: −ln p of each answer token, ", muted),
                              (fmt.number(found.shown_loss, 3), strong), (" nats on average", muted))  # fmt: skip
 
     def _legend(self) -> Text:
