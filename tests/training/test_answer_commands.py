@@ -125,6 +125,8 @@ def test_a_reward_run_from_the_command_line_and_its_export(
     assert main(["runs"]) == 0 and f"reward {row['reward']:.3f}" in capsys.readouterr().out
     assert main(["probes", "scored", "--json"]) == 0
     assert [one["step"] for one in json.loads(capsys.readouterr().out)["pins"][0]["moments"]] == [0, 1, 2, 3]
+    assert main(["batch", "scored"]) == 0
+    assert "the mean reward of 6 answers" in (out := capsys.readouterr().out) and "advantage" in out and "'The " in out
     folder = tmp_path / "exported"
     assert main(["export", "scored", str(folder)]) == 0
     theirs, ours = AutoModelForCausalLM.from_pretrained(folder).eval(), checkpoint.load(run.checkpoints()[-1][1])
@@ -149,8 +151,7 @@ def test_the_worker_reads_the_pairs_itself_where_the_form_started_the_run(tmp_pa
 
 
 def test_chat_rows_are_written_in_the_models_template(tmp_path: Path, model: Path) -> None:
-    (model / "chat_template.jinja").write_text(INSTRUCT)
-    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>", "chat_template": INSTRUCT}))
     path = tmp_path / "pairs.jsonl"
     other = {"prompt": "Ho", "chosen": [{"role": "user", "content": "Ho"}, {"role": "assistant", "content": "A"}],
              "rejected": [{"role": "user", "content": "Ho"}, {"role": "assistant", "content": "B"}]}  # fmt: skip
@@ -160,7 +161,10 @@ def test_chat_rows_are_written_in_the_models_template(tmp_path: Path, model: Pat
     rows, ids = answer_rows.load(run.path / ANSWERS, 257), byte_level().encode
     assert rows.prompts.row(0) == ids("Hi\n") and rows.prompts.row(1) == ids("Ho\n")
     assert rows.chosen.row(0) == [*ids("Yo"), 256] and rows.rejected.row(1) == [*ids("B"), 256]
-    assert template_of(run.checkpoints()[-1][1], "run") is not None  # the trained model is still a chat model
+    assert main(["export", "run", str(tmp_path / "exported")]) == 0
+    for folder in (run.checkpoints()[-1][1], tmp_path / "exported"):  # the trained model is still a chat model
+        template = template_of(folder, "run")
+        assert template is not None and template.parts("Hi") == ("", "Hi", "\n")
 
 
 def test_a_resumed_run_keeps_its_objective(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:

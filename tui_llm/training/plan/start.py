@@ -62,13 +62,6 @@ def copy(model: Path, run: Run) -> None:
         raise UserError(f"can't copy the model {model} to {folder}: {error.strerror or error}") from error
 
 
-def copy_chat_template(run: Run, checkpoint: Path) -> None:
-    """Gives a checkpoint the chat template of the model that the run started from, if that has one. Raises OSError."""
-    folder = run.path / FOLDER
-    if (folder / CHAT).is_file():
-        storage.copy_file(folder / CHAT, checkpoint / CHAT)
-
-
 def _vocabulary(model: Path) -> list[str]:
     """The names of the files that have the vocabulary and its rules."""
     whole = next((names for names in _VOCABULARY if all((model / name).is_file() for name in names)), _VOCABULARY[1])
