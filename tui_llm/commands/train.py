@@ -293,8 +293,8 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}{byte}"),
         ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
          f"{memory_size(found.activation_bytes)} activations, in float32"),
-        ("tokens", f"{found.tokens:,}", f"{found.most}{settings.steps:,} steps of {found.step_tokens:,}"),
-        ("operations", f"{found.flops:.2e}", f"{found.most}floating-point, {'8' if found.most else '6'} · N a token and the attention"),
+        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
+        ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip
     if rate and seconds is not None:
         from tui_llm.common.numbers import duration

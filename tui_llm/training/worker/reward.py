@@ -70,7 +70,7 @@ class RewardTrainer(AnswerTrainer):
         self.policy, self.rule = policy_settings(settings), reward.parse(settings.reward)
         train, held_out = rows.prompts_split(settings.validation_fraction, settings.seed)
         self.order, self.trained = RowOrder(train, settings.seed), len(train)
-        self.held_out = spaced(held_out, settings.eval_batches)
+        self.held_out = spaced(held_out, settings.eval_batches * settings.batch_size)
         self._batches, self._learns = list[Drawn](), False
 
     @property

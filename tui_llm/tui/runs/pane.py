@@ -169,7 +169,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: in
         snapshot.validation,
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
-        tuple(Other(other.name, other.train, other.averages) for other in others),
+        tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
     )
 
 
