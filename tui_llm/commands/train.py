@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
             "tui-llm train stories --preset small --cost --measure",
             "tui-llm train pairs.tsv --from nano --instruct --run tim",
             "tui-llm train pairs.jsonl --from tim --preference --run liked",
-            "tui-llm train --from nano --reward contains:happy --sample-prompt 'Once upon a time' --run happy",
+            "tui-llm train --from nano --reward contains:happy --run glad",
         ),
     )
 
@@ -69,9 +69,9 @@ def _settings_options(parser: Parser) -> None:
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
-    parser.add_argument("--reward", metavar="SPEC", help="learn a reward instead of text, from the model named by --from (policy gradient): SPEC scores drawn answers, such as contains:happy; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
+    parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
     for name, setting in SETTINGS.items():
-        if name not in ("from_model", "objective", "reward"):
+        if name not in ("from_model", "reward"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
             about = f"{f'with {learns}: ' if learns else ''}{choices}{setting.help}"
@@ -140,13 +140,15 @@ def _objective(options: argparse.Namespace) -> dict[str, str]:
     """The objective among the given settings, if an option names it. Raises `UserError` where two do."""
     from tui_llm.training.run.settings import PREFERENCE, REWARD
 
-    if options.preference and options.reward is not None:
-        raise UserError("--preference and --reward are two objectives; give one of them")
-    if options.preference:
-        if not options.corpus and not options.resume:
-            raise UserError('--preference needs a file of pairs: a .jsonl with lines of {"prompt": …, "chosen": …, "rejected": …}')  # fmt: skip
-        return {"objective": PREFERENCE}
-    return {} if options.reward is None else {"objective": REWARD}
+    shorthand = PREFERENCE if options.preference else None if options.reward is None else REWARD
+    both = options.preference and options.reward is not None
+    if both or (shorthand and options.objective not in (None, shorthand)):
+        named = "--preference and --reward" if both else f"--{shorthand} and --objective {options.objective}"
+        raise UserError(f"{named} are two objectives; give one of them")
+    objective = options.objective or shorthand
+    if objective == PREFERENCE and not options.corpus and not options.resume:
+        raise UserError('--preference needs a file of pairs: a .jsonl with lines of {"prompt": …, "chosen": …, "rejected": …}')  # fmt: skip
+    return {"objective": objective} if objective else {}
 
 
 def _name_it(options: argparse.Namespace) -> str:

@@ -29,7 +29,7 @@ from tui_llm.training.run.run_lock import worker_pid
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, from_fields
 
 
-class Rows(Protocol):
+class TokenizedRows(Protocol):
     """Tokenized pairs or prompts (`llm/data/answer_rows.py`, which the screen does not import: it needs tiktoken)."""
 
     def save(self, path: Path) -> None: ...
@@ -55,7 +55,7 @@ def create(
     tensorboard: bool = False,
     nproc: int = 1,
     shard: bool = False,
-    rows: Rows | None = None,
+    rows: TokenizedRows | None = None,
 ) -> Run:
     """Creates the directory of a new run.
 
@@ -97,7 +97,7 @@ def create(
     return run
 
 
-def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: Rows | None) -> None:
+def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None) -> None:
     """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)

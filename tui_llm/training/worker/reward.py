@@ -39,7 +39,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnBatch:
     """A batch of groups as tensors: inputs, targets, ln π when they were drawn and ln ref (N, T), advantages (groups, K)."""
 
     groups: list[Group]
@@ -71,7 +71,7 @@ class RewardTrainer(AnswerTrainer):
         train, held_out = rows.prompts_split(settings.validation_fraction, settings.seed)
         self.order, self.trained = RowOrder(train, settings.seed), len(train)
         self.held_out = spaced(held_out, settings.eval_batches * settings.batch_size)
-        self._batches, self._learns = list[Drawn](), False
+        self._batches, self._learns = list[DrawnBatch](), False
 
     @property
     def tokens_per_row(self) -> float:
@@ -109,15 +109,15 @@ class RewardTrainer(AnswerTrainer):
             )
 
     @torch.no_grad()
-    def _drawn(self, groups: list[Group]) -> Drawn:
+    def _drawn(self, groups: list[Group]) -> DrawnBatch:
         rows = [(group.prompt, answer) for group in groups for answer in group.answers]
         inputs, targets = (side.to(self.device) for side in policy_gradient.padded(rows))
         scores = torch.tensor([group.rewards for group in groups])
         advantages = policy_gradient.group_advantages(scores, self.policy.advantage)
         old, reference = (self._logs(model, inputs, targets) for model in (self.model, self.reference))
-        return Drawn(groups, inputs, targets, old, reference, advantages)
+        return DrawnBatch(groups, inputs, targets, old, reference, advantages)
 
-    def _terms(self, drawn: Drawn, logs: Tensor) -> PolicyTerms:
+    def _terms(self, drawn: DrawnBatch, logs: Tensor) -> PolicyTerms:
         """The terms of a batch, given ln π of its tokens now."""
         advantages, mask = drawn.advantages.flatten().to(logs), drawn.targets != IGNORE
         return policy_gradient.policy_loss(
