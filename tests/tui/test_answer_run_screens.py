@@ -17,11 +17,13 @@ from test_runs_screen import ScreenApp, says, set_field
 from test_training_pane import PaneApp
 
 from tui_llm.training.plan import launch
+from tui_llm.training.plan.fields import field_problems
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, SETTINGS, from_fields
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.new_run_fields import CHOICES, names_for
 
 HOSTILE = "[red]\x1b[31m\u202e"
 
@@ -160,3 +162,18 @@ async def test_a_reward_needs_no_file_and_a_wrong_rule_says_why() -> None:
         await until(pilot, lambda: "not a regular expression" in str(app.shown._field_problems))  # type: ignore[union-attr]
         hidden = [name for name, one in SETTINGS.items() if one.objectives and "reward" not in one.objectives]
         assert all(not app.shown.query_one(f"#{name}-row").display for name in hidden)
+
+
+WRONG = {
+    "beta": ("preference", "0", "above 0"), "sft_weight": ("preference", "-1", "from 0"), "reward": ("reward", "no-such", "no reward"),
+    "samples": ("reward", "1", "2 to"), "answer_tokens": ("reward", "0", "1 to"), "temperature": ("reward", "0", "0.01 to"),
+    "updates": ("reward", "x", "whole number"), "clip_ratio": ("reward", "1", "between 0 and 1"), "kl_weight": ("reward", "-1", "from 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_each_wrong_setting_of_an_objective_says_why(name: str) -> None:
+    objective, text, why = WRONG[name]
+    given = {"objective": objective, "reward": "full-stop"} if objective == "reward" else {"objective": objective}
+    assert why in field_problems({**given, name: text}, PRESETS["toy"])[name]
+    assert {*names_for("preference"), *names_for("reward")} - {*names_for("pretraining")} - set(CHOICES) == set(WRONG)
