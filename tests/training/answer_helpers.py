@@ -14,7 +14,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.llm.tokens.vocabulary_folder import save_folder
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import answers, launch
 from tui_llm.training.plan.start import fit
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings
@@ -57,6 +57,8 @@ def settings(model: Path, objective: str, **fields: Any) -> TrainingSettings:
     return fit({"from_model": str(model), "objective": objective, **base, **own, **fields}, TINY, SHAPE)
 
 
-def begin(name: str, model: Path, corpus: Path | None, objective: str, **fields: Any) -> Run:
-    places = [] if corpus is None else [str(corpus)]
-    return launch.create(name, places, settings(model, objective, **fields), preset="toy", device="cpu", model=model)
+def begin(name: str, model: Path, corpus: Path | None, objective: str, *, tokenized: bool = True, **fields: Any) -> Run:
+    """Creates a run as the command line does; if not `tokenized`, as the form does."""
+    places, s = [] if corpus is None else [str(corpus)], settings(model, objective, **fields)
+    rows = answers.rows(s, places, model) if tokenized else None
+    return launch.create(name, places, s, preset="toy", device="cpu", model=model, rows=rows)

@@ -137,14 +137,14 @@ def test_a_reward_run_from_the_command_line_and_its_export(
 
 def test_the_worker_reads_the_pairs_itself_where_the_form_started_the_run(tmp_path: Path, model: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl")
-    run = begin("run", model, pairs, "preference", steps=2)
+    run = begin("run", model, pairs, "preference", tokenized=False, steps=2)
     assert not (run.path / ANSWERS).exists()
     assert work(run) == 0, run.log_path.read_text()
     rows = answer_rows.load(run.path / ANSWERS, 257)
     assert len(rows) == 24 and rows.lines.tolist() == list(range(1, 25))
     pairs.write_text(json.dumps(GOOD) + "\n")
     with pytest.raises(UserError, match="1 different pairs"):
-        begin("other", model, pairs, "preference")
+        begin("other", model, pairs, "preference", tokenized=False)
     (run.path / ANSWERS).write_bytes(b"\0" * 100)
     launch.set_steps(run, 4)
     assert work(run) == 1 and "is damaged" in run.status().message
