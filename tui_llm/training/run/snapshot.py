@@ -167,15 +167,7 @@ class RunReader:
         if self._series_reader is None or self._series_reader.objective != objective:
             self._series_reader = SeriesReader(objective)
         self._series_reader.add(metrics)
-        for metric in metrics:
-            self.train.add(metric.step, metric.loss)
-            if metric.val_loss is not None:
-                self.validation.add(metric.step, metric.val_loss)
-                self.last_validation = (metric.step, metric.val_loss)
-            if metric.memory_bytes is not None:
-                self.memory = (metric.memory_bytes, metric.gpu_use)
-            self.recent.append(metric)
-            self.last = metric
+        self._add(metrics)
         status, answers = self.run.status(), objective != PRETRAINING
         recent = list(self.recent)
         facts = self.run.facts()
@@ -219,6 +211,17 @@ class RunReader:
             reading=self.tail.more,
             series=self._series,
         )
+
+    def _add(self, metrics: Sequence[Metric]) -> None:
+        for metric in metrics:
+            self.train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                self.validation.add(metric.step, metric.val_loss)
+                self.last_validation = (metric.step, metric.val_loss)
+            if metric.memory_bytes is not None:
+                self.memory = (metric.memory_bytes, metric.gpu_use)
+            self.recent.append(metric)
+            self.last = metric
 
     def _newest_sample(self) -> Sample | None:
         try:
