@@ -18,6 +18,7 @@ from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
+from tui_llm.training.plan import cost
 from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.metrics import Metric
@@ -60,8 +61,14 @@ class Trainer:
     """A model with its optimizers and data: everything that a step needs and a checkpoint saves."""
 
     def __init__(
-        self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
+        self,
+        model: GPT,
+        corpus: Corpus | None,
+        settings: TrainingSettings,
+        device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
+        """`corpus` is None where a subclass has its own data; it then overrides what reads `batches` and `validation`."""
         self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
         self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
         # bf16 on a CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise autocast.
@@ -75,16 +82,24 @@ class Trainer:
         self.optimizers = optimizers(model, settings, device)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
-        self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
-        self.validation = evenly_spaced(
-            corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
-        )
+        if corpus is not None:
+            self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
+            self.validation = evenly_spaced(
+                corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
+            )
+        self.step_tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
+        self.measured: dict[str, float] = {}  # further fields of the step's `Metric`
         self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
     def precision(self) -> str:
         """The precision of matrix products and weights, for display."""
         return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
+
+    @property
+    def flops_per_token(self) -> float:
+        """The operations of a training step per token that the step counts; see `cost.flops_per_token`."""
+        return cost.flops_per_token(self.model.config, self.settings.block_size)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Returns bf16 autocast, or a null context for fp32 and for llm/model/fast.py.
@@ -108,7 +123,6 @@ class Trainer:
         training loss or the gradient is the cause, the weights are still those before the step.
         """
         s = self.settings
-        tokens = s.batch_size * s.block_size * s.grad_accumulation_steps
         for number in range(done + 1, s.steps + 1):
             began = time.perf_counter()
             lr = learning_rate(settings_at(s, self.changes, number), number)
@@ -118,7 +132,7 @@ class Trainer:
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
-            yield Metric(number, loss, lr, norm, tokens / seconds, val_loss)
+            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)
 
     @property
     def _advice(self) -> str:
@@ -126,21 +140,19 @@ class Trainer:
         return f"start a new run with a lower learning rate than {self.settings.learning_rate:g}"
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
-        s, total = self.settings, 0.0
+        s = self.settings
         if not self.model.training:  # `train` visits all modules, so call it only if needed
             self.model.train()
         if s.dropout:  # dropout's noise depends on the seed, the step and the rank alone
             torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         for parameter in self.parameters:
             parameter.grad = None
-        for part in self.parts:
-            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
-            with self.ranks.gradients(shared=part == self.parts[-1]):
-                with self.autocast():
-                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
-                loss.backward()
-            total += float(loss.detach())
-        total = self.ranks.mean(total)
+        total = self.ranks.mean(self._backward(number))
+        return total, self._apply(number, lr, total)
+
+    def _apply(self, number: int, lr: float, total: float) -> float:
+        """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
+        s = self.settings
         most, at_once = s.clip if s.clip > 0 else math.inf, None if self.ranks.shard else True
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
         if not (total < self.limit and math.isfinite(norm)):
@@ -151,7 +163,19 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
-        return total, norm
+        return norm
+
+    def _backward(self, number: int) -> float:
+        """Runs forward and backward pass of this process's part of step `number`; returns its loss."""
+        s, total = self.settings, 0.0
+        for part in self.parts:
+            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
+            with self.ranks.gradients(shared=part == self.parts[-1]):
+                with self.autocast():
+                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
+                loss.backward()
+            total += float(loss.detach())
+        return total
 
     @torch.no_grad()
     def check(self, step: int) -> None:
