@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import select
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import figures
 from figures import Terminal
