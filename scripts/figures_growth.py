@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
@@ -47,6 +46,10 @@ class GrowthPoint:
     size: int
     seconds: float
     units: float
+
+    def line(self) -> str:
+        time, each = self.seconds * 1e3, self.seconds * 1e9 / self.units
+        return f"{self.step:42} {self.size:12,} {time:12.2f} ms {each:14.4g} ns a unit"
 
 
 def grows_faster(points: list[GrowthPoint]) -> list[str]:
@@ -172,7 +175,7 @@ def metrics(sizes: list[int], read_up_to: int, rounds: int) -> Iterator[GrowthPo
 
 def growing(weights: str, rounds: int, quick: bool) -> dict[str, Callable[[], Iterator[GrowthPoint]]]:
     """Returns what can be measured, by name."""
-    contexts = [(n, GPTConfig(4096, 8192, 2, 4, 256), n) for n in (64, 256, 1024, 4096, 8192)]
+    contexts = [(n, GPTConfig(4096, 8192, 2, 4, 256), n) for n in (64, 512, 2048, 8192)]
     sizes = [(n, GPTConfig(n, 128, 2, 2, 128), 64) for n in (4_096, 16_384, 65_536, 200_000)]
     layers = [(n, GPTConfig(4096, 256, n, 4, 256), 128) for n in (2, 6, 12, 24)]
     texts, counts, lines = [1, 1_000, 10_000, 100_000, 1_000_000], [1, 10, 100, 1_000], [1, 1_000, 100_000, 10_000_000]
@@ -197,21 +200,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     points: list[GrowthPoint] = []
+    if not options.json:
+        print(f"torch {torch.__version__}, one thread, {options.weights}, processor time, medians of {options.rounds}")
     with tempfile.TemporaryDirectory(prefix="tui-llm-figures-") as home:
         os.environ["TUI_LLM_HOME"] = home
-        Path(home, "runs").mkdir(exist_ok=True)
         for name, measured in growing(options.weights, options.rounds, options.quick).items():
-            if options.only is None or name in options.only:
-                points += measured()
+            for point in measured() if options.only is None or name in options.only else ():
+                points.append(point)
+                if not options.json:
+                    print(point.line(), flush=True)
     points.sort(key=lambda point: point.step)  # stable: sizes stay in order
     if options.json:
         json.dump([asdict(point) for point in points], sys.stdout)
         return
-    print(f"torch {torch.__version__}, one thread, {options.weights}, processor time, medians of {options.rounds}")
-    for point in points:
-        print(
-            f"{point.step:42} {point.size:12,} {point.seconds * 1e3:12.2f} ms {point.seconds * 1e9 / point.units:14.4g} ns a unit"
-        )
     faster = grows_faster(points)
     print("met: nothing grows faster than its bytes or operations" if not faster else f"NOT MET: {'; '.join(faster)}")
 
