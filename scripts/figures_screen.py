@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import select
 import statistics
@@ -64,7 +65,7 @@ class KeyTimes:
     @property
     def spread(self) -> float:
         """The 95th percentile as a multiple of the median."""
-        return sorted(self.app)[int(len(self.app) * 0.95)] / statistics.median(self.app)
+        return sorted(self.app)[math.ceil(len(self.app) * 0.95) - 1] / statistics.median(self.app)
 
 
 def clock(pid: int) -> float:
