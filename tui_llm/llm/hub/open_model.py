@@ -91,9 +91,9 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedM
         )
     from tui_llm.llm.model import checkpoint, fast_decode
 
-    gpt = checkpoint.load(path, place)
+    gpt = checkpoint.load_prepared(path, place, weights)
     loaded = _gpt_folder(path, name, gpt, gpt.config.vocabulary)
-    return dataclasses.replace(loaded, predictor=fast_decode.predictor(gpt, weights), gpt=gpt)
+    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt), gpt=gpt)
 
 
 def _gpt_folder(path: Path, name: str, model: Any, rows: int) -> LoadedModel:

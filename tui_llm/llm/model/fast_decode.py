@@ -19,12 +19,13 @@ Letters: T tokens, C inputs, O outputs, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT, Block, KVCache
@@ -150,10 +151,28 @@ def predictor(model: GPT, weights: str = "fp32") -> FastPredictor:
     return FastPredictor(model)
 
 
+class Matrix(Protocol):
+    """A weight (O, C) in fp32 of which a slice of rows can be had: a tensor, or one that is read from its file on demand."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, rows: slice) -> Tensor: ...
+
+
+_REDUCED = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
+
+
+def is_reduced(name: str) -> bool:
+    """Whether `prepare` replaces this parameter of `GPT`, unless the format is fp32."""
+    return name in ("tokens.weight", "head.weight") or name.endswith(tuple(f".{layer}.weight" for layer in _REDUCED))
+
+
 @torch.no_grad()
-def prepare(model: GPT, weights: str) -> None:
+def prepare(model: GPT, weights: str, read: Callable[[str], Matrix] | None = None) -> None:
     """Replace the linear layers and the embedding of an inference-only model by those of the format `weights`, in
-    place. Raises `UserError` on an unknown format, on int8 off the CPU, and on a weight that overflows fp16."""
+    place. With `read`, the weights are those that it returns for a parameter's name, not the model's own. Raises `UserError` on an unknown format,
+    on int8 off the CPU, and on a weight that overflows fp16."""
     check_weights(weights)
     place = model.device
     if weights == "fp32":
@@ -164,19 +183,16 @@ def prepare(model: GPT, weights: str) -> None:
     if weights == "int8" and place.type != "cpu":
         raise UserError(f"int8 weights are for the CPU, not for {place.type}; try --weights half, or --device cpu")
     kind = Half if weights == "half" else Int8
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        for parent, name in (
-            (block.attention, "qkv"),
-            (block.attention, "out"),
-            (block.mlp, "up"),
-            (block.mlp, "down"),
-        ):
-            layer = getattr(parent, name)
-            setattr(parent, name, kind(layer.weight.detach(), layer.bias.detach()))
+    matrix = read or (lambda name: model.get_parameter(name).detach())
     tied = model.head.weight is model.tokens.weight
-    head = kind(model.head.weight.detach(), centre=weights == "half")
-    rows = head if tied else kind(model.tokens.weight.detach(), centre=weights == "half")
+    for number, block in enumerate(model.blocks):  # each replaced one is freed before the next is converted
+        for name in _REDUCED:
+            bias = block.get_submodule(name).bias
+            assert isinstance(bias, Tensor)
+            block.set_submodule(name, kind(matrix(f"blocks.{number}.{name}.weight"), bias.detach()))
+        memory.trim()
+    rows = kind(matrix("tokens.weight"), centre=weights == "half")
+    head = rows if tied else kind(matrix("head.weight"), centre=weights == "half")
     model.tokens, model.head = Rows(rows), head  # type: ignore[assignment]
 
 
@@ -191,14 +207,14 @@ class Reduced(nn.Module):
     bias: Tensor | None
     mean: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, centre: bool = False) -> None:
+    def __init__(self, weight: Matrix, bias: Tensor | None = None, *, centre: bool = False) -> None:
         super().__init__()
-        mean = weight.mean(0) if centre else None
+        mean = weight[:].mean(0) if centre else None
         self.register_buffer("bias", bias)
         self.register_buffer("mean", mean)
-        self.pack(weight if mean is None else weight - mean)
+        self.pack(weight if mean is None else weight[:] - mean)
 
-    def pack(self, weight: Tensor) -> None:
+    def pack(self, weight: Matrix) -> None:
         """Convert the weight (O, C) and register it as buffers."""
         raise NotImplementedError
 
@@ -232,8 +248,8 @@ class Reduced(nn.Module):
 class Half(Reduced):
     """fp16 weights. Raises `UserError` if a weight overflows fp16."""
 
-    def pack(self, weight: Tensor) -> None:
-        half = weight.half()
+    def pack(self, weight: Matrix) -> None:
+        half = weight[:].half()
         if half.isinf().any():
             raise UserError("a weight of this model is beyond float16's range; try --weights fp32")
         self.register_buffer("weight", half.contiguous())
@@ -263,13 +279,16 @@ class Int8(Reduced):
     ids: Tensor  # the index of every row, int32
     bags: Tensor  # the index of each group's first row, int32
 
-    def pack(self, weight: Tensor) -> None:
+    def pack(self, weight: Matrix) -> None:
         self.outputs, self.inputs = weight.shape
         self.groups = -(-self.outputs // _GROUP)
         size = min(_GROUP, -(-self.outputs // 16) * 16)
-        spare = weight[-1:].expand(self.groups * size - self.outputs, -1)  # padding that keeps the group's range
-        padded = torch.cat((weight, spare)).view(self.groups, size, self.inputs)
-        packed = torch_private.pack_bytes(padded.transpose(1, 2).reshape(-1, size))
+        packed = torch.empty(self.groups, self.inputs, size + 8, dtype=torch.uint8)
+        for group, into in enumerate(packed):  # one at a time: a large vocabulary's fp32 weights are never in memory
+            rows = weight[group * size : (group + 1) * size]
+            spare = rows[-1:].expand(size - len(rows), -1)  # padding that keeps the group's range
+            into.copy_(torch_private.pack_bytes(torch.cat((rows, spare)).T.contiguous()))
+        packed = packed.view(-1, size + 8)
         self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
         self.register_buffer("ids", torch.arange(len(packed), dtype=torch.int32), persistent=False)
         self.register_buffer("bags", self.ids[:: self.inputs].contiguous(), persistent=False)
