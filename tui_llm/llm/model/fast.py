@@ -32,6 +32,7 @@ from tui_llm.llm.model import torch_private
 SHORT = 1024  # up to this many tokens, attention scores are stored, which is faster than SDPA
 CHUNK = 1 << 25  # logits materialized at a time
 PIECE = 1 << 19  # elements per GELU or softmax pass: the intermediate values fit into a core's cache
+MANY = 2048  # rows from which oneDNN's products in float32 are faster than MKL's; in bfloat16 they always are
 QUERIES = 64  # minimum size of a query block (and at least a quarter of the row)
 
 
@@ -70,13 +71,13 @@ def block_forward(
     dtype = w.qkv.dtype
     h1, *stats1 = torch_private.layer_norm(rows, w.scale1, w.shift1, epsilon)
     h1 = h1.to(dtype)
-    qkv = torch.addmm(w.qkv_bias, h1, w.qkv.t())
+    qkv = _linear(h1, w.qkv, w.qkv_bias)
     y, attended = _attend(qkv, shape)
-    middle = _added(torch.addmm(w.out_bias, y, w.out.t()), rows)
+    middle = _added(_linear(y, w.out, w.out_bias), rows)
     h2, *stats2 = torch_private.layer_norm(middle, w.scale2, w.shift2, epsilon)
     h2 = h2.to(dtype)
-    inner, slope = _gelu(torch.addmm(w.up_bias, h2, w.up.t()))
-    x = _added(torch.addmm(w.down_bias, inner, w.down.t()), middle)
+    inner, slope = _gelu(_linear(h2, w.up, w.up_bias))
+    x = _added(_linear(inner, w.down, w.down_bias), middle)
     return x, [rows, *stats1, h1, y, middle, *stats2, h2, slope, inner, *attended]
 
 
@@ -90,17 +91,28 @@ def block_backward(g: Tensor, w: BlockWeights, shape: tuple[int, int, int], kept
     dtype = h1.dtype
     low = g.to(dtype)
     _weight_gradients(low, inner, *made[6:8])
-    low = low @ w.down
+    low = _linear(low, w.down.t())
     low *= slope
     _weight_gradients(low, h2, *made[4:6])
-    dx, *norm2 = torch_private.layer_norm_backward((low @ w.up).float(), middle, mean2, rstd2, w.scale2, w.shift2)
+    dx, *norm2 = torch_private.layer_norm_backward(
+        _linear(low, w.up.t()).float(), middle, mean2, rstd2, w.scale2, w.shift2
+    )
     g = dx.add_(g)  # the gradient through the residual connection
     low = g.to(dtype)
     _weight_gradients(low, y, *made[2:4])
-    low = _attend_backward(low @ w.out, shape, attended)
+    low = _attend_backward(_linear(low, w.out.t()), shape, attended)
     _weight_gradients(low, h1, *made[:2])
-    dx, *norm1 = torch_private.layer_norm_backward((low @ w.qkv).float(), rows, mean1, rstd1, w.scale1, w.shift1)
+    dx, *norm1 = torch_private.layer_norm_backward(
+        _linear(low, w.qkv.t()).float(), rows, mean1, rstd1, w.scale1, w.shift1
+    )
     return dx.add_(g), [*norm1, *norm2]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weightᵀ + bias, for x (N, in) and weight (out, in)."""
+    if torch_private.HAS_ONEDNN_LINEAR and x.device.type == "cpu" and (x.dtype != torch.float32 or len(x) >= MANY):
+        return torch_private.onednn_linear(x, weight, bias)
+    return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
 
 
 def _added(low: Tensor, rows: Tensor) -> Tensor:
@@ -148,16 +160,22 @@ def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
     b = a * 0.044715
     a_ = torch.tensor(a, device=u.device)  # a tensor, so that a + b x² takes one pass
     y, slope = torch.empty_like(u), torch.empty_like(u)
-    scratch = torch.empty(3, min(PIECE, u.numel()), device=u.device)
+    exact = u.dtype == torch.float32  # then u, y and the slope need no float32 copies
+    scratch = torch.empty(2 if exact else 3, min(PIECE, u.numel()), device=u.device)
     for u_, y_, slope_ in zip(*(whole.view(-1).split(PIECE) for whole in (u, y, slope)), strict=True):
-        x, square, s = scratch[:, : len(u_)]
-        x.copy_(u_)
+        square, s, *copy = scratch[:, : len(u_)]
+        x = u_ if exact else copy[0].copy_(u_)
         torch.mul(x, x, out=square)
         torch.add(a_, square, alpha=b, out=s).mul_(x).sigmoid_()
-        y_.copy_(x.mul_(s))
+        xs = torch.mul(x, s, out=y_) if exact else x.mul_(s)
         # (x σ(z))′ = σ + x σ (1 − σ) z′ = σ + (y − y σ) (a + 3 b x²)
         torch.add(a_, square, alpha=3 * b, out=square)
-        slope_.copy_(x.addcmul_(x, s, value=-1).mul_(square).add_(s))
+        if exact:
+            torch.addcmul(xs, xs, s, value=-1, out=slope_)
+            torch.addcmul(s, slope_, square, out=slope_)
+        else:
+            y_.copy_(xs)
+            slope_.copy_(s.addcmul_(xs.addcmul_(xs, s, value=-1), square))
     return y, slope
 
 
