@@ -3,6 +3,8 @@
 shape.py          GPTConfig and its number of parameters
 model.py          the model: embeddings, blocks, output head
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
+flat.py           all parameters in one buffer, and AdamW on it
+fast_step.py      loss and gradients of a batch without autograd
 fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
 inside.py         residual stream, attention weights and logit lens of a forward pass
 interventions.py  read and change what the parts of a model compute, with forward hooks

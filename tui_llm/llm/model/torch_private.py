@@ -99,9 +99,10 @@ def unpack_bytes(packed: Tensor) -> Tensor:
 
 
 def multiplies_in_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products; False if this torch can't tell."""
+    """Whether this CPU has instructions for bfloat16 products, and torch may use them (ATEN_CPU_CAPABILITY); False if
+    this torch can't tell."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())
+    return bool(check and check()) and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 class _WithoutDynamo(torch.optim.Optimizer):

@@ -17,6 +17,7 @@ from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model import device as devices
+from tui_llm.llm.model.flat import FlatAdamW
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import start
@@ -90,9 +91,11 @@ def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
     names = {id(p): name for name, p in trainer.model.weights()}
-    return {
+    flat = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, FlatAdamW)]
+    return {name: value for optimizer in flat for name, value in optimizer.named_state()} | {
         f"{names[id(p)]}.{key}": whole(value.detach()).cpu().contiguous()
         for optimizer in trainer.optimizers
+        if optimizer not in flat
         for p, state in optimizer.state.items()
         for key, value in state.items()
     }
@@ -167,6 +170,9 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
     kept = _kept(trainer.model, trainer.settings.optimizer)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
+        if isinstance(optimizer, FlatAdamW):  # a single process, which has the state
+            optimizer.load_named_state(state or {})
+            continue
         for group in optimizer.param_groups:
             for p in group["params"]:
                 name = names[id(p)]

@@ -16,6 +16,8 @@ from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
 from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
+from tui_llm.llm.model.fast_step import FastStep
+from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan import cost
@@ -36,13 +38,17 @@ class Diverged(Exception):
         super().__init__(message)
 
 
-def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: GPT, settings: TrainingSettings, device: torch.device, flat: FlatParameters | None = None
+) -> list[torch.optim.Optimizer]:
     """Returns AdamW for all parameters; or Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for the rest.
 
-    Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
+    With `flat`, AdamW for all parameters updates them at once. Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
     it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
     matrices = model.matrices() if settings.optimizer == "muon" else []
+    if flat is not None and not matrices:
+        return [FlatAdamW(flat, settings.weight_decay, settings.learning_rate, (settings.beta1, settings.beta2))]
     adamw = torch_private.AdamW(
         model.decay_groups(settings.weight_decay, without=matrices),
         lr=settings.learning_rate,
@@ -71,15 +77,21 @@ class Trainer:
         """`corpus` is None where a subclass has its own data; it then overrides what reads `batches` and `validation`."""
         self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
         self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
-        # bf16 on a CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise autocast.
+        # A CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise bf16 is autocast.
         # Both keep float32 weights.
-        fast = self.bfloat16 and device.type == "cpu" and not settings.dropout and not self.ranks.shard
-        self.products = torch.bfloat16 if fast else None
+        fast = device.type == "cpu" and not settings.dropout and not self.ranks.shard
+        self.products = (torch.bfloat16 if self.bfloat16 else torch.float32) if fast else None
         # The model's loss, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
         # since it may replace the parameters by shards.
         self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
-        self.optimizers = optimizers(model, settings, device)
+        flat = device.type == "cpu" and self.ranks.world == 1 and FlatParameters.fits(model)
+        self.flat = FlatParameters(model) if flat else None
+        self.optimizers = optimizers(model, settings, device, self.flat)
+        # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
+        self.fast_step: FastStep | None = None
+        if self.flat is not None and self.products is not None and FastStep.fits(model):
+            self.fast_step = FastStep(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         if corpus is not None:
@@ -153,8 +165,7 @@ class Trainer:
     def _apply(self, number: int, lr: float, total: float) -> float:
         """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
         s = self.settings
-        most, at_once = s.clip if s.clip > 0 else math.inf, None if self.ranks.shard else True
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
+        norm = self._clip(s.clip if s.clip > 0 else math.inf)
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
@@ -165,14 +176,28 @@ class Trainer:
             optimizer.step()
         return norm
 
+    def _clip(self, most: float) -> float:
+        """Clips the gradient's norm to `most`. Returns the norm before."""
+        if self.flat is not None:
+            self.flat.collect()
+            return self.flat.clip(most)
+        at_once = None if self.ranks.shard else True
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
+
     def _backward(self, number: int) -> float:
         """Runs forward and backward pass of this process's part of step `number`; returns its loss."""
         s, total = self.settings, 0.0
+        if self.fast_step is not None:
+            self.fast_step.cast()
         for part in self.parts:
             x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
+            x, y = x[self.rows], y[self.rows]
+            if self.fast_step is not None:
+                total += self.fast_step.gradients(x, y, 1 / len(self.parts), first=part == self.parts[0])
+                continue
             with self.ranks.gradients(shared=part == self.parts[-1]):
                 with self.autocast():
-                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
+                    loss = self.loss(x.to(self.device), y.to(self.device)) / len(self.parts)
                 loss.backward()
             total += float(loss.detach())
         return total
