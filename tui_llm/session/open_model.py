@@ -32,7 +32,7 @@ FIRST = "the first token has no prediction: put <|endoftext|> in front (o), or m
 NOT_FED = "the model's context is the last {} tokens: the first of them has no prediction, nor has any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 NOT_OURS = (
-    "{} is a {!r} model, which runs through transformers: its attention and logit lens can't be shown here, and it can't be "
+    "{} is a {!r} model, which runs through {}: its attention and logit lens can't be shown here, and it can't be "
     "trained; a model of GPT-2's layout, such as nano, can"
 )
 NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
@@ -76,8 +76,8 @@ class OpenModel:
     """
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32", *, numpy_first: bool = False) -> None:
-        """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, without
-        torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
+        """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, and quantized
+        GGUF files in llama.cpp, without torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
         self._device_name, self.dtype = check_device(device_name), check_weights(weights)
         self._device: torch.device | None = None
         self._numpy_first = numpy_first and weights == "fp32" and is_cpu(device_name)
@@ -92,7 +92,7 @@ class OpenModel:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
         stays open."""
         found = lookup.find(model)
-        made = open_model.open_in_numpy(found.folder, found.name) if self._numpy_first else None
+        made = open_model.open_without_torch(found.folder, found.name) if self._numpy_first else None
         self._install(found, made or open_model.open_model(found.folder, found.name, self.device, self.dtype))
         return self.weights()
 
@@ -260,7 +260,7 @@ class OpenModel:
         self.use_torch()
         open = self._current()
         if open.model.gpt is None:
-            raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
+            raise UserError(NOT_OURS.format(open.found.name, open.model.kind, open.model.library))
         return open.model.gpt
 
     @property
