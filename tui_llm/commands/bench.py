@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tui_llm.commands.shared import bench_peers, bench_reading
+from tui_llm.commands.shared import bench_reading
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
@@ -60,7 +60,7 @@ def bench(options: argparse.Namespace) -> None:
     if unknown := [name for name in asked if name not in known]:
         raise UserError(f"bench has no part {unknown[0]!r}; choose one of: {', '.join(known)}")
     if "peers" in asked and not options.against:
-        raise UserError(f"the part peers needs --against with any of: {', '.join(bench_peers.NAMES)}")
+        raise UserError(f"the part peers needs --against with any of: {', '.join(bench_reading.PEERS)}")
     usual = [part for part in PARTS if (part.name == "peers") == bool(options.against)]
     chosen = [known[name] for name in asked] or usual
     if options.threads is not None:
@@ -108,10 +108,22 @@ def show_machine(found: dict[str, Any]) -> None:
         put("another program was busy during the measurement, so these are lower bounds; the next run measures again")
 
 
+def measure_peers(options: argparse.Namespace) -> dict[str, Any]:
+    from tui_llm.commands.shared import bench_peers
+
+    return bench_peers.measure(options)
+
+
+def show_peers(found: dict[str, Any]) -> None:
+    from tui_llm.commands.shared import bench_peers
+
+    bench_peers.show(found)
+
+
 PARTS = (
     Benchmark("machine", measure_machine, show_machine),
     Benchmark("decode", bench_reading.measure_decode, bench_reading.show_reading),
     Benchmark("typing", bench_reading.measure_typing, bench_reading.show_reading),
     Benchmark("training", bench_reading.measure_training, bench_reading.show_training),
-    Benchmark("peers", bench_peers.measure, bench_peers.show),
+    Benchmark("peers", measure_peers, show_peers),
 )

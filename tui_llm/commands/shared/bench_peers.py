@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -25,7 +24,6 @@ from tui_llm.common.errors import UserError
 if TYPE_CHECKING:
     from tui_llm.llm.model.shape import GPTConfig
 
-NAMES = ("ctranslate2", "llama.cpp", "transformers")
 PROMPTS = (64, 512)
 PAUSE = 0.25  # seconds before a turn: idle threads of Intel's OpenMP, CTranslate2's, spin for 0.2 s
 CHECKED = 32  # tokens of greedy text that are compared
@@ -34,24 +32,8 @@ CHECKED = 32  # tokens of greedy text that are compared
 BOUNDS = {"fp32": 0.01, "half": 0.05, "int8": 0.15}
 
 
-def peers_of(options: argparse.Namespace) -> tuple[str, ...]:
-    """The sides that --against names. Raises `UserError` if one is unknown or not installed."""
-    if options.against is None:
-        return ()
-    from tui_llm.llm.adapters.peers import EXTRA, MODULES
-
-    names = tuple(dict.fromkeys(name.strip() for name in options.against.split(",")))
-    for name in names:
-        if name not in NAMES:
-            raise UserError(f"--against is {name!r}; the choices are: {', '.join(NAMES)}")
-    for name in names:
-        if importlib.util.find_spec(MODULES[name]) is None:
-            raise UserError(f"--against {name} needs the Python package of {name}, which is not installed: {EXTRA}")
-    return names
-
-
 class RemoteSide:
-    """A side in its process (`adapters.peers`). Raises `UserError` if it can't open the model."""
+    """A side in its process (`adapters.peers`). All but `close` raise `UserError` if it fails."""
 
     def __init__(self, name: str, source: Path, kind: str, threads: int, clock: str) -> None:
         from tui_llm.llm.adapters.peers import log_of
@@ -65,11 +47,11 @@ class RemoteSide:
                 [sys.executable, "-m", "tui_llm.llm.adapters.peers", name, str(source), kind, str(threads), clock],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True,
             )  # fmt: skip
-        try:
-            self.facts = self._answer()
-        except UserError:
-            self.close()
-            raise
+        self.facts: dict[str, Any] = {}
+
+    def wait(self) -> None:
+        """Until the model is open: several sides open theirs at the same time."""
+        self.facts = self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -113,7 +95,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from tui_llm.llm.model import checkpoint, device
     from tui_llm.llm.model.model import GPT
 
-    names, (name, config, folder) = peers_of(options), bench_reading.shape_of(options)
+    names, (name, config, folder) = bench_reading.peers_of(options), bench_reading.shape_of(options)
     threads = options.threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="tui-llm-bench-") as scratch:
         source = Path(scratch) / "model"
@@ -148,9 +130,11 @@ def _measure_kind(
 
         sides = {name: started(name, kind) for name in (OURS, *names) if kind in TYPES[name]}
         reference = sides[OURS] if kind == "fp32" else started(OURS, "fp32")
+        for side in {*sides.values(), reference}:
+            side.wait()
         facts = _checked(kind, sides, reference, ids[: amounts.prompt], min(CHECKED, amounts.written))
         if reference is not sides[OURS]:
-            reference.close()
+            reference.close()  # here, to free its memory
         rows = []
         prompts = [length for length in PROMPTS if length <= config.context]
         for work, length in (("decode", amounts.prompt), *(("prompt", length) for length in prompts)):
