@@ -22,7 +22,6 @@ from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 
 EXTRA = "pip install 'tui-llm[llama-cpp]'"
-BATCH = 256  # most tokens per call: `Window` runs as many at a time
 _ROOM = 1024  # initial capacity of the KV cache, in tokens
 _WORTH_THREADS = 100_000_000  # multiply-adds from which a second thread pays, as in `device.threads`
 _LOG = 10  # llama.cpp's messages that are kept
@@ -84,8 +83,8 @@ def cores() -> int:
 class LlamaCppModel:
     """A GGUF file that llama.cpp has opened, and the tokens in its KV cache (float16).
 
-    vocabulary: V, the rows of the output head. overrides: values in place of those in the file's header. Raises
-    `UserError` if llama.cpp can't open the file. Give it only files that `gguf_header` has checked.
+    vocabulary: V, the rows of the output head. overrides: values in place of those in the file's header. batch: the most
+    tokens that run at once. Raises `UserError` if llama.cpp can't open the file. Give it only files that `gguf_header` has checked.
     """
 
     def __init__(
@@ -96,8 +95,9 @@ class LlamaCppModel:
         parameters: int,
         overrides: Mapping[str, str | int] | None = None,
         threads: int | None = None,
+        batch: int = 512,
     ) -> None:
-        self._library = library()
+        self._library, self._batch = library(), batch
         self.vocabulary, self.context, self.parameters, self.threads = vocabulary, context, parameters, threads
         self.length = 0  # tokens in the KV cache
         _messages.clear()
@@ -118,7 +118,7 @@ class LlamaCppModel:
         at = self._library
         memory.check(self._growth(room), memory.free_bytes(), f"a context of {room:,} tokens")
         settings = at.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = room, min(BATCH, room), min(BATCH, room)
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = room, min(self._batch, room), min(self._batch, room)
         settings.n_threads = settings.n_threads_batch = 1
         made = at.llama_init_from_model(self._model, settings)
         if not made:
@@ -151,9 +151,10 @@ class LlamaCppModel:
             raise ValueError(f"{end} tokens in a context of {self.context}")
         if end > self._room:
             self._make_context(min(self.context, max(end, 2 * self._room)))
+        step = self._batch
         rows = [
-            self._decode(ids[start : start + BATCH], every, start + BATCH >= len(ids))
-            for start in range(0, len(ids), BATCH)
+            self._decode(ids[start : start + step], every, start + step >= len(ids))
+            for start in range(0, len(ids), step)
         ]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 

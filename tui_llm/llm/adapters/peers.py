@@ -140,7 +140,8 @@ class CTranslate2Side:
 
     def instructions(self) -> str:
         """What CTranslate2 logged when it was loaded (CT2_VERBOSE)."""
-        found = re.findall(r"Selected ISA: (\S+)", self._log.read_text(errors="replace"))
+        text = self._log.read_text(errors="replace") if self._log.exists() else ""
+        found = re.findall(r"Selected ISA: (\S+)", text)
         return found[-1] if found else "unknown"
 
 
