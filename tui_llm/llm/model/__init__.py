@@ -5,6 +5,8 @@ model.py          the model: embeddings, blocks, output head
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
 inside.py         residual stream, attention weights and logit lens of a forward pass
+interventions.py  read and change what the parts of a model compute, with forward hooks
+steering_file.py  steering vectors as safetensors files
 predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header
