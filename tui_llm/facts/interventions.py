@@ -14,7 +14,8 @@ from tui_llm.common.errors import UserError
 TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY = (
     "token embedding", "position embedding", "head", "attention", "MLP", "layer", "residual", "attention to token",
 )  # fmt: skip
-KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY)
+ATTENTION_BIAS, FINAL_BIAS = "attention bias", "final LayerNorm bias"  # constants: they can't be changed
+KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS)
 
 ZERO, MEAN, PATCH, STEER = "zero", "mean", "patch", "steer"
 HOW = (ZERO, MEAN, PATCH, STEER)

@@ -7,6 +7,7 @@ fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, hal
 inside.py         residual stream, attention weights and logit lens of a forward pass
 interventions.py  read and change what the parts of a model compute, with forward hooks
 steering_file.py  steering vectors as safetensors files
+attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header

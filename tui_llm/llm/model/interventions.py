@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from tui_llm.common.errors import UserError
 from tui_llm.facts.interventions import (
     ATTENTION,
+    ATTENTION_BIAS,
+    FINAL_BIAS,
     HEAD,
     KEY,
     LAYER,
@@ -103,8 +105,8 @@ class GPTLayout:
         model = self.model
         if part.kind in (TOKENS, POSITIONS):
             return Site(model.tokens, through=model.positions) if part.kind == TOKENS else Site(model.positions)
-        if part.kind == KEY:
-            raise UserError(f"{part.name} has no value of its own")
+        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS):
+            raise UserError(f"{part.name} can't be read or changed")
         if part.layer == self.layers:
             return Site(model.norm, before=True)
         block = model.blocks[part.layer]
