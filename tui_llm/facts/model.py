@@ -88,7 +88,7 @@ class Weights:
     choices: ModelChoices = field(default_factory=ModelChoices)
     note: str = ""  # newer checkpoints of the run that were skipped, and why; what was assumed to open the file
     dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
-    reader: str = field(default="torch", compare=False)  # or numpy: what computes, with equal results
+    reader: str = field(default="torch", compare=False)  # or numpy, with equal results, or llama.cpp: what computes
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ def heading(weights: Weights, choices: Sequence[ModelChoice]) -> str:
     step = f", step {w.step:,}" if w.step is not None else ""
     lines = [
         f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
-        choices_text(choices) + (" · computed by numpy" if w.reader == "numpy" else ""),
+        choices_text(choices) + ("" if w.reader == "torch" else f" · computed by {w.reader}"),
     ]
     return "\n".join(lines)
 
