@@ -151,6 +151,7 @@ class OpenModel:
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
             open.model.reader,
+            open.model.kernel,
         )
 
     @property

@@ -49,6 +49,12 @@ class LoadedModel:
     def reader(self) -> str:
         return "torch" if self.numpy is None else "numpy"
 
+    @property
+    def kernel(self) -> str:
+        """The kernel's name (`weight_names.KERNELS`); empty if it is torch's, the usual one."""
+        name = str(getattr(self.predictor, "kernel", ""))
+        return "" if name == "torch" else name
+
 
 def open_in_numpy(path: Path, name: str) -> LoadedModel | None:
     """As `open_model`, without torch; None if the model is not one for `numpy_gpt`. Raises `UserError`."""
@@ -57,6 +63,14 @@ def open_in_numpy(path: Path, name: str) -> LoadedModel | None:
     with memory.enough(f"open {name}"):
         model = numpy_gpt.load(path)
         return None if model is None else _gpt_folder(path, name, model, model.vocabulary)
+
+
+def opens_in_numpy(path: Path) -> bool:
+    """Whether `open_in_numpy` opens this folder or file."""
+    try:
+        return not detect.is_file(path) and is_gpt2(path) and numpy_gpt.fits(path)
+    except UserError:
+        return False
 
 
 def in_torch(model: LoadedModel, place: torch.device) -> LoadedModel:

@@ -52,7 +52,11 @@ class TopBar(Bar):
             ),
             (f"context {fmt.count(weights.context)} tokens", 3),
             (f"vocabulary {fmt.count(weights.vocabulary)}", 1),
-            (visible(weights.device) + (", numpy" if reader == "numpy" else ""), 2),
+            (
+                visible(weights.device)
+                + (", numpy" if reader == "numpy" else weights.kernel and f", {weights.kernel} kernel"),
+                2,
+            ),
         ]
         if reading is not None:
             fed, took = reading.forward_tokens, reading.milliseconds
