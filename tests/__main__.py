@@ -31,7 +31,6 @@ NUMERIC = (
     "tests/llm",
     "tests/instruments",
     "tests/adapters",
-    "tests/formats",
     "tests/test_engine.py",
     "tests/test_api.py",
     "tests/test_cli.py",
@@ -53,7 +52,6 @@ NO_KERNELS = (
     "tests/llm/test_stories.py",
     "tests/llm/test_bpe.py",
     "tests/adapters/test_gguf_vocabulary.py",
-    "tests/formats/test_hostile_checkpoints.py",
 )
 """Files among these that compute with no kernel, only with text and files: once is enough."""
 

@@ -19,7 +19,8 @@ from tui_llm.instruments import answers
 from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.generate import generate
 from tui_llm.session import reading
-from tui_llm.session.open_model import NOTHING, OpenModel, never
+from tui_llm.session.messages import NOTHING
+from tui_llm.session.open_model import OpenModel, never
 
 _STEP_CANDIDATES = 12  # candidates stored with each generated token
 
@@ -42,6 +43,7 @@ class PipelineEngine(OpenModel):
 
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
         """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
+        self.intervene(question.request.interventions)
         return answers.answer(self, question, overtaken)
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
@@ -67,6 +69,7 @@ class PipelineEngine(OpenModel):
         Token number `start + i` depends only on the seed and its number. `stop` is checked within a token too, also
         while a long prompt is run. Raises `UserError` on an empty prompt.
         """
+        self.intervene(request.interventions)
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)

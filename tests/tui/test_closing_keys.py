@@ -1,4 +1,5 @@
-"""A screen closes only once: on every screen, each closing key is sent twice before the app has handled either."""
+"""Every screen shows how it is closed, and closes only once: each closing key is sent twice before the app has handled
+either."""
 
 from __future__ import annotations
 
@@ -51,6 +52,8 @@ from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
 from tui_llm.tui.tour.pairs import TourPairsScreen
+
+SIZES = [(80, 24), (60, 24), (60, 16)]
 
 
 def quiet(screen: Any) -> Any:
@@ -140,13 +143,35 @@ async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], resul
     return app.screen
 
 
+async def shows_the_way_out(app: LabApp, pilot: Pilot[None], screen: Screen[Any]) -> None:
+    """The key that closes the screen is in sight, alone and beside the tour, and F1 and ? open help above it."""
+    for tour in (False, True):
+        if tour:
+            app.action_tour()
+        for size in SIZES[tour:]:
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert app.screen is screen
+            assert any("Esc" in line for line in drawn(app)), (size, tour, "\n".join(drawn(app)))
+    if type(screen) is not HelpScreen:
+        await pilot.press("f1")
+        await until(pilot, lambda: type(app.screen) is HelpScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
+        screen.set_focus(None)  # in a text field, ? is text
+        await pilot.press("question_mark")
+        await until(pilot, lambda: type(app.screen) is HelpScreen)
+    await pilot.resize_terminal(100, 30)
+    app.action_tour()
+
+
 def test_every_screen_is_tested() -> None:
     assert all_screens() == {*OPENED, *BY_ID, LabScreen} and not OPENED.keys() & BY_ID.keys()
     assert all(issubclass(one, BaseScreen) for one in (*OPENED, *BY_ID))
 
 
 @pytest.mark.parametrize("kind", (*OPENED, *BY_ID), ids=lambda kind: kind.__name__)
-async def test_pressing_a_closing_key_twice_closes_one_screen(
+async def test_the_key_that_closes_a_screen_is_in_sight_and_twice_of_it_closes_one_screen(
     kind: type[Screen[Any]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(Unwilling())
@@ -158,7 +183,7 @@ async def test_pressing_a_closing_key_twice_closes_one_screen(
             below.append(action)
         return await run_action(action, *rest)
 
-    async with app.run_test(size=(100, 30)) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape")  # leave the editor, so that letters are commands
         keys = [""]
@@ -168,6 +193,7 @@ async def test_pressing_a_closing_key_twice_closes_one_screen(
             screen = await opened(app, pilot, kind, results)
             if not key:
                 keys += closing_keys(screen)
+                await shows_the_way_out(app, pilot, screen)
             else:
                 app.run_action = spied  # type: ignore[method-assign]
                 send(app, key, key)

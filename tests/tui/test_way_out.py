@@ -1,47 +1,15 @@
-"""The key that closes a screen, and help, are in sight on every screen, however small the terminal."""
+"""The key that closes a screen, and help, are in sight in every pane, however small the terminal."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from helpers import answered, drawn, make_app, until
-from test_closing_keys import BY_ID, OPENED, Unwilling, opened
-from textual.screen import Screen
+from test_closing_keys import SIZES
 
 from tui_llm.tui import keymap
-from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.kit.command import PANES, WAY_OUT
 from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.runs.new_run import NewRunScreen
-
-SIZES = [(80, 24), (60, 24), (60, 16)]
-
-
-@pytest.mark.parametrize("kind", (*OPENED, *BY_ID), ids=lambda kind: kind.__name__)
-async def test_every_screen_shows_the_key_that_closes_it_and_has_help(kind: type[Screen[Any]]) -> None:
-    app = make_app(Unwilling())
-    async with app.run_test(size=SIZES[0]) as pilot:
-        await answered(pilot, app.lab_screen)
-        await pilot.press("escape")
-        screen = await opened(app, pilot, kind, [])
-        for tour in (False, True):
-            if tour:
-                app.action_tour()
-            for size in SIZES:
-                await pilot.resize_terminal(*size)
-                await pilot.pause()
-                assert app.screen is screen
-                assert any("Esc" in line for line in drawn(app)), (size, tour, "\n".join(drawn(app)))
-        if kind is HelpScreen:
-            return
-        await pilot.press("f1")
-        await until(pilot, lambda: type(app.screen) is HelpScreen)
-        await pilot.press("escape")
-        await until(pilot, lambda: app.screen is screen)
-        screen.set_focus(None)  # in a text field, ? is text
-        await pilot.press("question_mark")
-        await until(pilot, lambda: type(app.screen) is HelpScreen)
 
 
 @pytest.mark.parametrize("tour", [False, True], ids=["alone", "beside the tour"])

@@ -1,6 +1,7 @@
 """Frozen dataclasses shared by every layer of the package: numbers, bytes and text, no tensors. Imports only `common`.
 
 request.py     Request, Target and Question: what is asked of the engine
+interventions.py  parts of a model, and changes of what they compute
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
 model.py       Weights, ModelInfo, ModelChoices: the open model, those that can be opened, what numbers depend on

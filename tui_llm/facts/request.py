@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.sampler import SamplerSettings
 
 Answer = TypeVar("Answer")
@@ -45,6 +46,7 @@ class Request:
     scores: bool = False  # also score each token of the text
     overrides: tuple[tuple[int, float], ...] = ()  # (id, logit) overrides for this one prediction
     chat: bool = False  # apply the model's chat template to the prompt
+    interventions: tuple[Intervention, ...] = ()  # changes of the model's parts
 
     @property
     def empty(self) -> bool:

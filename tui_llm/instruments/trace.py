@@ -18,8 +18,19 @@ def traced(
 ) -> tuple[inside.Trace, Place]:
     """The trace of the last `context` tokens of the request's text, and the position of its token `number` (None: the
     last one). Raises `UserError` if there is no such token in the context, and `Overtaken`."""
+    fed, place = place_in(open_model, request, number)
+    trace: inside.Trace | None = open_model.screen_cache.get(KEY)
+    if trace is None or trace.ids != tuple(fed):
+        open_model.screen_cache.pop(KEY, None)  # free the old trace first: two would need twice the memory
+        trace = open_model.screen_cache[KEY] = inside.trace(open_model.gpt, fed, overtaken)
+    return trace, place
+
+
+def place_in(open_model: OpenModel, request: Request, number: int | None) -> tuple[list[int], Place]:
+    """The last `context` ids of the request's text, and the position of its token `number` (None: the last one). Raises
+    `UserError` if there is no such token in the context."""
     ids = open_model.ids(request)
-    fed = ids[-open_model.gpt.config.context :]
+    fed = ids[-open_model.window.context :]
     first = len(ids) - len(fed)
     if not ids:
         raise UserError("there is no token to look from: type some text first")
@@ -30,8 +41,4 @@ def traced(
         raise UserError(
             f"the model sees the last {len(fed)} tokens only, its context: choose a token number from {first} up"
         )
-    trace: inside.Trace | None = open_model.screen_cache.get(KEY)
-    if trace is None or trace.ids != tuple(fed):
-        open_model.screen_cache.pop(KEY, None)  # free the old trace first: two would need twice the memory
-        trace = open_model.screen_cache[KEY] = inside.trace(open_model.gpt, fed, overtaken)
-    return trace, Place(tuple(open_model.token(id) for id in fed), first, len(ids), number)
+    return fed, Place(tuple(open_model.token(id) for id in fed), first, len(ids), number)

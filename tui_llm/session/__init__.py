@@ -1,6 +1,9 @@
 """The open model: from text and weights to plain data.
 
-open_model.py    the open model, its KV cache and cached predictions, as instruments use it
-tokenization.py  ids to Tokenization
-reading.py       a Request to its Reading, for the five panes
+open_model.py     the open model, its KV cache and cached predictions, as instruments use it
+interventions.py  changes of the open model's parts, with a cache of their own
+caches.py         bounded caches
+messages.py       what a person is told if something is impossible
+tokenization.py   ids to Tokenization
+reading.py        a Request to its Reading, for the five panes
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import ModelChoices, Weights
 from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.request import Request, Target
@@ -20,6 +22,9 @@ from tui_llm.llm.predict.distribution import Array
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
+from tui_llm.session.caches import keep, place_of
+from tui_llm.session.interventions import Changes
+from tui_llm.session.messages import FIRST, NO_TEMPLATE, NOT_FED, NOT_OURS, NOTHING
 from tui_llm.session.tokenization import bytes_of, token_of
 
 if TYPE_CHECKING:
@@ -27,15 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tui_llm.llm.model.model import GPT
-
-FIRST = "the first token has no prediction: put <|endoftext|> in front (o), or move the token cursor on"
-NOT_FED = "the model's context is the last {} tokens: the first of them has no prediction, nor has any before it"
-NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
-NOT_OURS = (
-    "{} is a {!r} model, which runs through transformers: its attention and logit lens can't be shown here, and it can't be "
-    "trained; a model of GPT-2's layout, such as nano, can"
-)
-NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
 
 
 def never() -> bool:
@@ -57,18 +53,6 @@ class _Open:
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
 
 
-def place_of(request: Request, ids: Sequence[int]) -> int:
-    """How many of `ids` precede the prediction that the request reads."""
-    return len(ids) if request.position is None else max(0, min(request.position, len(ids)))
-
-
-def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
-    """Add to a cache, which holds at most `most` entries, removing the oldest ones."""
-    while len(known) >= most:
-        known.pop(next(iter(known)))
-    known[key] = value
-
-
 class OpenModel:
     """The open model and its vocabulary, as instruments use it; call it from one thread only.
 
@@ -85,6 +69,7 @@ class OpenModel:
             _ = self.device  # whether there is one is said before a model is opened
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
+        self._changes = Changes[_Open]()
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
         self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[TokenLoss]] = {}
 
@@ -98,9 +83,24 @@ class OpenModel:
 
     def _install(self, found: lookup.LocalModel, made: open_model.LoadedModel) -> None:
         window = Window(made.predictor, made.tokenizer.size)
+        self._changes.forget()
         self._open = _Open(found, made, window, open_model.choices_of(made, found.folder))
         self._encoded = None
         self._targets.clear()
+
+    def intervene(self, interventions: Sequence[Intervention]) -> None:
+        """Change the model's parts from here on. Raises `UserError` if it has no such part; it is then unchanged."""
+        wanted, now = tuple(interventions), self._open
+        if now is None or wanted == self._changes.on:
+            return
+        self._targets.clear()
+        self._open = now = self._changes.undo(now)
+        if wanted:
+            self.use_torch()
+            now = self._current()
+            model = dataclasses.replace(now.model, predictor=self._changes.apply(now, now.model, wanted))
+            window = Window(model.predictor, model.tokenizer.size)
+            self._open = _Open(now.found, model, window, now.choices, tokens=now.tokens)
 
     def use_torch(self) -> Weights | None:
         """Run models in torch from here on; the open one's weights, if it ran in numpy. Raises `UserError`."""

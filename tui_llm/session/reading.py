@@ -13,13 +13,16 @@ from tui_llm.facts.tokens import Tokenization
 from tui_llm.llm.predict import distribution, loss
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.llm.tokens import catalog
-from tui_llm.session.open_model import NOTHING, OpenModel, keep, never, place_of
+from tui_llm.session.caches import keep, place_of
+from tui_llm.session.messages import NOTHING
+from tui_llm.session.open_model import OpenModel, never
 from tui_llm.session.tokenization import span, tokenization
 
 
 def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
     """Compute the reading of `request`. Raises `Overtaken` as soon as `overtaken()` returns true."""
     began = time.perf_counter()
+    model.intervene(request.interventions)
     ids = model.ids(request)
     tokens = _tokens(model, request, ids)
     fed = min(len(ids), model.window.context)

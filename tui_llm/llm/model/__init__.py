@@ -9,6 +9,9 @@ linear_layers.py  linear layers for inference: fp32, half and int8, with torch's
 native_layers.py  the same with those of native.c
 native.py         compile and load native.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
+interventions.py  read and change what the parts of a model compute, with forward hooks
+steering_file.py  steering vectors as safetensors files
+attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header

@@ -35,12 +35,13 @@ _STREAMED = 8  # reading one weight from memory takes a core about as long as th
 
 
 class FastPredictor(GPTPredictor):
-    """`GPTPredictor` for a model whose layers `prepare` has replaced."""
+    """`GPTPredictor` for a model whose layers `prepare` has replaced. Without `steps` a single token goes through the
+    model's modules too, so that their hooks are called."""
 
-    def __init__(self, model: GPT, kernel: str = "torch") -> None:
+    def __init__(self, model: GPT, kernel: str = "torch", *, steps: bool = True) -> None:
         super().__init__(model)
         self.kernel = kernel
-        self._step = _Step(model, self._cache) if model.device.type == "cpu" else None
+        self._step = _Step(model, self._cache) if steps and model.device.type == "cpu" else None
 
     def run(self, ids: Sequence[int]) -> Tensor:
         if len(ids) == 1 and self._step is not None:

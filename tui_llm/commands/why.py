@@ -1,0 +1,117 @@
+"""`tui-llm why`: the target's logit as a sum over the parts of the model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tui_llm.commands.shared.command import Commands, Parser
+from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, place_json, token_number, window
+from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
+from tui_llm.commands.shared.output import put, put_json
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.why.question import Why
+
+
+def add(commands: Commands) -> None:
+    commands.add(
+        "why",
+        "direct logit attribution: the target's logit as a sum over embeddings, heads and MLPs",
+        why,
+        _add_options,
+        more="The final residual stream is a sum of what each part wrote; with the final LayerNorm's scale frozen, so is a logit. "
+        f"{MODEL}",
+        examples=(
+            'tui-llm why "Once upon a time, there was a little girl named" --target " Lily"',
+            'tui-llm why "The cat sat on the" --rival " floor" --json',
+        ),
+    )
+
+
+def _add_options(parser: Parser) -> None:
+    text_argument(parser, "prompt")
+    prompt_options(parser)
+    parser.add_argument("--token", type=whole, metavar="N", help="the prediction after " + TOKEN)
+    parser.add_argument(
+        "--target",
+        metavar="TEXT",
+        help="the token to explain, as in ' mat' (default: the text's own next token, or the most likely one)",
+    )
+    parser.add_argument("--rival", metavar="TEXT", help="compare with this token (default: the most likely other one)")
+    json_option(parser)
+
+
+def why(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
+    from tui_llm.commands.shared.engine import engine_of, request_of
+    from tui_llm.facts.request import Target
+    from tui_llm.instruments.why.question import WhyQuestion
+
+    engine = engine_of(options)
+    target = None if options.target is None else Target(text=options.target)
+    request, token = request_of(options, target=target), token_number(options, engine)
+    rival = None if options.rival is None else engine.target_ids(Target(text=options.rival), request)[0]
+    found: Why = engine.answer(WhyQuestion(request, token, rival))
+    if token is None:
+        spaces.note_target(engine, request)
+    put_json(_why_json(found)) if options.json else put(_why_text(found))
+
+
+def _number(number: int) -> int | None:
+    return number if number >= 0 else None
+
+
+def _why_json(found: Why) -> dict[str, Any]:
+    from tui_llm.facts import report
+
+    return {
+        **model_json(found.weights),
+        **place_json(found.place),
+        "target": report.token_json(found.target),
+        "target_is": found.chosen,
+        "rival": report.token_json(found.rival),
+        "logit": found.computed,
+        "rival_logit": found.computed_rival,
+        "scale": found.scale,
+        "parts": [
+            {
+                "name": one.part.name,
+                "layer": _number(one.part.layer),
+                "head": _number(one.part.head),
+                "value": one.value,
+                "rival": one.rival,
+                "difference": one.value - one.rival,
+            }
+            for one in found.parts
+        ],
+        "sum": found.logit,
+        "rival_sum": found.rival_logit,
+    }
+
+
+def _why_text(found: Why) -> str:
+    from tui_llm.commands.lens import CHOSEN
+    from tui_llm.common.display import token_label
+    from tui_llm.common.numbers import adding
+    from tui_llm.facts import report
+
+    parts = sorted(found.parts, key=lambda one: -abs(one.value - one.rival))
+    columns = [
+        adding([one.value for one in parts], found.logit),
+        adding([one.rival for one in parts], found.rival_logit),
+        adding([one.value - one.rival for one in parts], found.logit - found.rival_logit),
+    ]
+    rows = [(one.part.name, *(column[0][at] for column in columns)) for at, one in enumerate(parts)]
+    rows.append(("sum = logit", *(total for _, total in columns)))
+    place, target, rival = found.place, token_label(found.target.text), token_label(found.rival.text)
+    return "\n".join(
+        [
+            f"{model_text(found.weights)}: after token {place.number}, {token_label(place.token.text)}; "
+            f"target {target}{CHOSEN[found.chosen]}, compared with {rival}",
+            *window(place, found.weights),
+            report.table(("part", target, rival, "difference"), rows, left=(0,)),
+            f"each part's projection onto the token's output row, divided by the final LayerNorm's σ = {found.scale:.4g}, which is frozen;",
+            "largest difference first. Units: logits",
+        ]
+    )

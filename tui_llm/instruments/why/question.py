@@ -1,0 +1,55 @@
+"""Direct logit attribution: which parts of the model made the target's logit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tui_llm.facts.interventions import ModelPart
+from tui_llm.facts.model import Weights
+from tui_llm.facts.place import Place
+from tui_llm.facts.request import Question
+from tui_llm.facts.tokens import Token
+
+
+@dataclass(frozen=True, slots=True)
+class WhyQuestion(Question["Why"]):
+    """The parts of the target's logit after token number `number` of the text (from 0; None is the last).
+
+    The target is the first token of the request's target; without one, the text's own next token; at the end of the
+    text, the token that the model finds most probable. `rival`: the token to compare with; None is the most probable
+    other one.
+    """
+
+    number: int | None = None
+    rival: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartOfLogit:
+    """What a part adds to the target's logit (`value`) and to the rival's; their difference is what it adds to the
+    logit difference."""
+
+    part: ModelPart
+    value: float
+    rival: float
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """`logit` is the sum of the parts' `value`, and `rival_logit` that of their `rival`, up to rounding in fp32.
+
+    chosen: the source of the target, as in `Lens`. scale: σ of the final LayerNorm, which is frozen: dividing by it is
+    what keeps the sum linear. computed, computed_rival: the two logits as the model itself computes them.
+    """
+
+    weights: Weights
+    place: Place
+    target: Token
+    chosen: str
+    rival: Token
+    logit: float
+    rival_logit: float
+    computed: float
+    computed_rival: float
+    scale: float
+    parts: tuple[PartOfLogit, ...]  # in the order of the forward pass
