@@ -123,8 +123,9 @@ def growth(options: argparse.Namespace) -> Iterator[Goal]:
     yield Goal(f"{name}{': ' if faster else ''}{'; '.join(faster)}", AT_MOST, 0, len(faster))
 
 
+KINDS = ("fp32", "half", "int8")
 PEERS = {  # work, weights, length: the sides that count; CTranslate2 has no 16-bit type on a CPU
-    **{("decode", weights, 64): ("ctranslate2", "llama.cpp") for weights in ("fp32", "half", "int8")},
+    **{("decode", weights, 64): ("ctranslate2", "llama.cpp") for weights in KINDS},
     **{("prompt", weights, length): ("ctranslate2",) for weights in ("fp32", "int8") for length in (64, 512)},
     **{("prompt", "half", length): ("llama.cpp",) for length in (64, 512)},
 }
@@ -132,19 +133,26 @@ PEERS = {  # work, weights, length: the sides that count; CTranslate2 has no 16-
 
 def peers(options: argparse.Namespace) -> Iterator[Goal]:
     """Decoding and prompts of GPT-2 124M's shape, beside CTranslate2 and llama.cpp."""
+    for kind in options.weights:
+        yield from _beside_peers(kind, options)
+
+
+def _beside_peers(kind: str, options: argparse.Namespace) -> Iterator[Goal]:
     size = ("--preset", "toy" if options.quick else "gpt2", "--rounds", "1" if options.quick else str(options.rounds))
     rows: dict[tuple[str, str, int], dict[str, float]] = {}
     problem, wide = "no other program has such weights", ""
     try:
-        text = measured("-m", "tui_llm", "bench", *size, "--against", "ctranslate2,llama.cpp", "--json")
-        for kind in json.loads(text)["peers"]["kinds"]:
-            rows |= {(row["work"], kind["weights"], row["prompt"]): row["seconds"] for row in kind["rows"]}
-            built = kind["sides"].get("llama.cpp", {}).get("instructions", "")
+        text = measured("-m", "tui_llm", "bench", *size, "--weights", kind, "--against", "ctranslate2,llama.cpp", "--json")  # fmt: skip
+        for found in json.loads(text)["peers"]["kinds"]:
+            rows |= {(row["work"], found["weights"], row["prompt"]): row["seconds"] for row in found["rows"]}
+            built = found["sides"].get("llama.cpp", {}).get("instructions", "")
             if _limited() and "AVX512" in built:
                 wide = " (llama.cpp: AVX-512)"
     except NotMeasured as error:
         problem = str(error)
     for (work, weights, length), sides in PEERS.items():
+        if weights != kind:
+            continue
         seconds = rows.get((work, weights, length), {})
         others = {side: seconds[side] for side in sides if side in seconds}
         best = min(others, key=lambda side: others[side], default="")
@@ -252,6 +260,7 @@ def main() -> None:
     parser.add_argument("--nanochat", metavar="PATH", help="a clone of nanochat")
     parser.add_argument("--gguf", metavar="FILE", help="SmolLM2-135M as a quantized GGUF file")
     parser.add_argument("--rounds", type=int, default=5, help="beside the other programs")
+    parser.add_argument("--weights", nargs="+", choices=KINDS, default=KINDS, help="beside the other programs")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--quick", action="store_true", help="measure little of each, to try the script")
     options = parser.parse_args()
