@@ -25,7 +25,9 @@ def goals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-OPTIONS = argparse.Namespace(quick=True, nanogpt="nanoGPT", nanochat="nanochat", gguf="smol.gguf", weights=["int8"], capability="AVX512")
+OPTIONS = argparse.Namespace(
+    quick=True, nanogpt="nanoGPT", nanochat="nanochat", gguf="smol.gguf", weights=["int8"], capability="AVX512"
+)
 KEYS = [{"name": "letter", "app": [0.02] * 18 + [0.05] * 2, "static": [0.004] * 20}]
 PEERS = {"peers": {"kinds": [{"weights": "int8", "sides": {}, "rows": [
     {"work": "decode", "prompt": 64, "seconds": {"here": 0.02, "ctranslate2": 0.03, "llama.cpp": 0.01}},
