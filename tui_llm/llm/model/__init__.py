@@ -8,6 +8,7 @@ fast_step.py      loss and gradients of a batch without autograd
 fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
 inside.py         residual stream, attention weights and logit lens of a forward pass
 interventions.py  read and change what the parts of a model compute, with forward hooks
+part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture
