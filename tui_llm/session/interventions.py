@@ -53,7 +53,7 @@ class Changes(Generic[State]):
         self._kept = None
         self._hooks = Hooks(GPTLayout(model.gpt), wanted, steering_file.read)
         self.on, self._plain = tuple(wanted), plain
-        return FastPredictor(model.gpt, steps=False)
+        return FastPredictor(model.gpt, str(getattr(model.predictor, "kernel", "torch")), steps=False)
 
     @property
     def states(self) -> list[State | None]:
