@@ -158,8 +158,7 @@ class RewardSession:
 
     def text(self, answer: DrawnAnswer) -> str:
         """The answer's text, without an end-of-text token."""
-        ids = answer.ids[:-1] if answer.ended else answer.ids
-        return self.open_model.tokenizer.decode_bytes(ids, self.ids[-1]).decode("utf-8", "replace")
+        return answer.text(self.open_model.tokenizer, self.ids[-1])
 
     def _group(
         self,

@@ -240,7 +240,7 @@ class RewardScreen(FullScreen):
         )
 
     def _change_rule(self, spec: str) -> None:
-        self.spec = spec
+        self.spec, self.preset = spec, None
         if self.run is not None and self.run.ahead and not self._doing:
             self._ask("scoring", self.at, ahead=True)
         self.refill()
@@ -268,7 +268,7 @@ class RewardScreen(FullScreen):
         self.app.push_screen(AskScreen(ASKED[name], "for the next steps · Enter sets it", now), answered)
 
     def _change_recipe(self, recipe: PolicyRecipe) -> None:
-        self.recipe = recipe
+        self.recipe, self.preset = recipe, None
         if self.run is not None and self.run.ahead and not self._doing:
             self._ask("drawing answers", self.at, ahead=True)
         self.refill()
@@ -292,7 +292,7 @@ class RewardScreen(FullScreen):
         def answered(text: str | None) -> None:
             if text:
                 self.request = dataclasses.replace(self.request, prompt=text, continuation=())
-                self.goal = 0
+                self.goal, self.preset = 0, None
                 self._ask("drawing answers", 0, ahead=True)
 
         hint = "Enter draws answers to it, from a new copy · Esc cancels"
