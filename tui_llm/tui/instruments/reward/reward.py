@@ -103,7 +103,7 @@ class RewardScreen(FullScreen):
         self._doing, self.problem = doing, ""
         if self._timer is not None:
             self._timer.resume()
-        question = RewardQuestion(self.request, at, self.spec, self.recipe, self.seed, scores, ahead)
+        question = RewardQuestion(self.request, at, self.spec, self.recipe, self.seed, scores, ahead, keep=self.at)
         self.context.questions.ask(self, question, self._take, self._fail)
         self.refill()
 
@@ -375,9 +375,9 @@ class RewardScreen(FullScreen):
         rule.append(f"  {kind.help if kind else ''}", muted)
         head = [*shown, *wrapped(prompt, width)[-room:], *wrapped(rule, width)[:room]]
         if self.preset is not None:
-            head += wrapped(Text(f"preset {PRESETS[self.preset].name}  {PRESETS[self.preset].shows}", muted), width)[
-                :room
-            ]
+            head += wrapped(
+                Text(f"preset {PRESETS[self.preset].name}, with nano  {PRESETS[self.preset].shows}", muted), width
+            )[:room]
         body = lines.curves(run.steps, width, 2 if self.listing.size.height < 24 else 4)
         body += lines.about(run.group.step, run.ahead, width)
         answers, starts = lines.group(run.group, self.scores, width, self.marked, self.numbers)
