@@ -17,12 +17,12 @@ from tui_llm.facts.check import CheckReport
 from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
+from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe, RankedPair
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.instruments.prefer.question import PreferTextQuestion
+from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
@@ -198,11 +198,43 @@ class LanguageModel:
         """Learn to prefer `chosen` to `rejected` as the answer to `prompt`: steps of DPO on a copy of the weights. The
         open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
         `allow_special` and `chat` as in `read`."""
-        recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
-        if learning_rate is not None:
-            recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
         request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
         return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
+
+    def rank(
+        self,
+        pairs: Sequence[tuple[str, str, str]],
+        beta: float = 0.1,
+        *,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        length_normalized: bool = False,
+        sft_weight: float = 0.0,
+        keep: str | None = None,
+        force: bool = False,
+    ) -> Preferred:
+        """Learn the pairs (prompt, chosen, rejected) one after the other on one copy of the weights, as the app's Prefer
+        does. The open model does not change. The result's `changes` has what each pair changed, its `agreements` with how
+        many the copy agreed before it learned them. Settings as in `prefer`.
+
+        keep: also write the copy as a model folder: a name for the models folder, or a path; with `force`, over an
+            existing one.
+        """
+        from tui_llm.instruments.prefer.question import PreferQuestion, SavePreferredQuestion
+
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
+        encode = self.engine.tokenizer.encode_after
+        ranked = tuple(
+            RankedPair(
+                tuple(self.engine.ids(Request(prompt=prompt))), tuple(encode(chosen)), tuple(encode(rejected)), recipe
+            )
+            for prompt, chosen, rejected in pairs
+        )
+        preferred = self.engine.answer(PreferQuestion(Request(), ranked))
+        if keep is not None:
+            self.engine.answer(SavePreferredQuestion(Request(), ranked, keep, force))
+        return preferred
 
     def sft(
         self,
@@ -314,6 +346,13 @@ def _target(target: str | int | None) -> Target | None:
     if target is None:
         return None
     return Target(id=target) if isinstance(target, int) else Target(text=target)
+
+
+def _recipe(
+    beta: float, steps: int, learning_rate: float | None, length_normalized: bool, sft_weight: float
+) -> PreferenceRecipe:
+    recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
+    return recipe if learning_rate is None else dataclasses.replace(recipe, learning_rate=learning_rate)
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:
