@@ -9,11 +9,12 @@ tokens, C the width, H heads, D = C ÷ H, V the vocabulary; N is the number of b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tui_llm.common.errors import Overtaken
 from tui_llm.llm.model import device
@@ -40,6 +41,23 @@ def projections(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     return q, k, v
 
 
+@contextmanager
+def inputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
+    """In this context, the list holds what each of `modules` was given last. Hooks that are there already have changed
+    it: the last hook registered runs last."""
+    seen = [torch.empty(0)] * len(modules)
+
+    def hook(at: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _module, args: seen.__setitem__(at, args[0])
+
+    handles = [module.register_forward_pre_hook(hook(at)) for at, module in enumerate(modules)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.inference_mode()
 def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda: False) -> Trace:
     """Run `ids` (1 to `context` of them) through the model. Raises `Overtaken` between two blocks, ValueError if `ids`
@@ -52,15 +70,18 @@ def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda
     shape = (config.layers, config.heads, T, config.width // config.heads)
     queries, keys = x.new_empty(shape), x.new_empty(shape)
     residuals = x.new_empty(config.layers + 1, T, config.width)
-    residuals[0] = x[0]
     for layer, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         if overtaken():
             raise Overtaken
         with device.threads(config.parameters() // config.layers * T):
-            queries[layer], keys[layer], _ = projections(block.attention, block.norm1(x)[0])
-            x = block(x)  # the block's own forward, so the trace can't differ from the model
-        residuals[layer + 1] = x[0]
+            with inputs(block, block.attention) as seen:
+                x = block(x)  # the block's own forward, so the trace can't differ from the model
+            residuals[layer], attended = seen[0][0], seen[1][0]
+            queries[layer], keys[layer], _ = projections(block.attention, attended)
+    with inputs(model.norm) as seen:
+        model.norm(x)
+    residuals[-1] = seen[0][0]
     return Trace(tuple(ids), residuals, queries, keys)
 
 
@@ -76,11 +97,19 @@ def attention(traced: Trace, at: int) -> Tensor:
 
 
 @torch.inference_mode()
+def unembedded(model: GPT, streams: Tensor) -> Tensor:
+    """The final LayerNorm and output head applied to residual streams (n, C), without the hooks on the LayerNorm, which
+    are for the last block's stream: logits (n, V), float32 on the CPU."""
+    with device.threads(streams.numel() * model.config.vocabulary):
+        logits: Tensor = model.head(model.norm.forward(streams))
+        return logits.float().cpu()
+
+
+@torch.inference_mode()
 def lens(model: GPT, traced: Trace, at: int) -> Tensor:
     """The logit lens for the token after number `at`: the final LayerNorm and output head applied to the residual
     stream before the first block and after each. (N + 1, V), float32 on the CPU; the last row is the model's own
     logits."""
-    x = model.norm(traced.residuals[:, at])  # (N + 1, C)
-    with device.threads(x.numel() * model.config.vocabulary):
-        # The last row separately, as the model computes it: a product of several rows rounds differently.
-        return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()
+    streams = traced.residuals[:, at]  # (N + 1, C)
+    # The last row separately, as the model computes it: a product of several rows rounds differently.
+    return torch.cat((unembedded(model, streams[:-1]), unembedded(model, streams[-1:])))
