@@ -5,6 +5,7 @@ model.py          the model: embeddings, blocks, output head
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
 inside.py         residual stream, attention weights and logit lens of a forward pass
+block_trace.py    what one block computes for one token: queries and keys, heads, neurons
 interventions.py  read and change what the parts of a model compute, with forward hooks
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts

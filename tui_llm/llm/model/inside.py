@@ -27,9 +27,10 @@ class Trace:
     attention weights, H × T × T."""
 
     ids: tuple[int, ...]
-    residuals: Tensor  # (N + 1, T, C): the residual stream before the first block and after each
+    residuals: Tensor  # (N + 1, T, C): what each block gets, then what the final LayerNorm gets
     queries: Tensor  # (N, H, T, D)
     keys: Tensor  # (N, H, T, D)
+    cut: tuple[int, ...] = ()  # tokens to which no other attends (see `interventions`)
 
 
 def projections(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,23 +40,6 @@ def projections(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor
         part.view(T, attention.heads, C // attention.heads).transpose(0, 1) for part in attention.qkv(x).split(C, dim=1)
     )
     return q, k, v
-
-
-@contextmanager
-def inputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """In this context, the list holds what each of `modules` was given last. Hooks that are there already have changed
-    it: the last hook registered runs last."""
-    seen = [torch.empty(0)] * len(modules)
-
-    def hook(at: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _module, args: seen.__setitem__(at, args[0])
-
-    handles = [module.register_forward_pre_hook(hook(at)) for at, module in enumerate(modules)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.inference_mode()
@@ -70,19 +54,36 @@ def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda
     shape = (config.layers, config.heads, T, config.width // config.heads)
     queries, keys = x.new_empty(shape), x.new_empty(shape)
     residuals = x.new_empty(config.layers + 1, T, config.width)
+    cut: tuple[int, ...] = ()
     for layer, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         if overtaken():
             raise Overtaken
-        with device.threads(config.parameters() // config.layers * T):
-            with inputs(block, block.attention) as seen:
-                x = block(x)  # the block's own forward, so the trace can't differ from the model
-            residuals[layer], attended = seen[0][0], seen[1][0]
-            queries[layer], keys[layer], _ = projections(block.attention, attended)
-    with inputs(model.norm) as seen:
+        attention = block.attention
+        # The block's own forward, hooks included, so that the trace can't differ from the model.
+        with device.threads(config.parameters() // config.layers * T), _seen(block) as seen:
+            x = block(x)
+        residuals[layer] = seen[block][0]
+        queries[layer], keys[layer], _ = projections(attention, block.norm1.forward(seen[block])[0])
+        cut = getattr(vars(attention).get("forward"), "cut", cut)
+    with _seen(model.norm) as seen:
         model.norm(x)
-    residuals[-1] = seen[0][0]
-    return Trace(tuple(ids), residuals, queries, keys)
+    residuals[config.layers] = seen[model.norm][0]
+    return Trace(tuple(ids), residuals, queries, keys, cut)
+
+
+@contextmanager
+def _seen(*modules: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
+    """The inputs of modules in the forward passes of this context, after other hooks."""
+    seen: dict[nn.Module, Tensor] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: seen.__setitem__(module, args[0])) for module in modules
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.inference_mode()
@@ -93,16 +94,8 @@ def attention(traced: Trace, at: int) -> Tensor:
     keys = traced.keys[:, :, : at + 1].float()  # (N, H, at + 1, D)
     with device.threads(keys.numel()):
         scores = (keys @ queries[..., None])[..., 0] / math.sqrt(queries.size(-1))
+        scores[..., [token for token in traced.cut if token < at]] = -math.inf
         return scores.softmax(-1).cpu()
-
-
-@torch.inference_mode()
-def unembedded(model: GPT, streams: Tensor) -> Tensor:
-    """The final LayerNorm and output head applied to residual streams (n, C), without the hooks on the LayerNorm, which
-    are for the last block's stream: logits (n, V), float32 on the CPU."""
-    with device.threads(streams.numel() * model.config.vocabulary):
-        logits: Tensor = model.head(model.norm.forward(streams))
-        return logits.float().cpu()
 
 
 @torch.inference_mode()
@@ -110,6 +103,16 @@ def lens(model: GPT, traced: Trace, at: int) -> Tensor:
     """The logit lens for the token after number `at`: the final LayerNorm and output head applied to the residual
     stream before the first block and after each. (N + 1, V), float32 on the CPU; the last row is the model's own
     logits."""
-    streams = traced.residuals[:, at]  # (N + 1, C)
-    # The last row separately, as the model computes it: a product of several rows rounds differently.
-    return torch.cat((unembedded(model, streams[:-1]), unembedded(model, streams[-1:])))
+    x = model.norm.forward(traced.residuals[:, at])  # (N + 1, C); without hooks, which the trace has met
+    with device.threads(x.numel() * model.config.vocabulary):
+        # The last row separately, as the model computes it: a product of several rows rounds differently.
+        return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()
+
+
+@torch.inference_mode()
+def unembedded(model: GPT, streams: Tensor) -> Tensor:
+    """The final LayerNorm and output head applied to residual streams (n, C): logits (n, V), float32 on the CPU. Hooks
+    on the LayerNorm do not apply: they change the last block's stream."""
+    with device.threads(streams.numel() * model.config.vocabulary):
+        logits: Tensor = model.head(model.norm.forward(streams))
+        return logits.float().cpu()
