@@ -63,14 +63,23 @@ def block_trace(model: GPT, traced: inside.Trace, layer: int, at: int) -> BlockT
     )  # (H, T, D)
     scores = (k @ q[:, at, :, None])[..., 0] / math.sqrt(k.size(-1))  # (H, T)
     scores[:, [number for number in traced.cut if number < at]] = -math.inf
+
+    def here(value: Tensor) -> Tensor:
+        return value[0, at].float().cpu()
+
     return BlockTrace(
-        *(one.float().cpu() for one in (x[0, at], given[block.norm2][0, at], traced.residuals[layer + 1, at])),
+        here(x),
+        here(given[block.norm2]),
+        traced.residuals[layer + 1, at].float().cpu(),
         q[:, at].cpu(),
         scores.cpu(),
         scores.softmax(-1).cpu(),
         v.norm(dim=-1).cpu(),
         _written(block, given[attention.out][0, at]),
-        *(one[0, at].float().cpu() for one in (made[attention], made[mlp.up], given[mlp.down], made[mlp])),
+        here(made[attention]),
+        here(made[mlp.up]),
+        here(given[mlp.down]),
+        here(made[mlp]),
     )
 
 
