@@ -142,7 +142,8 @@ class _Masked:
     """`Attention.forward`, without attention to some tokens."""
 
     def __init__(self, attention: Attention, tokens: Sequence[int]) -> None:
-        self.attention, self.tokens = attention, torch.tensor(sorted(set(tokens)))
+        self.attention, self.cut = attention, tuple(sorted(set(tokens)))
+        self.tokens = torch.tensor(self.cut)
 
     def __call__(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         attention = self.attention
