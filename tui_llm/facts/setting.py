@@ -21,6 +21,7 @@ class Setting(NamedTuple):
     metavar: str
     values: Range | tuple[str, ...] | None  # None: any text
     help: str  # 36 characters at most: a line of the form's column
+    objectives: tuple[str, ...] = ()  # of a run: those that it has an effect in; empty: all
 
     @property
     def choices(self) -> tuple[str, ...]:

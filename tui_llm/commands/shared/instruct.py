@@ -15,7 +15,19 @@ from tui_llm.llm.data import instruction_pairs
 from tui_llm.training.run.settings import SETTINGS
 
 TAKEN = ("from_model", "steps", "learning_rate")  # of the training settings
-NOT_TAKEN = ("preset", "nproc", "shard", "pin", "resume", "detach", "no_start", "cost", "measure", "tensorboard")
+NOT_TAKEN = (
+    "preset",
+    "preference",
+    "nproc",
+    "shard",
+    "pin",
+    "resume",
+    "detach",
+    "no_start",
+    "cost",
+    "measure",
+    "tensorboard",
+)
 
 
 def instruct(options: argparse.Namespace) -> int:

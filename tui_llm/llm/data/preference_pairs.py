@@ -81,10 +81,13 @@ def pair_of(value: Any) -> PreferencePair:
     for name in ("chosen", "rejected"):
         if name not in value:
             raise UserError(f"there is no field {name!r}{_has(value)}; write a pair as {FORM}")
-    chosen, rejected = (_messages_or_text(value[name], name) for name in ("chosen", "rejected"))
+    chosen, rejected = (messages_or_text(value[name], name) for name in ("chosen", "rejected"))
     key = "messages" if "messages" in value and "prompt" not in value else "prompt"
     if key in value:
-        prompt = _messages_or_text(value[key], key)
+        prompt = messages_or_text(value[key], key)
+        if isinstance(prompt, str) and isinstance(chosen, tuple) and isinstance(rejected, tuple):
+            # such as HuggingFaceH4/ultrafeedback_binarized: the prompt's text beside whole conversations
+            prompt = _common(chosen, rejected) or (ChatMessage("user", prompt),)
     elif isinstance(chosen, tuple) and isinstance(rejected, tuple):
         prompt = _common(chosen, rejected)
     else:
@@ -97,7 +100,8 @@ def _has(row: dict[str, Any]) -> str:
     return f" (it has {', '.join(repr(name[:40]) for name in others)})" if others else ""
 
 
-def _messages_or_text(value: Any, name: str) -> str | tuple[ChatMessage, ...]:
+def messages_or_text(value: Any, name: str) -> str | tuple[ChatMessage, ...]:
+    """The text or the messages in the field `name` of a row. Raises `UserError` without the row's place."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):  # a single message
