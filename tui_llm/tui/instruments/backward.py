@@ -80,7 +80,7 @@ class BackwardScreen(TokenScreen):
         head = Text("loss ", self.style("muted")).append(f"{fmt.number(found.loss, 4)} nats", self.style("strong"))
         head.append("  grad_norm ", self.style("muted")).append(fmt.figures(found.grad_norm), self.style("strong"))
         head.append(": over all parameters, as a training run reports it, before clipping", self.style("muted"))
-        lines = [*self.changed(width), *wrapped(head, width)]
+        lines = wrapped(head, width)
         most = max(one.norm for one in found.norms)
         shown = max(1, min(len(BLOCK_KINDS), (width - LABEL) // CELL))
         names = "".join(name.rjust(CELL) for name in SHORT[:shown])

@@ -101,7 +101,7 @@ class BlockScreen(TokenScreen):
         for neuron in found.neurons:
             lines.append(self._neuron(neuron, largest, width))
         lines.append(self._added("MLP", found.mlp, found.norms[found.layer + 1]))
-        return self.changed(width), lines
+        return [], lines
 
     def _words(self, words: str) -> Text:
         return Text(words, style=self.style("muted"))

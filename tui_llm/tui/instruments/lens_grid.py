@@ -150,7 +150,7 @@ class LensGridScreen(TokenScreen):
         if lines or found is None:
             return [], lines
         shown, cells = self._columns(width)
-        lines = [*self.changed(width), *self._legend(width)]
+        lines = self._legend(width)
         names = Text(" " * LABEL, no_wrap=True)
         for at in shown:
             style = "accent" if at == self.column else "muted"

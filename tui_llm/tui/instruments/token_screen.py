@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from rich.text import Text
 
 from tui_llm.common.display import token_label, visible
-from tui_llm.facts import interventions
 from tui_llm.facts.model import Weights
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Question
@@ -60,13 +59,6 @@ class TokenScreen(FullScreen):
         if self.problem:
             return wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         return [] if self.found is not None else [Text("computing …", style=self.style("muted"))]
-
-    def changed(self, width: int) -> list[Text]:
-        """A line that names the interventions, if any are on."""
-        if not self.request.interventions:
-            return []
-        names = visible(interventions.named(self.request.interventions))
-        return wrapped(Text(f"changed model: {names}", style=self.style("bad")), width)[:2]
 
     def place_words(self, weights: Weights, place: Place) -> str:
         """For the title: the token, and the model."""
