@@ -10,10 +10,36 @@ from tui_llm.facts.interventions import Intervention
 
 if TYPE_CHECKING:
     from tui_llm.llm.hub.open_model import LoadedModel
-    from tui_llm.llm.model.interventions import Hooks
+    from tui_llm.llm.model.interventions import Hooks, Layout
+    from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.predictor import Predictor
 
 State = TypeVar("State")
+
+
+def layout_of(gpt: GPT | None, predictor: Predictor) -> Layout:
+    """The parts of a model: of our own GPT, or else of the model that `predictor` runs. Raises `UserError`."""
+    if gpt is not None:
+        from tui_llm.llm.model.interventions import GPTLayout
+
+        return GPTLayout(gpt)
+    from tui_llm.llm.adapters.causal import CausalPredictor
+    from tui_llm.llm.adapters.parts import CausalLayout
+
+    if not isinstance(predictor, CausalPredictor):
+        raise UserError("the parts of this model are not known here; those of GPT-2's layout are, such as nano's")
+    return CausalLayout(predictor)
+
+
+def _without_cache(gpt: GPT | None, predictor: Predictor) -> Predictor:
+    if gpt is not None:
+        from tui_llm.llm.model.fast_decode import FastPredictor
+
+        return FastPredictor(gpt, steps=False)
+    from tui_llm.llm.adapters.causal import CausalPredictor
+
+    assert isinstance(predictor, CausalPredictor)
+    return predictor.fresh()
 
 
 class Changes(Generic[State]):
@@ -28,14 +54,11 @@ class Changes(Generic[State]):
         """Switch `wanted` on; none are on yet. Returns a predictor without a cache, for the changed model. Raises
         `UserError` if the model has no such part."""
         from tui_llm.llm.model import steering_file
-        from tui_llm.llm.model.fast_decode import FastPredictor
-        from tui_llm.llm.model.interventions import GPTLayout, Hooks
+        from tui_llm.llm.model.interventions import Hooks
 
-        if model.gpt is None:
-            raise UserError(f"parts of a {model.kind!r} model can't be switched off here; those of GPT-2's layout can")
-        self._hooks = Hooks(GPTLayout(model.gpt), wanted, steering_file.read)
+        self._hooks = Hooks(layout_of(model.gpt, model.predictor), wanted, steering_file.read)
         self.on, self._plain = tuple(wanted), plain
-        return FastPredictor(model.gpt, steps=False)
+        return _without_cache(model.gpt, model.predictor)
 
     def undo(self, current: State) -> State:
         """Switch all off. Returns the state to go on with: the one that `apply` got, or `current` if none are on."""

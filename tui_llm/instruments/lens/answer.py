@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
-from tui_llm.instruments.trace import traced
-from tui_llm.llm.model import device, inside
+from tui_llm.instruments.trace import lens
+from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
 
@@ -19,9 +19,8 @@ from tui_llm.session.open_model import OpenModel
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    trace, place = traced(open_model, question.request, question.number, overtaken)
-    size = open_model.tokenizer.size
-    logits = inside.lens(open_model.gpt, trace, place.index)[:, :size]  # (N + 1, V)
+    found, fed, place = lens(open_model, question.request, question.number, overtaken)
+    logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
         log_p = logits.log_softmax(-1)
@@ -31,7 +30,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
         divergences = terms.sum(-1).clamp(min=0.0).tolist()  # KL ≥ 0; rounding can make it negative
         order = [likeliest(row, max(1, question.top)) for row in logits]
-    request, following = question.request, trace.ids[place.index + 1 :]
+    request, following = question.request, fed[place.index + 1 :]
     if request.target is not None:
         target, chosen = open_model.target_ids(request.target, request, following)[0], "asked"
     elif following:

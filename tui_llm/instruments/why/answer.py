@@ -9,7 +9,7 @@ import torch
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.answer import likeliest
-from tui_llm.instruments.trace import place_in
+from tui_llm.instruments.trace import layout, place_in
 from tui_llm.instruments.why.question import PartOfLogit, Why, WhyQuestion
 from tui_llm.llm.model.attribution import attribute
 from tui_llm.session.open_model import OpenModel
@@ -33,7 +33,9 @@ def answer(open_model: OpenModel, question: WhyQuestion, overtaken: Callable[[],
         rival = next((id for id in likeliest(logits, 2) if id != target), target)
     elif not 0 <= rival < len(logits):
         raise UserError(f"there is no token {rival}; ids go from 0 to {len(logits) - 1}")
-    found = attribute(open_model.gpt, fed, place.index, (target, rival))
+    found = attribute(
+        layout(open_model), fed, place.index, (target, rival), changed=bool(question.request.interventions)
+    )
     logit, rival_logit = found.values.sum(0).tolist()
     return Why(
         open_model.weights(),
