@@ -43,14 +43,15 @@ def prompt_of(tokens: int) -> str:
 
 
 class Terminal:
-    """The app in a pseudo-terminal, started like by a user."""
+    """The app in a pseudo-terminal, started like by a user, or another `command`."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] = ()) -> None:
+        command = command or [sys.executable, "-m", "tui_llm", "--device", "cpu", *arguments]
         self.began = time.perf_counter()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm-256color"
-            os.execv(sys.executable, [sys.executable, "-m", "tui_llm", "--device", "cpu", *arguments])
+            os.execv(command[0], command)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.seen = b""
 

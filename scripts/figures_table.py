@@ -11,6 +11,7 @@ machine.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -32,31 +33,37 @@ KEYS = {
 }
 
 
-def random_model(folder: Path) -> str:
-    """Creates a small GPT-2 with random weights, over 50,257 tokens: the shipped ones and merges of them."""
+def random_model(folder: Path, layers: int = 2, heads: int = 2, width: int = 64, context: int = 128) -> str:
+    """Creates a GPT-2 with random weights, over 50,257 tokens: the shipped ones and merges of them."""
     import torch
 
     from tui_llm.llm.hub import lookup
     from tui_llm.llm.model import checkpoint
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.llm.tokens import vocabulary_folder
 
     shipped = lookup.find("nano").folder
     known = json.loads((shipped / "vocab.json").read_text("utf-8"))
     merges = (shipped / "merges.txt").read_text("utf-8").rstrip("\n").split("\n")
     end = "<|endoftext|>"
     tokens = [token for token in sorted(known, key=known.__getitem__) if token != end]
-    there, letters = set(tokens), [token for token in tokens if len(token) <= 3]
-    for left in letters:
-        for right in letters:
-            if len(tokens) < VOCABULARY - 1 and left + right not in there:
-                there.add(left + right)
-                tokens.append(left + right)
-                merges.append(f"{left} {right}")
+    there, letters = set(tokens), [token for token in tokens if token.isascii() and token.isalpha()]
+    encode = vocabulary_folder.load_folder(shipped).encode
+    for left, right in itertools.product(letters, letters):
+        # Only what is these two tokens to the shipped merges, so that the new merges are in order, as tiktoken needs them.
+        if (
+            len(tokens) < VOCABULARY - 1
+            and left + right not in there
+            and encode(left + right) == [known[left], known[right]]
+        ):
+            there.add(left + right)
+            tokens.append(left + right)
+            merges.append(f"{left} {right}")
     vocabulary = {token: id for id, token in enumerate([*tokens, end])}
     assert len(vocabulary) == VOCABULARY, len(vocabulary)
     torch.manual_seed(1)
-    model = GPT(GPTConfig(VOCABULARY, 128, 2, 2, 64))
+    model = GPT(GPTConfig(VOCABULARY, context, layers, heads, width))
     checkpoint.save(model, folder, end_of_text=vocabulary[end])
     (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
     (folder / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")

@@ -30,14 +30,15 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "model_info": ("models", "model_info"),
     "runs": ("runs",),
     "comparison": ("runs", "mark_run", "tree_line_below", "mark_run", "compare_runs"),
-    "versus": ("versus",),
+    "compare_models": ("compare_models",),
     "chat": ("chat_open",),
+    "sft": ("sft", "close_pairs_form"),
     "guess": ("guess",),
     "inside": ("inside",),
     "scratch": ("scratch",),
     "sampler": ("sampler_form",),
     "help": ("help",),
-    "tour_pairs": ("tour", "tour_next", "tour_answer"),
+    "pairs_form": ("tour", "tour_next", "tour_answer"),
 }
 # Sequences that neither Textual nor the app writes: if one is in the output, it was copied from foreign text.
 HOSTILE = (

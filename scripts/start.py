@@ -1,6 +1,6 @@
 """Measure how soon the first number is there, and print each time as a ratio to that of `python -c "import torch"`.
 
-    python scripts/start.py [ROUNDS]
+    python scripts/start.py [ROUNDS] [--json]
 
 Everything is started in turn, ROUNDS times (default 5). A line has the median and the lowest ratio of the wall time to
 that of `import torch` (for the first paint: `import textual.app`) in the same round, the same for processor time, and whether
@@ -9,6 +9,8 @@ the median of the wall time meets the goal. Compiled modules are used: unset PYT
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import resource
 import statistics
@@ -71,7 +73,11 @@ def first_step() -> Times:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=5, metavar="ROUNDS")
+    parser.add_argument("--json", action="store_true", help="print the median ratios of wall time, by name, as JSON")
+    options = parser.parse_args()
+    rounds = options.rounds
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["TUI_LLM_HOME"] = tempfile.mkdtemp(prefix="tui-llm-start-")
     measures: dict[str, Callable[[], Times]] = {
@@ -86,6 +92,10 @@ def main() -> None:
     for measure in measures.values():  # compiles and caches
         measure()
     taken = [{name: measure() for name, measure in measures.items()} for _ in range(rounds)]
+    if options.json:
+        ratios = {name: [one[name][0] / one[base][0] for one in taken] for name, (_, base) in GOALS.items()}
+        print(json.dumps({name: statistics.median(found) for name, found in ratios.items()}))
+        return
     for name in (TORCH, TEXTUAL):
         wall, cpu = (statistics.median(one[name][at] for one in taken) for at in (0, 1))
         print(f"{name:22} {wall:5.2f} s wall, {cpu:5.2f} s processor (medians of {rounds})")

@@ -41,12 +41,13 @@ PLAIN = {
     "TEXT": "a b", "PROMPT": "a b", "TOKEN=LOGIT": "a=1", "TOKEN": "#5", "RUN": "r", "OLD": "none", "NEW": "other", "CORPUS": "text.txt",
     "FILE": "model", "NAME": "none", "MODEL": "model", "SHELL": "runs", "PART": "none",
 }  # fmt: skip
-REQUIRED = {"--target": "b", "--letter": "a", "--size": "260"}
+REQUIRED = {"--target": "b", "--letter": "a", "--size": "260", "--score": "full-stop"}
 WRITES = {"--out", "--keep", "FOLDER"}  # each call gets a new path
 # serve runs until it is stopped; following a worker and measuring the machine take long.
 LEFT_OUT = {("serve", "*"), ("train", "--measure"), ("train", "--detach"), ("train", "--resume"), ("batch", "--now"), ("train", "--tensorboard")}  # fmt: skip
 MORE = {  # additional arguments that keep a call short
     "train": ["--no-start", "--preset", "toy"], "tour": ["--json"], "draw": [], "learn": ["--steps", "1"],
+    "reward": ["--steps", "1", "--samples", "2", "--tokens", "2"],
     "generate": ["--max-tokens", "2"], "runs delete": ["--yes"], "models delete": ["--yes"], "models pull": ["--offline"],
 }  # fmt: skip
 FOREVER = {

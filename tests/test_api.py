@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -91,3 +92,22 @@ def test_importing_the_package_is_free_and_typed() -> None:
         import tui_llm
 
         tui_llm.nonsense  # noqa: B018
+
+
+def test_fine_tuning_and_comparing_are_the_command_lines(
+    lab: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "tim")
+    state = lab.sft([("Who are you?", "I am Tim.")], steps=2, keep=folder)
+    assert main(("sft", "--pair", "Who are you? => I am Tim.", "--steps", "2", "--json", "--device", "cpu")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["losses"] == list(state.losses) and told["pairs"][0]["answer_after"] == state.pairs[0].answer_after
+    found = lab.compare("Who are you?", folder, "nano:int8", max_tokens=2)
+    assert main(("compare-models", "nano", folder, "nano:int8", "Who are you?", "--max-tokens", "2", "--json", "--device", "cpu")) == 0  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    assert [one["kl_p_q_bits"] for one in told["divergences"]] == [one.forward for one in found.divergences]
+    for wrong in ([], [("a", "")]):
+        with pytest.raises(UserError):
+            lab.sft(wrong)
+    with pytest.raises(UserError):
+        lab.compare("x")

@@ -21,13 +21,14 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         "model/config.json",
     ),
     ("learn", "--keep"): (["learn", "a", "--target", "b", "--model", "model", "--keep"], "model"),
+    ("sft", "--keep"): (["sft", "--pair", "a => b", "--steps", "1", "--model", "model", "--keep"], "model"),
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
 TEXTS = (
     "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "learn", "draw",
-    "tree", "versus",
+    "tree", "compare-models", "versus",
 )  # fmt: skip
 READS = {(command, "--file") for command in TEXTS} | {
     ("vocabulary add", "FILE"),

@@ -73,7 +73,7 @@ def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_app_and_one_command_import_no_other_commands_files() -> None:
-    files = {f"tui_llm.commands.{name}" for name in names()}
+    files = {f"tui_llm.commands.{name.replace('-', '_')}" for name in names()}
     seen = modules_after("from tui_llm.commands.shared.parser import build_parser\nbuild_parser([]).parse_args([])")
     assert not seen & files
     seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])")
@@ -278,8 +278,9 @@ def test_a_file_of_a_folder_without_a_list_says_what_it_is() -> None:
     for path in (path for folder in SELF_EXPLAINING for path in folder.glob("*.py")):
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         assert about, path
-        if path.stem in names() and path.parent.name == "commands":
-            assert about.startswith(f"`tui-llm {path.stem}`: "), path
+        name = path.stem.replace("_", "-")
+        if name in names() and path.parent.name == "commands":
+            assert about.startswith(f"`tui-llm {name}`: "), path
 
 
 TORCH_PRIVATE = "llm/model/torch_private.py"

@@ -7,19 +7,29 @@ lab.read("The cat sat on the", target=" mat")
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
+from tui_llm.instruments.prefer.question import PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
+
+if TYPE_CHECKING:
+    from tui_llm.facts.policy import PolicyRecipe
+    from tui_llm.instruments.compare_models.question import ModelComparison
+    from tui_llm.instruments.reward.question import RewardRun
+    from tui_llm.instruments.sft.question import SftState
 
 
 class LanguageModel:
@@ -130,6 +140,114 @@ class LanguageModel:
             chat=chat,
         )
         return b"".join(token.bytes for token in made).decode("utf-8", "replace")
+
+    def reward(
+        self,
+        prompt: str,
+        score: str | Callable[[str], float],
+        samples: int = 8,
+        *,
+        steps: int = 20,
+        seed: int = 1,
+        recipe: PolicyRecipe | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> RewardRun:
+        """Policy gradient on a copy of the weights: in each step `samples` answers to the prompt are drawn and scored.
+
+        score: a rule, such as `contains:happy` (`tui_llm.llm.learn.reward.KINDS` lists them), or a function of an
+            answer's text that returns a finite number.
+        recipe: the other settings; its `samples` are replaced.
+
+        The result's `mean_rewards` and `kl` have a number for each step: mean reward, and KL to the opened model in nats a
+        token, of the policy that drew the step's answers.
+        """
+        from tui_llm.facts.policy import PolicyRecipe
+        from tui_llm.instruments.reward.question import RewardQuestion
+
+        chosen = dataclasses.replace(recipe or PolicyRecipe(), samples=samples)
+        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        rule, function = (score, None) if isinstance(score, str) else ("function", score)
+        return self.engine.answer(
+            RewardQuestion(request, steps, rule, chosen, seed, ahead=False, fresh=True, score=function)
+        )
+
+    def prefer(
+        self,
+        prompt: str,
+        chosen: str,
+        rejected: str,
+        beta: float = 0.1,
+        *,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        length_normalized: bool = False,
+        sft_weight: float = 0.0,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> PairChange:
+        """Learn to prefer `chosen` to `rejected` as the answer to `prompt`: steps of DPO on a copy of the weights. The
+        open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
+        `allow_special` and `chat` as in `read`."""
+        recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
+        if learning_rate is not None:
+            recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
+        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
+
+    def sft(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        steps: int = 12,
+        *,
+        learning_rate: float = 5e-4,
+        keep: str | None = None,
+        force: bool = False,
+    ) -> SftState:
+        """Supervised fine-tuning of a copy of the weights on (question, answer) pairs: AdamW on the loss of the answers'
+        tokens, all pairs in each step. The open model does not change. The result has each answer token's loss and the
+        greedy answers, before and after.
+
+        keep: also write the copy as a model folder: a name for the models folder, or a path; with `force`, over an
+            existing one.
+
+        Raises `UserError` if a pair has no answer or does not fit the context, or the loss is no longer finite.
+        """
+        from tui_llm.instruments.sft.question import InstructQuestion, SftQuestion
+        from tui_llm.llm.data.instruction_pairs import checked
+
+        made = checked(pairs)
+        state = self.engine.answer(SftQuestion(Request(), made, steps, learning_rate))
+        if keep is not None:
+            self.engine.answer(InstructQuestion(Request(), made, steps, learning_rate, keep, force=force))
+        return state
+
+    def compare(
+        self,
+        prompt: str,
+        *others: str,
+        seed: int = 1,
+        max_tokens: int = 30,
+        sampler: SamplerSettings | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> ModelComparison:
+        """Compare the model with one or two `others` on a prompt: predictions, KL in both directions, losses, and a
+        continuation of each, drawn with the same uniform numbers. A weight format can follow a name: `nano:int8`. Raises
+        `UserError` if one can't be opened."""
+        from tui_llm.instruments.compare_models.question import CompareModelsQuestion
+
+        request = Request(
+            prompt=prompt,
+            sampler=sampler or SamplerSettings(),
+            start_token=start_token,
+            allow_special=allow_special,
+            chat=chat,
+        )
+        return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""

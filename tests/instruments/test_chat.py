@@ -19,7 +19,7 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.chat import ChatMessage
 from tui_llm.facts.request import Request
 from tui_llm.instruments.chat.question import ChatQuestion, text_of
-from tui_llm.instruments.instruct.question import InstructQuestion
+from tui_llm.instruments.sft.question import InstructQuestion
 from tui_llm.llm.adapters.chat import INSTRUCT, ChatTemplate, template_of
 from tui_llm.llm.data.instruction_pairs import Pair
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.tensor_shapes import read_header
@@ -214,3 +214,21 @@ def test_running_out_of_memory_is_one_line(folder: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(checkpoint, "GPT", lambda *_, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(UserError, match="not enough memory to open"):
             checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_int8_read_from_the_file_is_int8_of_the_whole_model(tmp_path: Path, tied: bool) -> None:
+    torch.manual_seed(3)
+    config = GPTConfig(vocabulary=900, context=16, layers=2, heads=2, width=32, tied=tied)
+    checkpoint.save(GPT(config), tmp_path, dtype=torch.bfloat16)
+    whole = checkpoint.load(tmp_path)
+    fast_decode.prepare(whole, "int8")
+    read, _ = checkpoint.load_prepared(tmp_path, "cpu", "int8")
+    wanted = dict(whole.named_buffers())
+    found = dict(read.named_buffers())
+    assert found.keys() == wanted.keys() and len(found) >= 9
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert all(parameter.device.type == "cpu" for parameter in read.parameters())
+    x = torch.tensor([[1, 2, 899]])
+    assert torch.equal(read(x), whole(x))
+    assert type(checkpoint.load_prepared(tmp_path, "cpu", "half")[0].head).__name__ == "Half"

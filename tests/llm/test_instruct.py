@@ -17,7 +17,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
-from tui_llm.instruments.instruct.question import LEARNED, LONGEST, Instructed, InstructQuestion
+from tui_llm.instruments.sft.question import LEARNED, LONGEST, Instructed, InstructQuestion
 from tui_llm.llm.data import instruction_pairs
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
 from tui_llm.llm.hub import lookup
@@ -128,7 +128,7 @@ def test_tuning_goes_on_until_the_pairs_are_learned_but_not_for_ever(
     told = engine.answer(InstructQuestion(Request(), EXAMPLES[:2], 1, learned=LEARNED))
     assert 1 < len(told.losses) < LONGEST and told.after <= LEARNED
     assert f"after {len(told.losses)} steps" in (Path(told.folder) / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setattr("tui_llm.instruments.instruct.answer.LONGEST", 3)
+    monkeypatch.setattr("tui_llm.instruments.sft.answer.LONGEST", 3)
     assert len(engine.answer(InstructQuestion(Request(), EXAMPLES[:2], 1, learned=0)).losses) == 3
 
 

@@ -20,7 +20,9 @@ from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.model import Weights
 from tui_llm.facts.pin import Pin
+from tui_llm.facts.policy import PolicyRecipe
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.preference import PairChange, PairState, RankedPair
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Request, Target
@@ -29,7 +31,6 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
     CandidateChange,
     Learned,
@@ -39,10 +40,19 @@ from tui_llm.instruments.learn.question import (
 )
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
+from tui_llm.instruments.prefer.question import (
+    AnswersQuestion,
+    PreferQuestion,
+    Preferred,
+    PreferredAnswer,
+    TwoAnswers,
+)
+from tui_llm.instruments.reward.question import RewardGroup, RewardQuestion, RewardRun, RewardStep, ScoredAnswer
 from tui_llm.instruments.scratch.question import ScratchQuestion, split
+from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
-from tui_llm.tour import checks_model, checks_numbers, checks_text, numbers
+from tui_llm.tour import checks_assistant, checks_model, checks_numbers, checks_text, numbers
 from tui_llm.tour.checks import CHECKS
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts
 from tui_llm.tour.tour import Tour, path
@@ -114,7 +124,7 @@ def test_words_of_the_steps_name_keys_that_there_are() -> None:
     said = [text for part in parts for text in (part.do, part.check(Facts(), Facts()).words)]
     for text in (*said, Tour().finished_words):
         assert set(re.findall(r"\{([^{}]*)\}", text)) <= BY_ID.keys()
-    assert len(STEPS) == 10 and len({step.name for step in STEPS}) == 10
+    assert len(STEPS) == 12 and len({step.name for step in STEPS}) == 12
 
 
 @given(st.text())
@@ -361,6 +371,58 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     assert "an answer it knows" in told(checks_model.answers(learned, Facts()), True)
     told(CHECKS["confirmed"].make({}, "end")(Facts(), Facts()), False)
     told(CHECKS["confirmed"].make({}, "end")(Facts(typed={"end": ""}), Facts()), True)
+
+
+def test_preferences() -> None:
+    one, two = (PreferredAnswer((token(text, id),), (log,), 1, False) for text, id, log in ((HOSTILE, 5, -1.0), ("b", 6, -2.5)))  # fmt: skip
+    asked = AnswersQuestion(Request())
+    for left, right, ready in ((one, one, False), (one, two, True)):
+        drawn_two = TwoAnswers(asked, WEIGHTS, (1,), "x", left, right)
+        now = Facts(screen="prefer", answers={AnswersQuestion: drawn_two})
+        said = told(checks_assistant.two_answers(now, Facts()), ready)
+        assert ("A −1.0, B −2.5" in said) is ready and ("the same" in said) is not ready
+    assert "{prefer}" in told(checks_assistant.two_answers(Facts(), Facts()), False)
+    problem = Facts(screen="prefer", problems={PreferQuestion: "no memory"})
+    assert "no memory" in told(checks_assistant.two_answers(problem, Facts()), False)
+    assert "no memory" in told(checks_assistant.ranked(problem, Facts()), False)
+
+    pair = RankedPair((1,), (5,), (6,))
+    before, after = (PairState(-1.0, -2.0, 0.0, 0.0, 0.0, math.log(2)), PairState(-1.1, -2.4, -0.01, -0.04, 0.03, 0.678))  # fmt: skip
+    change = PairChange(before, after, (math.log(2),), ((-1.0, -1.1),), ((-2.0, -2.4),), None, 0.01, 1, 0)
+    for count in (0, 5, 6):
+        found = Preferred(PreferQuestion(Request()), WEIGHTS, (pair,) * count, (change,) * count, (), (), 0, 0, "", "")
+        now = Facts(screen="prefer", answers={PreferQuestion: found})
+        said = told(checks_assistant.ranked(now, Facts()), count == 6)
+        assert ("+0.000 → +0.030" in said and "0.69 → 0.68" in said) if count == 6 else f"{count} of 6" in said
+    assert "In 6 of 6 both" in said
+
+
+def test_rewards() -> None:
+    def now(spec: str, means: list[float | None], kl: float = 1.0, screen: str = "reward") -> Facts:
+        steps = tuple(
+            RewardStep(at, spec, PolicyRecipe(), mean, 0.1, kl * at, 8, 0.5) for at, mean in enumerate(means, 1)
+        )
+        group = RewardGroup(
+            dataclasses.replace(steps[-1], spec=spec)
+            if steps
+            else RewardStep(1, spec, PolicyRecipe(), 0.0, 0.0, 0.0, 8, 0.5),
+            (ScoredAnswer((), HOSTILE, 1, False, 1.0, 0.0, ()),),
+        )
+        run = RewardRun(RewardQuestion(Request()), WEIGHTS, "x", steps, group, False, 0, 0, 0)
+        return Facts(screen=screen, answers={RewardQuestion: run})
+
+    rewarded, hacked = checks_assistant.rewarded, checks_assistant.hacked
+    for check in (rewarded, hacked):
+        assert "{reward}" in told(check(now("count:happy", [0.0], screen="lab"), Facts()), False)
+        assert "ends:." in told(check(now("ends:.", [0.0]), Facts()), False)
+    assert "2 of 5" in told(rewarded(now("contains:happy", [0.0, 0.5]), Facts()), False)
+    assert "0.25 → 0.75" in told(rewarded(now("contains:happy", [0.25, 0.5, 0.5, 0.5, 0.75]), Facts()), True)
+    assert "all rewards were equal" in told(rewarded(now("contains:happy", [0.0] * 5), Facts()), True)
+    rising = [0.1, 0.1, 0.2, 0.8, 1.5, 2.0, 3.0]
+    assert "not hacked yet" in told(hacked(now("count:happy", rising, kl=0.0), Facts()), False)
+    assert "Reward hacking?" in told(hacked(now("count:happy", rising), Facts()), True)
+    assert "{reward_preset}" in told(hacked(now("contains:happy", rising), Facts()), False)
+    assert "opens nano" in told(hacked(now("count:happy", [0.0] * 30), Facts()), False)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

@@ -29,7 +29,7 @@ from tui_llm.training.run.settings import (
     learning_rate,
     problems,
 )
-from tui_llm.training.worker import loop
+from tui_llm.training.worker import checkpoints, loop
 from tui_llm.training.worker.loop import Diverged, Trainer
 
 CPU = torch.device("cpu")
@@ -255,3 +255,39 @@ def test_unknown_settings_are_refused_and_presets_are_whole() -> None:
     for preset in PRESETS.values():
         assert problems(preset) == {} and from_fields(dataclasses.asdict(preset)) == preset
     assert from_fields({"steps": "12", "learning_rate": "1e-3"}) == TrainingSettings(steps=12, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("fields", [{}, {"grad_accumulation_steps": 2, "layers": 2}])
+def test_the_step_without_autograd_continues_the_checkpoint_of_one_with_it(
+    tmp_path: Path, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = trainer(tmp_path, **fields)
+    assert ours.fast_step is not None
+    with monkeypatch.context() as patch:  # as before flat parameters, and as with DDP
+        patch.setattr(loop.FlatParameters, "fits", lambda _: False)
+        theirs = trainer(tmp_path, **fields)
+    assert theirs.flat is None and theirs.fast_step is None
+    steps = theirs.steps()
+    for _ in range(5):
+        next(steps)
+    ours.model.load_state_dict(theirs.model.state_dict())
+    checkpoints.restore(ours, {name: tensor.clone() for name, tensor in checkpoints._state(theirs).items()})
+    for mine, other in zip(ours.steps(5), steps, strict=True):
+        assert mine.step == other.step and mine.loss == pytest.approx(other.loss, rel=1e-4)
+        assert mine.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+    assert checkpoints._state(ours).keys() == checkpoints._state(theirs).keys()
+    assert float(checkpoints._state(ours)["tokens.weight.step"]) == ours.settings.steps
+
+
+def test_frozen_parameters_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = GPT.reset
+
+    def freeze(model: GPT) -> None:
+        plain(model)
+        model.positions.weight.requires_grad_(False)
+
+    monkeypatch.setattr(GPT, "reset", freeze)
+    ours = trainer(tmp_path, steps=3)
+    before = {n: p.detach().clone() for n, p in ours.model.weights()}
+    list(ours.steps())
+    assert {n for n, p in ours.model.weights() if torch.equal(p, before[n])} == {"positions.weight"}

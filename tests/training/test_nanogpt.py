@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,49 @@ def test_a_side_apart_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nanogpt-bf16 could not be measured"):
         side()
     side.close()
+
+
+NANOCHAT = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+@dataclass
+class GPTConfig:
+    sequence_len: int; vocab_size: int; n_layer: int; n_head: int; n_kv_head: int; n_embd: int; window_pattern: str
+
+class GPT(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.wte, self.lm_head = nn.Embedding(c.vocab_size, c.n_embd), nn.Linear(c.n_embd, c.vocab_size, bias=False)
+    def init_weights(self):
+        print("padding")
+    def setup_optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+    def forward(self, x, y):
+        return F.cross_entropy(self.lm_head(self.wte(x)).flatten(0, 1), y.flatten())
+"""
+
+
+def test_nanochats_step_runs_and_a_folder_without_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "bench_nanochat.py"))
+    with pytest.raises(UserError, match=r"clone of github\.com/karpathy/nanochat"):
+        script["nanochat"](TINY, tmp_path, compiled=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "nanochat").mkdir()
+    (tmp_path / "nanochat" / "__init__.py").touch()
+    code = tmp_path / "nanochat" / "gpt.py"
+    code.write_text("import a_package_that_is_not_there\n")
+    with pytest.raises(UserError, match=r"can't be imported: .*a_package_that_is_not_there"):
+        script["nanochat"](TINY, tmp_path, compiled=False)
+    code.write_text(NANOCHAT)
+    importlib.invalidate_caches()
+    step, _ = script["nanochat"](TINY, tmp_path, compiled=False)
+    first = step()
+    assert first == pytest.approx(math.log(65), rel=0.2) and min(step() for _ in range(30)) < first
+    assert capsys.readouterr().out == ""
+    for name in ("nanochat", "nanochat.gpt"):
+        monkeypatch.delitem(sys.modules, name)

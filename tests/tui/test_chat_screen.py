@@ -9,7 +9,7 @@ from helpers import answered, drawn, unsafe, until
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
-from tui_llm.instruments.instruct.question import InstructQuestion
+from tui_llm.instruments.sft.question import InstructQuestion
 from tui_llm.llm.data.instruction_pairs import Pair
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.chat import ChatScreen

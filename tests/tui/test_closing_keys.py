@@ -26,16 +26,18 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.instruments.chat import ChatScreen
+from tui_llm.tui.instruments.compare_models import CompareModelsScreen
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.learn.learn import LearnScreen
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.scratch import ScratchScreen
+from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
+from tui_llm.tui.instruments.sft.sft import SftScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
-from tui_llm.tui.instruments.versus import VersusScreen
 from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -51,14 +53,13 @@ from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
-from tui_llm.tui.tour.pairs import TourPairsScreen
 
 SIZES = [(80, 24), (60, 24), (60, 16)]
 
 
 def quiet(screen: Any) -> Any:
     """A screen that asks for something at once, without the question."""
-    screen.action_choose = screen.action_message = lambda: None
+    screen.action_choose = screen.action_message = screen.action_pairs = lambda *_: None
     return screen
 
 
@@ -86,10 +87,11 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     ScratchScreen: "2 X",
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",
-    TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
+    InstructionPairsScreen: lambda app: InstructionPairsScreen("question => answer"),
     TreeScreen: "5 T",
+    SftScreen: lambda app: quiet(SftScreen(app.lab_screen.context)),
     ChatScreen: lambda app: quiet(ChatScreen(app.lab_screen.context)),
-    VersusScreen: lambda app: quiet(VersusScreen(app.lab_screen.context)),
+    CompareModelsScreen: lambda app: quiet(CompareModelsScreen(app.lab_screen.context)),
 }
 
 BY_ID: dict[Any, str] = {opener.screen: id for id, opener in OPENERS.items() if opener.screen not in OPENED}

@@ -25,13 +25,14 @@ from tui_llm.tui.state.openers import Opener
 
 # What a terminal can't tell apart from Enter, Tab or Backspace, doesn't send, or takes itself; tmux's prefix; Textual's copy.
 OWNED = {"ctrl+m", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+b", "ctrl+c"}
-FORMS = {"new_run", "sampler", "tour_pairs"}  # in a form, ctrl+s starts what it describes
-WITH_AN_EDITOR = ("lab", "scratch", "tour_pairs")
+FORMS = {"new_run", "sampler", "pairs_form"}  # in a form, ctrl+s starts what it describes
+WITH_AN_EDITOR = ("lab", "scratch", "pairs_form")
 SHADOWS = {
     ("prompt", "escape"),
     ("help", "f1"),
     ("help", "question_mark"),
-}  # the inner one is meant: leave the editor; close the help that F1 opened
+    ("training", "V"),
+}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models
 
 
 def chains() -> Iterator[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from test_runs_screen import UNSET, ScreenApp
 
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.instruments.sampler import SamplerScreen
-from tui_llm.tui.tour.pairs import TourPairsScreen
+from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 
 
 @pytest.mark.parametrize("how", ["tab", "ctrl+s"], ids=["left", "submitted"])
@@ -31,7 +31,7 @@ async def test_a_wrong_setting_of_the_sampler_is_said_while_it_is_typed() -> Non
 
 
 async def test_no_pairs_are_no_error_until_they_are_submitted() -> None:
-    app = ScreenApp(TourPairsScreen(""))
+    app = ScreenApp(InstructionPairsScreen(""))
     async with app.run_test(size=(100, 30)) as pilot:
         note = app.screen.query_one("#pairs-note")
         assert not note.has_class("-wrong") and "no pairs yet" in app.text

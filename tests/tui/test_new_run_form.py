@@ -26,7 +26,7 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.runs import estimate as estimating
 from tui_llm.tui.runs.new_run import NewRunScreen
-from tui_llm.tui.runs.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
+from tui_llm.tui.runs.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField, names_for
 from tui_llm.tui.runs.pane import TrainingPane
 
 WRONG = {
@@ -59,7 +59,7 @@ def estimate(app: ScreenApp) -> str:
 def test_every_setting_is_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
     assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
-    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt", "field"}
+    assert set(names_for("pretraining")) - set(WRONG) - set(CHOICES) == {"sample_prompt", "field"}
 
 
 async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,19 +14,26 @@ from textual.widgets._toast import Toast, ToastRack
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.request import Target
-from tui_llm.instruments.instruct.question import InstructQuestion
+from tui_llm.facts.policy import PolicyRecipe
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.prefer.question import PreferQuestion
+from tui_llm.instruments.reward.question import RewardGroup, RewardQuestion, RewardRun, RewardStep, ScoredAnswer
+from tui_llm.instruments.sft.question import InstructQuestion
 from tui_llm.tour.lesson_file import find, read
 from tui_llm.tour.numbers import table_logits
 from tui_llm.tour.tour import Tour, path
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.prefer.prefer import PreferScreen
+from tui_llm.tui.instruments.reward.reward import RewardScreen
+from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.tokens import VIEWS, TokensPane
+from tui_llm.tui.lab.tour import TourController
 from tui_llm.tui.runs.run_watcher import RunWatcher
-from tui_llm.tui.tour.pairs import TourPairsScreen
+from tui_llm.tui.state.messages import Answered
 from tui_llm.tui.tour.pane import TourPane
 
 ALL = {(step.name, at) for step in Tour().steps for at in range(len(step.parts))}
@@ -81,7 +89,7 @@ class Learner:
 
 
 async def go_through(learner: Learner, own: str) -> None:
-    """Goes through all ten steps, with `own` as the learner's text."""
+    """Goes through all twelve steps, with `own` as the learner's text."""
     at, pilot = learner.at, learner.pilot
     await at("labels", 0, "=" + own, "wait", "escape")
     await at("labels", 1, "f5", "=7", "enter")
@@ -129,8 +137,37 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("assistant", 1, "f5", "=What is your name? => My name is Nano.", "ctrl+s")
     await until(pilot, lambda: learner.lab.weights is not None and learner.lab.weights.name == "assistant")
     await at("assistant", 2, "c", "space")
-    await at("assistant", 3, "f5", "enter")
+    await at("preferences", 0, "i", "=" + own, "wait", "escape", "right_square_bracket*10", "j")
+    screen = learner.app.screen
+    assert isinstance(screen, PreferScreen)
+    await pilot.press("left")
+    await until(pilot, lambda: screen.chosen is not None)
+    one, controller = screen.preferred, learner.lab.tour
+    assert one is not None and (learner.tour.steps[learner.tour.step].name, learner.tour.part) == ("preferences", 1)
+    six = dataclasses.replace(one, ranked=one.ranked * 6, changes=one.changes * 6)  # as if five more were ranked
+    controller.answered(Answered(PreferQuestion(Request()), six))
+    await learner.until_done("preferences", 1)
+    await pilot.press("escape", "dollar_sign")
+    await until(pilot, lambda: isinstance(learner.app.screen, RewardScreen) and learner.app.screen.run is not None)
+    rewarded(controller, "contains:happy", 5)
+    await learner.until_done("reward", 0)
+    rewarded(controller, "count:happy", 8)
+    await learner.until_done("reward", 1)
+    await at("reward", 2, "f5", "enter")
     assert learner.tour.finished and learner.tour.done == ALL
+
+
+def rewarded(controller: TourController, spec: str, count: int) -> None:
+    """Lets the tour see steps on a rule, in which the mean reward rises and the KL too."""
+    weights = controller.context.weights
+    assert weights is not None
+    steps = tuple(
+        RewardStep(at + 1, spec, PolicyRecipe(), at / 8, 0.1, at / 4, 8, 0.5, learned=True) for at in range(count)
+    )
+    answer = ScoredAnswer((), " happy [/]\x1b[31m happy", 1, False, 1.0, 0.0, ())
+    group = RewardGroup(steps[-1], (answer,))
+    run = RewardRun(RewardQuestion(Request()), weights, "x", steps, group, False, 0, 0, 0)
+    controller.answered(Answered(run.question, run))
 
 
 async def watch(learner: Learner, run: Run) -> None:
@@ -140,7 +177,7 @@ async def watch(learner: Learner, run: Run) -> None:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
-async def test_a_learner_goes_through_all_ten_steps_on_nano(size: tuple[int, int]) -> None:
+async def test_a_learner_goes_through_all_twelve_steps_on_nano(size: tuple[int, int]) -> None:
     engine = PipelineEngine("cpu")
     app = LabApp(lambda: engine, prompt="", tour=True)
     async with app.run_test(size=size) as pilot:
@@ -244,12 +281,12 @@ async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:
         assert isinstance(engine, FakeEngine)
         engine.answers[InstructQuestion] = fails
         await pilot.press("f5")
-        assert isinstance(app.screen, TourPairsScreen)
+        assert isinstance(app.screen, InstructionPairsScreen)
         editor = app.screen.query_one(PromptEditor)
         editor.set_text("no arrow")
         await pilot.press("ctrl+s")  # refused with a message
         await pilot.pause()
-        assert isinstance(app.screen, TourPairsScreen) and "is not a pair" in "\n".join(drawn(app))
+        assert isinstance(app.screen, InstructionPairsScreen) and "is not a pair" in "\n".join(drawn(app))
         editor.set_text("a => b")
         await pilot.press("end", "enter", *"c => d")
         assert editor.prompt_text == "a => b\nc => d"
@@ -266,13 +303,13 @@ async def test_the_tour_stands_beside_every_screen_and_modal_window() -> None:
         await answered(pilot, app.lab_screen)
         await pilot.press("f2", "escape", "f1")
         await pilot.pause()
-        assert "Tour 1/10" in "\n".join(drawn(app))
+        assert "Tour 1/12" in "\n".join(drawn(app))
         await pilot.press("escape", "ctrl+p")
         await pilot.pause()
         assert len(panes(app)) == 2  # the tour stays next to the palette too
         await pilot.press("escape", "X")
         await pilot.pause()
-        assert "Tour 1/10" in "\n".join(drawn(app)) and len(panes(app)) == 2
+        assert "Tour 1/12" in "\n".join(drawn(app)) and len(panes(app)) == 2
         await pilot.press("f2")
         await pilot.pause()
         assert not panes(app)

@@ -58,16 +58,26 @@ def batch(options: argparse.Namespace) -> None:
     )
     left_out = f"; left out: {found.left_out}" if found.left_out else ""
     put(
-        f"mean loss {found.shown_loss:.4f} of what is shown, {found.loss:.4f} of the whole batch "
+        f"the step's loss {found.loss:.4f}, {found.loss_text}{left_out}"
+        if found.loss_text
+        else f"mean loss {found.shown_loss:.4f} of what is shown, {found.loss:.4f} of the whole batch "
         f"({found.rows:,} × {found.tokens:,} tokens){left_out}"
     )
     for row in found.shown:
-        put(f"\nrow {row.number + 1}, mean loss {row.loss:.4f}")
+        put(f"\nrow {row.number + 1}{_answer(row)}, mean loss {row.loss:.4f}")
         cells = [
             (str(at.number + 1), visible_token(at.input.text), visible_token(at.target.text), f"{at.loss:.4f}")
             for at in row.positions
         ]
         put(report.table(("position", "x", "y", "loss (nats)"), cells, left=(1, 2)))
+
+
+def _answer(row: batches.Row) -> str:
+    """Which answer the row is, with its reward and prompt; empty for a row of text."""
+    from tui_llm.common.display import visible
+
+    value = "" if row.value is None or "reward" in row.label else f", reward {row.value:+.3f}"
+    return f" {visible(row.label)}{value}, after {visible(repr(row.prompt))}" if row.label else ""
 
 
 def _asked(run: Run) -> batches.Batch:
@@ -94,6 +104,7 @@ def _plain(found: batches.Batch) -> dict[str, Any]:
     del values["shown"], values["asked"]
     rows = [
         {"row": row.number, "loss": _number(row.loss),
+         **({"label": row.label, "prompt": row.prompt, "reward": row.value} if row.label else {}),
          "positions": [{"position": at.number, "input": _token(at.input), "target": _token(at.target),
                         "loss": _number(at.loss)} for at in row.positions]}
         for row in found.shown

@@ -20,18 +20,20 @@ def add(commands: Commands) -> None:
         bench,
         _add_options,
         more="Prints medians: tokens per second of decoding, milliseconds per typed token, training steps, and the machine's best rates.",
-        examples=("tui-llm bench", "tui-llm bench decode --weights int8"),
+        examples=(
+            "tui-llm bench",
+            "tui-llm bench decode --weights int8",
+            "tui-llm bench --preset gpt2 --against ctranslate2,llama.cpp,transformers",
+        ),
     )
 
 
 def _add_options(parser: Parser) -> None:
-    parser.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all)")
+    parser.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all); peers, the default with --against")  # fmt: skip
     parser.add_argument("--model", metavar="M", help="a shipped model, a run, or a model folder (default nano)")
     parser.add_argument("--preset", metavar="P", help="instead of a model: a preset's shape with random weights, such as gpt2")  # fmt: skip
     parser.add_argument("--weights", metavar="W,W", help="fp32, half, int8 (default fp32; with --against all)")
-    parser.add_argument(
-        "--against", metavar="PEER", help="transformers: also measure it with the same weights, in turn"
-    )
+    parser.add_argument("--against", metavar="PEER,PEER", help="ctranslate2, llama.cpp, transformers: measure decoding and prompts with the same weights, in turn; with the part decode or typing only transformers")  # fmt: skip
     parser.add_argument("--rounds", type=whole, default=5, metavar="N", help="print medians of N rounds (default 5)")
     parser.add_argument("--tokens", type=whole, default=128, metavar="N", help="tokens to generate in decode (default 128)")  # fmt: skip
     parser.add_argument("--threads", type=whole, metavar="N", help="CPU threads (default: torch's)")
@@ -57,7 +59,10 @@ def bench(options: argparse.Namespace) -> None:
     asked = list(dict.fromkeys(["machine"] * options.machine + options.part))
     if unknown := [name for name in asked if name not in known]:
         raise UserError(f"bench has no part {unknown[0]!r}; choose one of: {', '.join(known)}")
-    chosen = [known[name] for name in asked] or PARTS
+    if "peers" in asked and not options.against:
+        raise UserError(f"the part peers needs --against with any of: {', '.join(bench_reading.PEERS)}")
+    usual = [part for part in PARTS if (part.name == "peers") == bool(options.against)]
+    chosen = [known[name] for name in asked] or usual
     if options.threads is not None:
         from tui_llm.llm.model import device
 
@@ -74,10 +79,13 @@ def bench(options: argparse.Namespace) -> None:
 def measure_machine(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from tui_llm.llm.model import device, machine
+    from tui_llm.llm.model import device, kernels, machine
 
     place = device.choose(options.device)
-    return asdict(machine.measure(place) if options.again else machine.machine(place))
+    found = asdict(machine.measure(place) if options.again else machine.machine(place))
+    if place.type == "cpu":
+        found["kernels"] = kernels.measure() if options.again else kernels.kept() or kernels.measure()
+    return found
 
 
 def show_machine(found: dict[str, Any]) -> None:
@@ -99,8 +107,34 @@ def show_machine(found: dict[str, Any]) -> None:
     ]
     put(f"{visible(found['device'])}, {found['threads']} threads, torch {found['torch']}")
     put(report.table(("machine", "at best"), rows, left=(0,)))
+    if kernels := found.get("kernels"):
+        put(_kernels_text(kernels))
     if not found["quiet"]:
         put("another program was busy during the measurement, so these are lower bounds; the next run measures again")
+
+
+def measure_peers(options: argparse.Namespace) -> dict[str, Any]:
+    from tui_llm.commands.shared import bench_peers
+
+    return bench_peers.measure(options)
+
+
+def show_peers(found: dict[str, Any]) -> None:
+    from tui_llm.commands.shared import bench_peers
+
+    bench_peers.show(found)
+
+
+def _kernels_text(kernels: dict[str, Any]) -> str:
+    """What multiplies by 57 million weights, and how fast; a star marks the one that models are opened with."""
+    from tui_llm.facts import report
+
+    rows = [
+        (weights, name + (" *" if name == found["kernel"] else ""), f"{one * 1000:.2f} ms", f"{many * 1000:.1f} ms")
+        for weights, found in kernels.items()
+        for name, (one, many) in found["seconds"].items()
+    ]
+    return report.table(("weights", "kernel (* chosen)", "1 token", "64 tokens"), rows, left=(0, 1))
 
 
 PARTS = (
@@ -108,4 +142,5 @@ PARTS = (
     Benchmark("decode", bench_reading.measure_decode, bench_reading.show_reading),
     Benchmark("typing", bench_reading.measure_typing, bench_reading.show_reading),
     Benchmark("training", bench_reading.measure_training, bench_reading.show_training),
+    Benchmark("peers", measure_peers, show_peers),
 )

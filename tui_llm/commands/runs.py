@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser, actions_of
 from tui_llm.commands.shared.options import action_json_option, json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.training.run.metrics import Metric
+    from tui_llm.training.run.run import Run
 
 
 def add(commands: Commands) -> None:
@@ -73,7 +77,7 @@ def list_runs(options: argparse.Namespace) -> None:
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "message": status.message, "problem": status.problem or None, "path": str(run.path)}
+             "objective": _objective(run), **_measured(last), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
         put_json({"runs": rows})
@@ -83,11 +87,34 @@ def list_runs(options: argparse.Namespace) -> None:
         return
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
-         "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
+         _loss(r), "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
          visible(note))
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _loss(row: dict[str, Any]) -> str:
+    """The last loss; of a run that learns a reward the mean reward, named."""
+    if row.get("reward") is not None:
+        return f"reward {row['reward']:.3f}"
+    return "–" if row["loss"] is None else f"{row['loss']:.4f}"
+
+
+def _objective(run: Run) -> str | None:
+    """What the run learns: pretraining, preference or reward; None if its config can't be read."""
+    try:
+        return run.config().settings.objective
+    except UserError:
+        return None
+
+
+def _measured(last: Metric | None) -> dict[str, float]:
+    """What a run that learns from answers measured at its last step."""
+    if last is None:
+        return {}
+    names = ("margin", "agreement", "chosen_reward", "rejected_reward", "reward", "kl", "val_margin", "val_agreement", "val_reward", "val_kl")  # fmt: skip
+    return {name: value for name in names if (value := getattr(last, name)) is not None}
 
 
 def rename(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     commands.add(
         "tour",
-        "open the app with the tour, pre-training in ten steps, or another lesson",
+        "open the app with the tour, pre-training in twelve steps, or another lesson",
         tour,
         _add_options,
         more="Half an hour, no network. It checks what you do, says what is missing, and continues by itself; F4 skips, F3 goes back, "

@@ -12,6 +12,8 @@ from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
     from tui_llm.llm.tokens.tokenizer import Tokenizer
@@ -36,6 +38,8 @@ def add(commands: Commands) -> None:
             "tui-llm train --resume --run first",
             "tui-llm train stories --preset small --cost --measure",
             "tui-llm train pairs.tsv --from nano --instruct --run tim",
+            "tui-llm train pairs.jsonl --from tim --preference --run liked",
+            "tui-llm train --from nano --reward contains:happy --run glad",
         ),
     )
 
@@ -59,15 +63,19 @@ def _add_options(parser: Parser) -> None:
 
 def _settings_options(parser: Parser) -> None:
     """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
-    from tui_llm.training.run.settings import PRESETS, RENAMED, SETTINGS
+    from tui_llm.training.run.settings import PRESETS, PRETRAINING, RENAMED, SETTINGS
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
+    parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
+    parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
     for name, setting in SETTINGS.items():
-        if name != "from_model":
+        if name not in ("from_model", "reward"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
-            about = f"{choices}{setting.help} (default: the preset's)"
+            learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
+            about = f"{f'with {learns}: ' if learns else ''}{choices}{setting.help}"
+            about += "" if learns else " (default: the preset's)"
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=setting.metavar, help=about)
     for name, now in RENAMED.items():
         parser.add_argument(f"--{name}", dest=now, help=argparse.SUPPRESS)
@@ -91,7 +99,8 @@ def train(options: argparse.Namespace) -> int:
         from tui_llm.commands.shared.instruct import instruct
 
         return instruct(options)
-    given = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    given = {name: value for name in SETTINGS if (value := getattr(options, name, None)) is not None}
+    given |= _objective(options)
     if options.measure:
         options.cost = True
     if options.cost and not options.resume:
@@ -125,6 +134,21 @@ def train(options: argparse.Namespace) -> int:
         _report_detached(run, options)
         return 0
     return follow(run, as_json=options.json)
+
+
+def _objective(options: argparse.Namespace) -> dict[str, str]:
+    """The objective among the given settings, if an option names it. Raises `UserError` where two do."""
+    from tui_llm.training.run.settings import PREFERENCE, REWARD
+
+    shorthand = PREFERENCE if options.preference else None if options.reward is None else REWARD
+    both = options.preference and options.reward is not None
+    if both or (shorthand and options.objective not in (None, shorthand)):
+        named = "--preference and --reward" if both else f"--{shorthand} and --objective {options.objective}"
+        raise UserError(f"{named} are two objectives; give one of them")
+    objective = options.objective or shorthand
+    if objective == PREFERENCE and not options.corpus and not options.resume:
+        raise UserError('--preference needs a file of pairs: a .jsonl with lines of {"prompt": …, "chosen": …, "rejected": …}')  # fmt: skip
+    return {"objective": objective} if objective else {}
 
 
 def _name_it(options: argparse.Namespace) -> str:
@@ -181,21 +205,18 @@ def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
-    from tui_llm.llm.data import corpora, corpus
-    from tui_llm.llm.hub import hub, lookup
-    from tui_llm.training.plan import launch
+    from tui_llm.llm.hub import lookup
+    from tui_llm.training.plan import answers, launch
     from tui_llm.training.plan.cost import cost
+    from tui_llm.training.run.settings import PRETRAINING
 
     name, settings, shape = _settings(options, given)
     if options.shard and options.nproc in (None, 1) and not options.no_start:
         raise UserError("--shard splits the model between processes; give their number: --nproc N")
     model = lookup.find(settings.from_model).folder if settings.from_model else None
-    # So that an error shows here, not in the worker's log.
-    places, how = list(map(corpora.place, options.corpus)), settings.text_format
-    tokenizer = hub.load_trained(model) if model else _tokenizer(settings, places)
-    if places and not any(map(corpora.is_named, places)):
-        corpora.check(places, how)
-        corpus.check_size(places, tokenizer, settings.validation_fraction, settings.block_size, how)
+    if settings.objective == PRETRAINING:
+        _check_text(settings, options.corpus, model)
+    rows = answers.rows(settings, options.corpus, model)
     run = launch.create(
         options.run,
         options.corpus,
@@ -207,16 +228,35 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         tensorboard=options.tensorboard,
         nproc=1 if options.nproc is None else options.nproc,
         shard=bool(options.shard),
+        rows=rows,
     )
     if not options.json and not options.no_start:
         from tui_llm.common.numbers import memory_size
 
         found = cost(settings, shape)
         put(
-            f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
+            f"{found.parameters:,} parameters, {found.most}{found.tokens:,} tokens, {found.most}{found.flops:.2e} operations, about "
             f"{memory_size(found.memory_bytes)} of memory"
         )
     return run
+
+
+def _check_text(settings: TrainingSettings, corpus: list[str], model: Path | None) -> None:
+    """Checks the whole text, so that an error shows here, not in the worker's log."""
+    from tui_llm.llm.data import corpora
+    from tui_llm.llm.data.corpus import check_size
+    from tui_llm.llm.hub import hub
+    from tui_llm.training.plan.answer_files import has_pairs
+
+    if len(corpus) == 1 and has_pairs(corpus[0]):
+        raise UserError(
+            f"{corpus[0]} has preference pairs; add --preference and the model to start from, such as --from nano"
+        )
+    places, how = list(map(corpora.place, corpus)), settings.text_format
+    tokenizer = hub.load_trained(model) if model else _tokenizer(settings, places)
+    if places and not any(map(corpora.is_named, places)):
+        corpora.check(places, how)
+        check_size(places, tokenizer, settings.validation_fraction, settings.block_size, how)
 
 
 def _tokenizer(settings: TrainingSettings, places: list[str]) -> Tokenizer:
@@ -255,8 +295,8 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}{byte}"),
         ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
          f"{memory_size(found.activation_bytes)} activations, in float32"),
-        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
-        ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
+        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
+        ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip
     if rate and seconds is not None:
         from tui_llm.common.numbers import duration

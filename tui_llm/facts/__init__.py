@@ -11,6 +11,9 @@ engine.py      the engine's interface
 place.py       a token position in a text
 pin.py         a pinned prompt
 recipe.py      optimizer, learning rate and steps of Learn this, and their limits
+setting.py     Setting and Range: a setting's values, unit and help
+preference.py  settings of learning from preferences, and what it measures
+policy.py      settings of learning from rewards by policy gradient
 chat.py        a message of a conversation
 check.py       Finding and CheckReport: what `tui-llm check` finds out
 report.py      the parts of a reading as JSON and as plain text

@@ -27,7 +27,7 @@ def layout_of(gpt: GPT | None, predictor: Predictor) -> Layout:
     from tui_llm.llm.adapters.parts import CausalLayout
 
     if not isinstance(predictor, CausalPredictor):
-        raise UserError("the parts of this model are not known here; those of GPT-2's layout are, such as nano's")
+        raise UserError("this model runs in llama.cpp, which does not show its parts; open one with its full weights")
     return CausalLayout(predictor)
 
 
@@ -35,7 +35,7 @@ def _without_cache(gpt: GPT | None, predictor: Predictor) -> Predictor:
     if gpt is not None:
         from tui_llm.llm.model.fast_decode import FastPredictor
 
-        return FastPredictor(gpt, steps=False)
+        return FastPredictor(gpt, str(getattr(predictor, "kernel", "torch")), steps=False)
     from tui_llm.llm.adapters.causal import CausalPredictor
 
     assert isinstance(predictor, CausalPredictor)

@@ -60,8 +60,8 @@ class OpenModel:
     """
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32", *, numpy_first: bool = False) -> None:
-        """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, without
-        torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
+        """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, and quantized
+        GGUF files in llama.cpp, without torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
         self._device_name, self.dtype = check_device(device_name), check_weights(weights)
         self._device: torch.device | None = None
         self._numpy_first = numpy_first and weights == "fp32" and is_cpu(device_name)
@@ -77,7 +77,7 @@ class OpenModel:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
         stays open."""
         found = lookup.find(model)
-        made = open_model.open_in_numpy(found.folder, found.name) if self._numpy_first else None
+        made = open_model.open_without_torch(found.folder, found.name) if self._numpy_first else None
         self._install(found, made or open_model.open_model(found.folder, found.name, self.device, self.dtype))
         return self.weights()
 
@@ -150,7 +150,7 @@ class OpenModel:
             open.choices,
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
-            open.model.reader,
+            *(open.model.reader, open.model.kernel),
         )
 
     @property
@@ -260,7 +260,7 @@ class OpenModel:
         self.use_torch()
         open = self._current()
         if open.model.gpt is None:
-            raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
+            raise UserError(NOT_OURS.format(open.found.name, open.model.kind, open.model.library))
         return open.model.gpt
 
     @property

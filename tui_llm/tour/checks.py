@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tui_llm.tour import checks_assistant as assistant
 from tui_llm.tour import checks_general as general
 from tui_llm.tour import checks_model as model
 from tui_llm.tour import checks_numbers as numbers
@@ -13,7 +14,7 @@ from tui_llm.tour import checks_text as text
 from tui_llm.tour.facts import CheckResult, Facts, done, missing
 from tui_llm.tour.step import Check
 
-SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned", "samples", "batch", "compare", "versus", "chat")  # fmt: skip
+SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned", "samples", "batch", "compare", "compare_models", "sft", "chat", "prefer", "reward")  # fmt: skip
 PANES = ("tokens", "logits", "loss", "training", "generate")
 VIEWS = ("text", "ids", "bytes")
 BIG = 1e12  # the largest number that a lesson file may give
@@ -140,5 +141,9 @@ CHECKS: Mapping[str, NamedCheck] = {
     "continued": _fixed(model.continued, "at temperature 0, the model has continued a question"),
     "tuned": _fixed(model.tuned, "the model was fine-tuned on the learner's pairs", key="instruct", form="pairs"),
     "answers": _fixed(model.answers, "the fine-tuned model has answered"),
+    "two_answers": _fixed(assistant.two_answers, "two different answers are drawn in Prefer"),
+    "ranked": _fixed(assistant.ranked, "six pairs of answers were ranked"),
+    "rewarded": _fixed(assistant.rewarded, "five steps were taken on a rule that rewards the word happy"),
+    "hacked": _fixed(assistant.hacked, "the rule that counts the word happy was hacked"),
 }  # fmt: skip
 """By the name that a lesson file uses; those of the tour take no values."""

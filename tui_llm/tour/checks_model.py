@@ -6,9 +6,9 @@ from tui_llm.common.numbers import precise_percent
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
-from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
+from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.tour.checks_numbers import NOT_LAB
 from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts, done, missing, not_yet
@@ -331,10 +331,3 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     return done(
         f"Now: {words(text, 60)}. Same network, same loss, other examples. Ask what is in none of your pairs, and it repeats an answer it knows."
     )
-
-
-def confirmed(now: Facts, began: Facts) -> CheckResult:
-    """The learner has confirmed the last text."""
-    if "end" not in now.typed:
-        return missing("{tour_answer} when you have read this")
-    return done("That was all of it: text, tokens, logits, loss, steps, samples, answers.")

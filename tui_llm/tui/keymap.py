@@ -17,6 +17,7 @@ from tui_llm import tui
 from tui_llm.tui import help
 from tui_llm.tui.instruments import (
     chat,
+    compare_models,
     letters,
     merges,
     pairs,
@@ -24,12 +25,13 @@ from tui_llm.tui.instruments import (
     scratch,
     swap,
     temperatures,
-    versus,
     vocabularies,
 )
 from tui_llm.tui.instruments.draws import draw, draw_many
 from tui_llm.tui.instruments.inside import keys as inside
 from tui_llm.tui.instruments.learn import learn
+from tui_llm.tui.instruments.sft import pairs as instruction_pairs
+from tui_llm.tui.instruments.sft import sft
 from tui_llm.tui.instruments.tree import keys as tree
 from tui_llm.tui.kit.command import Command
 from tui_llm.tui.lab import keys as lab
@@ -37,12 +39,11 @@ from tui_llm.tui.lab.panes import logits, loss
 from tui_llm.tui.models import info, models
 from tui_llm.tui.runs import batch, compare, new_run, pin_history, runs, samples, watched_run
 from tui_llm.tui.state import openers
-from tui_llm.tui.tour import pairs as tour_pairs
 from tui_llm.tui.tour import pane as tour
 
 FIRST = (
-    lab, merges, vocabularies, letters, pairs, swap, tree, versus, chat, models, info, inside, watched_run, batch, samples, pin_history, runs,
-    new_run, help, compare, logits, sampler, temperatures, scratch, loss, learn, draw, draw_many, tour, tour_pairs,
+    lab, merges, vocabularies, letters, pairs, swap, tree, compare_models, sft, chat, models, info, inside, watched_run, batch, samples, pin_history, runs,
+    new_run, help, compare, logits, sampler, temperatures, scratch, loss, learn, draw, draw_many, tour, instruction_pairs,
 )  # fmt: skip
 
 

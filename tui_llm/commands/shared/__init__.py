@@ -15,6 +15,7 @@ inside.py            what attention, lens and neighbours share
 instruct.py          train --instruct
 pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
+bench_peers.py       bench --against: other programs beside this one, in turn
 completion_script.py the script that completes tui-llm in a shell
 server.py            the web server behind serve
 class_server.py      the server of a class, behind serve --lesson

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tui_llm.llm.learn.speed import Amounts, Backend
     from tui_llm.llm.model.shape import GPTConfig
 
-PEERS = ("transformers",)
+PEERS = ("ctranslate2", "llama.cpp", "transformers")
 TRAINING_SECONDS = 60.0  # at most, for the training steps: on two cores one row of GPT-2 takes three, the first more
 # The speed-up over transformers that is the goal on two cores, for GPT-2 124M's shape: fp32 over its fp32, the others over its
 # faster dtype.
@@ -45,8 +45,7 @@ def kinds(options: argparse.Namespace) -> tuple[str, ...]:
 def check(options: argparse.Namespace) -> None:
     """Checks all options before anything takes time. Raises `UserError`."""
     kinds(options)
-    if options.against not in (None, *PEERS):
-        raise UserError(f"--against is {options.against!r}; the choices are: {', '.join(PEERS)}")
+    peers_of(options)
     if options.model and options.preset:
         raise UserError("give --model or --preset, not both")
     for name in ("rounds", "tokens", "threads"):
@@ -57,6 +56,24 @@ def check(options: argparse.Namespace) -> None:
         from tui_llm.training.run.settings import preset
 
         preset(options.preset)
+
+
+def peers_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The sides that --against names. Raises `UserError` if one is unknown or not installed."""
+    if options.against is None:
+        return ()
+    import importlib.util
+
+    from tui_llm.llm.adapters.peers import EXTRA, MODULES
+
+    names = tuple(dict.fromkeys(name.strip() for name in options.against.split(",")))
+    for name in names:
+        if name not in PEERS:
+            raise UserError(f"--against is {name!r}; the choices are: {', '.join(PEERS)}")
+    for name in names:
+        if importlib.util.find_spec(MODULES[name]) is None:
+            raise UserError(f"--against {name} needs the Python package of {name}, which is not installed: {EXTRA}")
+    return names
 
 
 def _vocabulary(tokenizer: str) -> int:
@@ -105,7 +122,7 @@ def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str,
             torch.manual_seed(0)
             checkpoint.save(GPT(config), folder := Path(scratch))
         readers: dict[str, Backend] = {kind: OwnBackend(folder, place, kind) for kind in weights}
-        if against == "transformers":
+        if "transformers" in (against or "").split(","):
             for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
                 readers[f"transformers {label}"] = Transformers(folder, place, dtype)
     return MeasuredModel(name, config, readers)

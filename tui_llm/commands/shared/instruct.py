@@ -10,12 +10,24 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import expand
 from tui_llm.facts.request import Request
-from tui_llm.instruments.instruct.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
+from tui_llm.instruments.sft.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
 from tui_llm.llm.data import instruction_pairs
 from tui_llm.training.run.settings import SETTINGS
 
 TAKEN = ("from_model", "steps", "learning_rate")  # of the training settings
-NOT_TAKEN = ("preset", "nproc", "shard", "pin", "resume", "detach", "no_start", "cost", "measure", "tensorboard")
+NOT_TAKEN = (
+    "preset",
+    "preference",
+    "nproc",
+    "shard",
+    "pin",
+    "resume",
+    "detach",
+    "no_start",
+    "cost",
+    "measure",
+    "tensorboard",
+)
 
 
 def instruct(options: argparse.Namespace) -> int:

@@ -16,15 +16,15 @@ from tui_llm.commands.shared.command import Commands
 ORDER = (
     "tokens", "examples", "logits", "softmax", "loss", "generate", "train", "evaluate", "runs", "control", "probes", "stop",
     "export", "vocabulary", "merges", "letters", "surprisal", "guess", "attention", "lens", "why", "neighbours", "models", "check", "serve", "batch",
-    "samples", "learn", "draw", "tree", "versus", "chat", "tour", "bench", "completion",
+    "samples", "learn", "prefer", "reward", "sft", "draw", "tree", "compare-models", "versus", "chat", "tour", "bench", "completion",
 )  # fmt: skip
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """The names of all commands, which are those of the files in `tui_llm/commands/`. Imports none of them."""
+    """The names of all commands, which are those of the files in `tui_llm/commands/`, with - for _. Imports none of them."""
     files = os.listdir(commands.__path__[0])  # noqa: PTH208 - to import pathlib takes longer than to build the parser
-    found = sorted(file[:-3] for file in files if file.endswith(".py") and file != "__init__.py")
+    found = sorted(file[:-3].replace("_", "-") for file in files if file.endswith(".py") and file != "__init__.py")
     return tuple(sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
 
 
@@ -35,7 +35,7 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     group = Commands(parser, dest="command", metavar="COMMAND", title="commands", only_list=listing)
     for name in names() if words is None or listing else names_for(words):
         # Imported by name, so that a command line imports the file of its own command only. This is the one place that does so.
-        importlib.import_module(f"{commands.__name__}.{name}").add(group)
+        importlib.import_module(f"{commands.__name__}.{name.replace('-', '_')}").add(group)
     return parser
 
 

@@ -15,9 +15,16 @@ FILE_HELP = "read the text from this file (UTF-8); one line end at its end is no
 
 
 def read(options: argparse.Namespace) -> None:
-    """Puts the text into `options`, under the name `options.text_dest`. Raises `UserError` where there is none."""
+    """Puts the text into `options`, under the name `options.text_dest`. An optional argument `options.text_after` stands before
+    the text: where only one of both is given, it is the text. Raises `UserError` where there is none."""
     dest: str = options.text_dest
     given: str | None = getattr(options, dest)
+    # Of two optional arguments in a row, argparse gives the only one to the first
+    before: str | None = getattr(options, "text_after", None)
+    if before is not None and given is None and options.file is None:
+        given = getattr(options, before)
+        setattr(options, dest, given)
+        setattr(options, before, None)
     if options.file is not None and given is not None:
         raise UserError("give the text or --file, not both")
     if options.file is not None:

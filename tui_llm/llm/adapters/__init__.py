@@ -8,8 +8,12 @@ gguf_header.py  parse and validate the header of a GGUF file
 gguf_splits.py  how the names in tokenizer.ggml.pre cut text into words
 gguf_vocabulary.py  a GGUF file's vocabulary as a tokenizer.json
 gguf_weights.py  a GGUF file's weights through transformers
+llama_cpp_library.py  llama.cpp: one model with a KV cache
+gguf_quantized.py  a quantized GGUF file through llama.cpp as a Predictor
 gguf_writer.py  write a GPT-2 as a GGUF file
+peers.py        ctranslate2, llama.cpp and transformers beside our GPT-2, for `bench --against`
 causal.py       a causal language model of transformers as a Predictor
+parts.py        where the values of such a model's parts stand: attribution, ablation, patching, lens
 vocabulary.py   tokenizer.json as a Tokenizer
 chat.py         chat templates
 description.py  parameters, context and vocabulary without opening the model

@@ -35,6 +35,11 @@ class ChatTemplate:
     def __init__(self, template: str, special: dict[str, str], where: str) -> None:
         self._template, self._special, self._where = template, special, where
 
+    @property
+    def text(self) -> str:
+        """The template itself, as in chat_template.jinja."""
+        return self._template
+
     def parts(self, message: str) -> tuple[str, str, str]:
         """Split what is fed for a user's `message` into (text before it, the message as the template writes it, text
         after it, up to where the answer begins). Their concatenation equals
@@ -134,19 +139,20 @@ def _bounded() -> Iterator[None]:
 
 
 def template_of(folder: Path, name: str) -> ChatTemplate | None:
-    """The chat template of a model folder: `chat_template.jinja`, else from `tokenizer_config.json`; None if it has
-    none."""
-    config = settings_of(folder / "tokenizer_config.json")
-    text: Any = None
+    """The chat template of a model folder; None if it has none."""
+    return made(template_text(folder), settings_of(folder / "tokenizer_config.json"), name)
+
+
+def template_text(folder: Path) -> str | None:
+    """The template as text: `chat_template.jinja`, else from `tokenizer_config.json`; None if the folder has none."""
     path = folder / "chat_template.jinja"
     if path.exists():
-        text = read_foreign_text(path, SETTINGS)
-    if text is None:
-        text = config.get("chat_template")
+        return read_foreign_text(path, SETTINGS)
+    text: Any = settings_of(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(text, list):  # several named templates
         named = {str(one.get("name")): one.get("template") for one in text if isinstance(one, dict)}
         text = named.get("default")
-    return made(text, config, name)
+    return text if isinstance(text, str) and text.strip() else None
 
 
 def made(text: Any, config: dict[str, Any], name: str) -> ChatTemplate | None:

@@ -28,13 +28,18 @@ _MOST_TEXT = 1 << 26  # characters of all strings in the lists that are kept
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """A tensor's type (F32, Q8_0 …), its number of weights, and where its data is: `offset` bytes after the header,
-    `length` bytes."""
+    """A tensor's type (F32, Q8_0 …), its shape (GGUF's order: the length of a row first), and where its data is:
+    `offset` bytes after the header, `length` bytes."""
 
     dtype: str
-    numbers: int
+    shape: tuple[int, ...]
     offset: int
     length: int
+
+    @property
+    def numbers(self) -> int:
+        """The number of weights."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class _Reader:
         block, width = GGML_QUANT_SIZES[kind]
         if numbers > _MOST_NUMBERS or (shape and shape[0] % block):
             raise ValueError(f"{name[:60]!r} has the shape {str(shape)[:60]}")
-        return name, GgufTensor(kind.name, numbers, offset, numbers // block * width)
+        return name, GgufTensor(kind.name, tuple(shape), offset, numbers // block * width)
 
     def _value(self, kind: int, keep: bool) -> Any:
         if kind in _SCALARS:

@@ -50,7 +50,7 @@ class CheckedModel:
 
     @property
     def loaded(self) -> LoadedModel:
-        return self._part("loaded", lambda: open_model(self.path, self.name, _CPU))
+        return self._part("loaded", lambda: open_model(self.path, self.name, _CPU, quantized=False))
 
     @property
     def refusal(self) -> UserError | None:

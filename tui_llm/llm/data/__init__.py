@@ -14,4 +14,7 @@ corpus.py             tokenize text files to memory-mapped ids; the held-out spl
 examples.py           input and target pairs of a sequence; batches
 bigrams.py            the conditional entropy of a corpus's bigrams
 instruction_pairs.py  instruction–answer pairs from a file
+preference_pairs.py   preference pairs from and to JSON lines
+prompts.py            prompts from a file: lines, or records
+answer_rows.py        pairs and prompts as tokens; their split and order
 """

@@ -52,6 +52,12 @@ def read(path: Path) -> tuple[Pair, ...]:
     return _pairs([(f"{path} line {n}", _object(line)) for n, line in _lines(text)], '{"question": …, "answer": …}')
 
 
+def checked(pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
+    """(question, answer) pairs, validated as those of a file are. Raises `UserError`."""
+    found = [(f"pair {number}", (question, ARROW, answer)) for number, (question, answer) in enumerate(pairs, 1)]
+    return _pairs(found, "(QUESTION, ANSWER)")
+
+
 def show(pairs: Sequence[Pair]) -> str:
     """Format pairs so that `parse` can parse them."""
     return "\n".join(f"{pair.question} {ARROW} {pair.answer}" for pair in pairs)

@@ -47,6 +47,17 @@ def texts(path: Path, kind: str, field: str, saw: Saw = lambda _: None) -> Itera
             raise UserError(f"{error} (after line {at})") from error
 
 
+def objects(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each line of JSON of the file at `path`. Raises `UserError` with the line's number."""
+    at = 0
+    with open_packed(path) as file:
+        try:
+            for at, value in _json_lines(file, path):
+                yield at, value
+        except Damaged as error:
+            raise UserError(f"{error} (after line {at})") from error
+
+
 def _records(file: BinaryIO, path: Path, kind: str) -> Iterator[tuple[int, Any]]:
     """(line number, record)."""
     if kind == "jsonl":

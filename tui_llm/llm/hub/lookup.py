@@ -19,6 +19,7 @@ from tui_llm.common.suggestions import no_such
 from tui_llm.llm.formats import detect
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.model_config import GGUF
+from tui_llm.llm.model.weight_names import WEIGHTS
 from tui_llm.llm.tokens.added import added_folder
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -87,6 +88,20 @@ def _named(name: str) -> LocalModel | None:
     if detect.opens_by_name(own):
         return LocalModel(name, "model", own)
     return LocalModel(name, "model", own) if (own / "config.json").is_file() else None
+
+
+def with_weights(spec: str) -> tuple[str, str | None]:
+    """(name, weight format) of a spec such as `nano:int8`; None if it names no format. A model whose own name ends so is
+    found before."""
+    name, colon, weights = spec.rpartition(":")
+    if not (colon and name and weights in WEIGHTS) or name + colon == paths.RUN:
+        return spec, None
+    try:
+        if paths.expand(spec).exists():
+            return spec, None
+    except (OSError, RuntimeError, ValueError, UserError):
+        pass
+    return name, weights
 
 
 def lasting_name(name: str) -> str:

@@ -16,7 +16,7 @@ from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
 from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import numpy_gpt
-from tui_llm.llm.model.model_config import is_gpt2, untied_note
+from tui_llm.llm.model.model_config import GGUF, is_gpt2, untied_note
 from tui_llm.llm.model.numpy_gpt import NumpyGPT
 from tui_llm.llm.tokens import tokenizer
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     import torch
 
     from tui_llm.llm.adapters.chat import ChatTemplate
+    from tui_llm.llm.adapters.gguf_quantized import GgufPredictor
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`gpt` is None if the model runs through transformers or in numpy; `kind` is its architecture; `note` says what
-    was assumed to open it, or is empty."""
+    """`gpt` is None if the model runs through transformers, llama.cpp or in numpy; `kind` is its architecture; `note`
+    says what was assumed to open it, or is empty."""
 
     predictor: Predictor
     tokenizer: tokenizer.Tokenizer
@@ -46,17 +47,52 @@ class LoadedModel:
         return self.predictor if isinstance(self.predictor, NumpyGPT) else None
 
     @property
+    def quantized(self) -> GgufPredictor | None:
+        """The predictor, if it is llama.cpp's."""
+        if self.gpt is not None or self.numpy is not None:
+            return None  # without the import
+        from tui_llm.llm.adapters.gguf_quantized import GgufPredictor
+
+        return self.predictor if isinstance(self.predictor, GgufPredictor) else None
+
+    @property
     def reader(self) -> str:
+        """What computes: torch, numpy or llama.cpp."""
+        if self.quantized is not None:
+            return "llama.cpp"
         return "torch" if self.numpy is None else "numpy"
 
+    @property
+    def library(self) -> str:
+        """The library that a model of another architecture runs through."""
+        return "transformers" if self.quantized is None else self.reader
 
-def open_in_numpy(path: Path, name: str) -> LoadedModel | None:
-    """As `open_model`, without torch; None if the model is not one for `numpy_gpt`. Raises `UserError`."""
-    if detect.is_file(path) or not is_gpt2(path):
+    @property
+    def kernel(self) -> str:
+        """The kernel's name (`weight_names.KERNELS`); empty if it is torch's, the usual one."""
+        name = str(getattr(self.predictor, "kernel", ""))
+        return "" if name == "torch" else name
+
+
+def open_without_torch(path: Path, name: str) -> LoadedModel | None:
+    """As `open_model`, without torch; None if the model is one neither for `numpy_gpt` nor for llama.cpp. Raises
+    `UserError`."""
+    if detect.is_file(path):
         return None
     with memory.enough(f"open {name}"):
+        if not is_gpt2(path):
+            made = _quantized(path, name)
+            return made if isinstance(made, LoadedModel) else None
         model = numpy_gpt.load(path)
         return None if model is None else _gpt_folder(path, name, model, model.vocabulary)
+
+
+def opens_in_numpy(path: Path) -> bool:
+    """Whether `open_in_numpy` opens this folder or file."""
+    try:
+        return not detect.is_file(path) and is_gpt2(path) and numpy_gpt.fits(path)
+    except UserError:
+        return False
 
 
 def in_torch(model: LoadedModel, place: torch.device) -> LoadedModel:
@@ -71,29 +107,47 @@ def in_torch(model: LoadedModel, place: torch.device) -> LoadedModel:
         return dataclasses.replace(model, predictor=fast_decode.predictor(gpt), gpt=gpt)
 
 
-def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> LoadedModel:
-    """`weights`: the weight format (`weight_names.WEIGHTS`). Raises `UserError` if it can't be opened, or memory is too
-    low."""
+def open_model(
+    path: Path, name: str, place: torch.device, weights: str = "fp32", *, quantized: bool = True
+) -> LoadedModel:
+    """`weights`: the weight format (`weight_names.WEIGHTS`). quantized: whether llama.cpp reads a quantized GGUF file,
+    if it is installed and `place` is the CPU, instead of transformers. Raises `UserError` if it can't be opened, or
+    memory is too low."""
     with memory.enough(f"open {name}"):
-        return _opened(path, name, place, weights)
+        return _opened(path, name, place, weights, quantized)
 
 
-def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedModel:
+def _opened(path: Path, name: str, place: torch.device, weights: str, quantized: bool) -> LoadedModel:
     if detect.is_file(path):
         return _from_file(path, name, place, weights)
     if not is_gpt2(path):
         _check_exact(name, weights)
+        made = _quantized(path, name) if quantized and place.type == "cpu" else ""
+        if isinstance(made, LoadedModel):
+            return made
         from tui_llm.llm.adapters.foreign import open_foreign
 
         predictor, vocabulary, chat = open_foreign(path, name, place)
-        return LoadedModel(
-            predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other"))
-        )
+        kind = str(getattr(predictor.model.config, "model_type", "other"))
+        return LoadedModel(predictor, vocabulary, None, chat, kind, made)
     from tui_llm.llm.model import checkpoint, fast_decode
 
-    gpt = checkpoint.load(path, place)
+    gpt, kernel = checkpoint.load_prepared(path, place, weights)
     loaded = _gpt_folder(path, name, gpt, gpt.config.vocabulary)
-    return dataclasses.replace(loaded, predictor=fast_decode.predictor(gpt, weights), gpt=gpt)
+    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt, kernel.name), gpt=gpt)
+
+
+def _quantized(path: Path, name: str) -> LoadedModel | str:
+    """The model in llama.cpp, or a note that says why transformers has to read it."""
+    if path.suffix != GGUF:
+        return ""
+    from tui_llm.llm.adapters.gguf_quantized import open_quantized
+
+    made = open_quantized(path, name)
+    if isinstance(made, str):
+        return made
+    predictor, vocabulary, chat = made
+    return LoadedModel(predictor, vocabulary, None, chat, predictor.kind)
 
 
 def _gpt_folder(path: Path, name: str, model: Any, rows: int) -> LoadedModel:
@@ -107,7 +161,9 @@ def _gpt_folder(path: Path, name: str, model: Any, rows: int) -> LoadedModel:
 
 def _check_exact(name: str, weights: str) -> None:
     if weights != "fp32":
-        raise UserError(f"{name} runs through transformers, which keeps its own weights; open it with --weights fp32")
+        raise UserError(
+            f"{name} runs through transformers or llama.cpp with the weights that it has; open it with --weights fp32"
+        )
 
 
 def _from_file(path: Path, name: str, place: torch.device, weights: str) -> LoadedModel:
@@ -160,8 +216,11 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
     own: GPT | NumpyGPT | None = model.gpt or model.numpy
     tied: bool | None = None
     computed = "float32"
+    stored = description.stored_dtype(path)
     if own is not None:
         tied = own.config.tied  # in fewer bits, embedding and head have tensors of their own
+    elif (quantized := model.quantized) is not None:
+        tied, computed, stored = quantized.tied, quantized.computed, quantized.stored
     else:
         embedding, head = embedding_and_head(model)
         computed = str(embedding.dtype).removeprefix("torch.")
@@ -170,7 +229,7 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
     return of_vocabulary(
         model.tokenizer,
         tied=tied,
-        stored=description.stored_dtype(path),
+        stored=stored,
         computed=computed,
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
         chat=model.chat is not None,

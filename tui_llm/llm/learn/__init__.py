@@ -2,6 +2,11 @@
 
 learner.py    optimizer steps on one prompt and target, on a copy of the weights
 instruct.py   supervised fine-tuning on instruction–answer pairs
+preference.py direct preference optimization: the loss of pairs of answers
+preference_learner.py  pairs learned one by one on a copy, each undone exactly
+reward.py     rules that score an answer, as text: contains:happy
+policy_gradient.py  advantages of a group of answers, the clipped loss with a KL term, one step (GRPO)
+undoable.py   a copy of a model that is trained in steps, each of which can be undone
 train_bpe.py  train a BPE vocabulary
 evaluate.py   loss and bits per byte on a held-out text
 speed.py      tokens per second, compared with the machine's limit and transformers

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on instruction–answer pairs: cross-entropy on the answers' tokens only.
 
 This is the first of the three stages of Ouyang et al. 2022, "Training language models to follow instructions with human
-feedback", section 3. The other two, which learn from human preferences, are not implemented.
+feedback", section 3.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
+BUDGET = 256 << 20  # bytes for stored states: for nano five
 IGNORE = -100  # F.cross_entropy's ignore_index: for the instruction's tokens and for padding
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.0, 1.0
 
@@ -67,6 +69,34 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
+def greedy_answers(
+    model: GPT, prompts: Sequence[Sequence[int]], size: int, ends: Callable[[int], bool], count: int,
+    overtaken: Callable[[], bool] = lambda: False,
+) -> list[list[int]]:  # fmt: skip
+    """The likeliest token after each of the prompts, and so on, up to `count` tokens or until an end-of-text token, which
+    is not part of the answer. All prompts are a batch; one ends where the context does. Raises `Overtaken`."""
+    ids, context = [list(prompt) for prompt in prompts], model.config.context
+    going = set(range(len(ids)))
+    with torch.no_grad(), device.threads(model.config.parameters() * sum(map(len, ids))):
+        for _ in range(count):
+            going = {at for at in going if len(ids[at]) < context}
+            if not going:
+                break
+            if overtaken():
+                raise Overtaken
+            rows = sorted(going)
+            length = max(len(ids[at]) for at in rows)
+            inputs = torch.tensor([ids[at] + [0] * (length - len(ids[at])) for at in rows], device=model.device)
+            last = torch.tensor([len(ids[at]) - 1 for at in rows], device=model.device)
+            logits = model(inputs)[torch.arange(len(rows), device=model.device), last, :size]
+            for at, id in zip(rows, logits.argmax(-1).tolist(), strict=True):
+                if ends(id):
+                    going.discard(at)
+                else:
+                    ids[at].append(id)
+    return [made[len(prompt) :] for made, prompt in zip(ids, prompts, strict=True)]
+
+
 @contextmanager
 def enough_memory() -> Iterator[None]:
     """Convert every out-of-memory exception of torch into a one-line `UserError`."""
@@ -81,17 +111,82 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-class Tuner:
-    """Full-batch fine-tuning of a copy of `origin`, which is not modified. `size` is V."""
+@dataclass(frozen=True, slots=True)
+class _TunerState:
+    weights: list[Tensor]
+    optimizer: dict[str, Any]  # its state_dict
 
-    def __init__(self, origin: GPT, examples: Sequence[Example], size: int, learning_rate: float) -> None:
+
+class Tuner:
+    """Full-batch fine-tuning of a copy of `origin`, which is not modified. `size` is V.
+
+    With `undo`, `move_to` can go back: the states that it passed are stored, up to `BUDGET` bytes; an older one is
+    recomputed from the original weights, as steps are deterministic.
+    """
+
+    def __init__(
+        self, origin: GPT, examples: Sequence[Example], size: int, learning_rate: float, *, undo: bool = False
+    ) -> None:
+        self.origin, self.learning_rate, self.undo = origin, learning_rate, undo
         self.model = copy.deepcopy(origin).requires_grad_(True)
         self.size, self.losses = size, list[float]()  # losses[i]: before step i + 1
         self._inputs, self._targets = (t.to(origin.device) for t in padded(examples))
-        self._optimizer = torch_private.AdamW(self.model.decay_groups(WEIGHT_DECAY), lr=learning_rate, betas=BETAS)
+        self._optimizer = self._new_optimizer()
+        self._states: dict[int, _TunerState] = {}  # number of steps → the state after them
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        groups = self.model.decay_groups(WEIGHT_DECAY)
+        return torch_private.AdamW(groups, lr=self.learning_rate, betas=BETAS)
 
     def _loss(self) -> Tensor:
         return loss(self.model(self._inputs)[..., : self.size], self._targets)
+
+    def move_to(self, steps: int, overtaken: Callable[[], bool] = lambda: False) -> float:
+        """Move to the weights after `steps` steps, forward or back, and return the loss there. Raises as `go`; if the
+        loss is not finite, the weights are those before this call."""
+        before = len(self.losses)
+        if steps < before:
+            self._restore(steps)
+        try:
+            after = self.go(steps, overtaken)
+        except UserError:
+            self._restore(min(before, steps))
+            self.go(min(before, steps))
+            raise
+        self._store()
+        return after
+
+    def _store(self) -> None:
+        """Store the state here; drop the oldest ones beyond the budget."""
+        size = 12 * self.model.config.parameters()  # bytes: float32 weights and AdamW's two moments
+        if not self.undo or not self.losses or size > BUDGET:
+            return
+        weights = [one.detach().clone() for one in self.model.parameters()]
+        self._states[len(self.losses)] = _TunerState(weights, copy.deepcopy(self._optimizer.state_dict()))
+        while len(self._states) * size > BUDGET:
+            del self._states[min(self._states)]
+
+    def _restore(self, steps: int) -> None:
+        """Restore the newest stored state of at most `steps` steps, else the original weights; `go` repeats the rest."""
+        self._states = {done: state for done, state in self._states.items() if done <= steps}
+        start = max(self._states, default=0)
+        del self.losses[start:]
+        state = self._states.get(start)
+        weights = state.weights if state is not None else list(self.origin.parameters())
+        with torch.no_grad():
+            for mine, old in zip(self.model.parameters(), weights, strict=True):
+                mine.copy_(old)
+        self._optimizer = self._new_optimizer()
+        if state is not None:
+            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+
+    def token_losses(self, model: GPT) -> list[list[float]]:
+        """−ln p of each answer token, in nats, of each example, with `model`: the tuned one, or the original."""
+        with torch.no_grad(), enough_memory(), device.threads(model.config.parameters() * self._inputs.numel()):
+            logits = model(self._inputs)[..., : self.size].float()
+            each = F.cross_entropy(logits.transpose(1, 2), self._targets, ignore_index=IGNORE, reduction="none")
+        kept = self._targets != IGNORE
+        return [row[mask].tolist() for row, mask in zip(each, kept, strict=True)]
 
     def go(self, steps: int, overtaken: Callable[[], bool] = lambda: False) -> float:
         """Train up to step number `steps` and return the loss after it. Raises `Overtaken` between two steps; the next

@@ -6,26 +6,27 @@ safetensors only, never from pickles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_aside, write_json
-from tui_llm.llm.model import shards, stored_gpt
+from tui_llm.common.foreign_files import open_foreign
+from tui_llm.llm.model import fast_decode, shards, stored_gpt
 from tui_llm.llm.model.device import free_bytes
+from tui_llm.llm.model.kernels import Kernel
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.model.stored_gpt import StoredGPT, hugging_face_name
+from tui_llm.llm.model.stored_gpt import StoredGPT, StoredParameter, hugging_face_name
 
 WEIGHTS = shards.WHOLE
 
@@ -63,6 +64,37 @@ def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
         return _filled(stored, device)
 
 
+def load_prepared(folder: Path, device: torch.device | str, weights: str) -> tuple[GPT, Kernel]:
+    """The same, prepared by `fast_decode.prepare` for the format `weights`, and the kernel that it has chosen. What becomes int8 is read and converted one
+    matrix at a time, large ones in parts, so that memory never holds the weights in float32."""
+    if weights != "int8":
+        model = load(folder, device)
+        return model, fast_decode.prepare(model, weights)
+    stored = stored_gpt.find(folder)
+    memory.check(stored_gpt.need(stored.config, 1), free_bytes(torch.device(device)), f"opening {folder}")
+    with memory.enough(f"open {folder}"):
+        model = _filled(stored, device, skip=fast_decode.is_reduced)
+        return model, fast_decode.prepare(model, weights, lambda name: StoredMatrix(stored.tensors[name]))
+
+
+class StoredMatrix:
+    """A weight (O, C) in its file: `matrix[a:b]` reads these rows as a float32 tensor. Raises `UserError`."""
+
+    def __init__(self, stored: StoredParameter) -> None:
+        self._stored = stored
+        self._whole: Tensor | None = None
+        shape = stored.tensor.info.shape
+        self.shape = shape[::-1] if stored.transposed else shape
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        if self._stored.transposed:  # its rows are columns there: read at once
+            if self._whole is None:
+                self._whole = _read(self._stored)
+            return self._whole[rows]
+        start, stop, _ = rows.indices(self.shape[0])
+        return _read(self._stored, start, stop)
+
+
 def from_arrays(config: GPTConfig, arrays: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> GPT:
     """The model with these weights, by our parameter names; as `load` returns it. May share their memory."""
     with torch.device("meta"):
@@ -72,22 +104,49 @@ def from_arrays(config: GPTConfig, arrays: Mapping[str, npt.NDArray[np.float32]]
     return _finished(model)
 
 
-def _filled(stored: StoredGPT, device: torch.device | str) -> GPT:
+def _filled(stored: StoredGPT, device: torch.device | str, skip: Callable[[str], bool] = lambda name: False) -> GPT:
+    """The model with its weights; parameters that are to be skipped stay on the meta device."""
     with torch.device("meta"):
         model = GPT(stored.config)
-    with ExitStack() as stack:
-        files: dict[Path, Any] = {}
-        for name, parameter in list(model.named_parameters()):
+    # What is copied, transposed, is read into one place: glibc would keep the freed memory of each.
+    place = torch.empty(
+        max(one.tensor.info.bytes for one in stored.tensors.values() if one.transposed), dtype=torch.uint8
+    )
+    for name, parameter in list(model.named_parameters()):
+        if not skip(name):
             one = stored.tensors[name]
-            path = one.tensor.path
-            try:
-                if path not in files:
-                    files[path] = stack.enter_context(safe_open(path, framework="pt"))
-                tensor = files[path].get_tensor(one.key).to(torch.float32)
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
-            _put(model, name, (tensor.T if one.transposed else tensor).contiguous().to(device), parameter)
+            tensor = _read(one, place=place) if one.transposed else _read(one)
+            _put(model, name, tensor.contiguous().to(device), parameter)
     return _finished(model)
+
+
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
+
+
+def _read(parameter: StoredParameter, start: int = 0, stop: int | None = None, place: Tensor | None = None) -> Tensor:
+    """A parameter in float32, in our order of dimensions; of one that is not transposed, rows `start` to `stop`. It may be
+    in the bytes `place`, if there are any. Read, not mapped: mapped pages stay in memory beside the copies that are made of
+    them."""
+    info, path = parameter.tensor.info, parameter.tensor.path
+    if (dtype := _TYPES.get(info.dtype)) is None:
+        raise UserError(f"{path}: its weights are of type {info.dtype}; save them as F32, F16 or BF16")
+    rows, rest = info.shape[0], info.shape[1:]
+    stop = rows if stop is None else stop
+    size = info.bytes // max(1, rows)
+    count = (stop - start) * size
+    stored = torch.empty(count, dtype=torch.uint8) if place is None else place[:count]
+    buffer: Any = stored.numpy()
+    try:
+        with open_foreign(path) as file:
+            file.seek(info.begin + start * size)
+            read = file.readinto(buffer)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
+    if read != count:
+        raise UserError(f"{path} can't be read to its end; it may be cut short: get it again")
+    tensor = stored.view(dtype).view(stop - start, *rest).to(torch.float32)
+    return tensor.T if parameter.transposed else tensor
 
 
 def _finished(model: GPT) -> GPT:

@@ -48,6 +48,11 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def most_threads() -> int:
+    """The maximum number of CPU threads."""
+    return _ALL
+
+
 @contextlib.contextmanager
 def threads(work: int) -> Iterator[None]:
     """Context manager: use one CPU thread if `work`, in multiply-adds, is small, and all threads otherwise."""

@@ -20,8 +20,9 @@ No dropout; first-order gradients only. Letters as in `model.py`; N = B · T row
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,60 +32,120 @@ from tui_llm.llm.model import torch_private
 SHORT = 1024  # up to this many tokens, attention scores are stored, which is faster than SDPA
 CHUNK = 1 << 25  # logits materialized at a time
 PIECE = 1 << 19  # elements per GELU or softmax pass: the intermediate values fit into a core's cache
+MANY = 2048  # rows from which oneDNN's products in float32 are faster than MKL's; in bfloat16 they always are
 QUERIES = 64  # minimum size of a query block (and at least a quarter of the row)
 
 
 def block(self: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
     """`Block.forward`: x (B, T, C) float32 → (B, T, C) float32, with matrix products in `dtype`."""
-    parts = self.norm1, self.attention.qkv, self.attention.out, self.norm2, self.mlp.up, self.mlp.down
-    parameters = [p for part in parts for p in (part.weight, part.bias)]
-    return _Block.apply(x.contiguous(), self.attention.heads, self.norm1.eps, dtype, *parameters)
+    return _Block.apply(x.contiguous(), self.attention.heads, self.norm1.eps, dtype, *linears_and_norms(self))
+
+
+class BlockWeights(NamedTuple):
+    """A block's weights: matrices (out, in) and biases in the dtype of the products, LayerNorms' in float32."""
+
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    out_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+    scale1: Tensor
+    shift1: Tensor
+    scale2: Tensor
+    shift2: Tensor
+
+
+def linears_and_norms(block: Any) -> list[Tensor]:
+    """A block's parameters in the order of `BlockWeights`."""
+    parts = block.attention.qkv, block.attention.out, block.mlp.up, block.mlp.down, block.norm1, block.norm2
+    return [p for part in parts for p in (part.weight, part.bias)]
+
+
+def block_forward(
+    rows: Tensor, w: BlockWeights, shape: tuple[int, int, int], epsilon: float
+) -> tuple[Tensor, list[Tensor]]:
+    """rows (N, C) float32, shape (B, T, H) → (N, C) float32, and what `block_backward` needs."""
+    dtype = w.qkv.dtype
+    h1, *stats1 = torch_private.layer_norm(rows, w.scale1, w.shift1, epsilon)
+    h1 = h1.to(dtype)
+    qkv = _linear(h1, w.qkv, w.qkv_bias)
+    y, attended = _attend(qkv, shape)
+    middle = _added(_linear(y, w.out, w.out_bias), rows)
+    h2, *stats2 = torch_private.layer_norm(middle, w.scale2, w.shift2, epsilon)
+    h2 = h2.to(dtype)
+    inner, slope = _gelu(_linear(h2, w.up, w.up_bias))
+    x = _added(_linear(inner, w.down, w.down_bias), middle)
+    return x, [rows, *stats1, h1, y, middle, *stats2, h2, slope, inner, *attended]
+
+
+def block_backward(g: Tensor, w: BlockWeights, shape: tuple[int, int, int], kept: list[Tensor],
+                   made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """The gradient (N, C) of the block's input, given that of its output, g (N, C), and the LayerNorms' gradients.
+
+    The gradients of the first eight of `BlockWeights` are written into `made`, in the products' dtype.
+    """
+    rows, mean1, rstd1, h1, y, middle, mean2, rstd2, h2, slope, inner, *attended = kept
+    dtype = h1.dtype
+    low = g.to(dtype)
+    _weight_gradients(low, inner, *made[6:8])
+    low = _linear(low, w.down.t())
+    low *= slope
+    _weight_gradients(low, h2, *made[4:6])
+    dx, *norm2 = torch_private.layer_norm_backward(
+        _linear(low, w.up.t()).float(), middle, mean2, rstd2, w.scale2, w.shift2
+    )
+    g = dx.add_(g)  # the gradient through the residual connection
+    low = g.to(dtype)
+    _weight_gradients(low, y, *made[2:4])
+    low = _attend_backward(_linear(low, w.out.t()), shape, attended)
+    _weight_gradients(low, h1, *made[:2])
+    dx, *norm1 = torch_private.layer_norm_backward(
+        _linear(low, w.qkv.t()).float(), rows, mean1, rstd1, w.scale1, w.shift1
+    )
+    return dx.add_(g), [*norm1, *norm2]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weightᵀ + bias, for x (N, in) and weight (out, in)."""
+    if torch_private.HAS_ONEDNN_LINEAR and x.device.type == "cpu" and (x.dtype != torch.float32 or len(x) >= MANY):
+        return torch_private.onednn_linear(x, weight, bias)
+    return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+
+
+def _added(low: Tensor, rows: Tensor) -> Tensor:
+    """rows + low in float32; a cast and an addition are faster than an addition of two dtypes."""
+    return rows + low if low.dtype == rows.dtype else low.float().add_(rows)
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, heads: int, epsilon: float, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        scale1, shift1, qkv_, qkv_bias, out_, out_bias, scale2, shift2, up_, up_bias, down_, down_bias = parameters
-        qkv_, out_, up_, down_ = (weight.to(dtype) for weight in (qkv_, out_, up_, down_))
-        rows = x.view(-1, x.size(2))
-        h1, *stats1 = torch_private.layer_norm(rows, scale1, shift1, epsilon)
-        h1 = h1.to(dtype)
-        qkv = torch.addmm(qkv_bias.to(dtype), h1, qkv_.t())
-        y, attended = _attend(qkv.view(*x.shape[:2], -1), heads)
-        middle = rows + torch.addmm(out_bias.to(dtype), y, out_.t())
-        h2, *stats2 = torch_private.layer_norm(middle, scale2, shift2, epsilon)
-        h2 = h2.to(dtype)
-        inner, slope = _gelu(torch.addmm(up_bias.to(dtype), h2, up_.t()))
-        ctx.save_for_backward(rows, scale1, shift1, *stats1, h1, qkv_, y, out_, middle, scale2, shift2, *stats2, h2, up_,
-                              slope, inner, down_, *attended)  # fmt: skip
+        weights = BlockWeights(*(p.to(dtype) for p in parameters[:8]), *parameters[8:])
         ctx.shape = x.size(0), x.size(1), heads
-        return (middle + torch.addmm(down_bias.to(dtype), inner, down_.t())).view_as(x)
+        made, kept = block_forward(x.view(-1, x.size(2)), weights, ctx.shape, epsilon)
+        ctx.save_for_backward(*weights, *kept)
+        return made.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (rows, scale1, shift1, mean1, rstd1, h1, qkv_, y, out_, middle, scale2, shift2, mean2, rstd2, h2, up_,
-         slope, inner, down_, *attended) = ctx.saved_tensors  # fmt: skip
-        g = gradients[0].reshape(rows.shape)
-        low = g.to(h1.dtype)
-        down = _weight_gradients(low, inner)
-        low = low @ down_
-        low *= slope
-        up = _weight_gradients(low, h2)
-        dx, *norm2 = torch_private.layer_norm_backward((low @ up_).float(), middle, mean2, rstd2, scale2, shift2)
-        g = dx.add_(g)  # the gradient through the residual connection
-        low = g.to(h1.dtype)
-        out = _weight_gradients(low, y)
-        low = _attend_backward(low @ out_, ctx.shape, attended)
-        qkv = _weight_gradients(low, h1)
-        dx, *norm1 = torch_private.layer_norm_backward((low @ qkv_).float(), rows, mean1, rstd1, scale1, shift1)
-        return dx.add_(g).view_as(gradients[0]), None, None, None, *norm1, *qkv, *out, *norm2, *up, *down
+        weights = BlockWeights(*ctx.saved_tensors[:12])
+        made = [torch.empty_like(weight) for weight in weights[:8]]
+        g = gradients[0].reshape(-1, gradients[0].size(2))
+        dx, norms = block_backward(g, weights, ctx.shape, list(ctx.saved_tensors[12:]), made)
+        return dx.view_as(gradients[0]), None, None, None, *(one.float() for one in made), *norms
 
 
-def _weight_gradients(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of a linear layer's weight and bias, float32, from its output gradient g (N, ·) and its input h (N,
+def _weight_gradients(g: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Writes the gradients of a linear layer's weight and bias, from its output gradient g (N, ·) and its input h (N,
     ·)."""
-    ones = _ones(len(g), g.dtype, g.device)
-    return (g.t() @ h).float(), (ones @ g).float()[0]  # the row sum as a matrix product, which is faster than sum()
+    torch.mm(g.t(), h, out=weight)
+    if g.numel() < PIECE:
+        torch.sum(g, 0, out=bias)
+    else:  # outside the cache, a matrix product sums faster
+        torch.mm(_ones(len(g), g.dtype, g.device), g, out=bias.view(1, -1))
 
 
 @lru_cache(8)
@@ -99,16 +160,22 @@ def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
     b = a * 0.044715
     a_ = torch.tensor(a, device=u.device)  # a tensor, so that a + b x² takes one pass
     y, slope = torch.empty_like(u), torch.empty_like(u)
-    scratch = torch.empty(3, min(PIECE, u.numel()), device=u.device)
+    exact = u.dtype == torch.float32  # then u, y and the slope need no float32 copies
+    scratch = torch.empty(2 if exact else 3, min(PIECE, u.numel()), device=u.device)
     for u_, y_, slope_ in zip(*(whole.view(-1).split(PIECE) for whole in (u, y, slope)), strict=True):
-        x, square, s = scratch[:, : len(u_)]
-        x.copy_(u_)
+        square, s, *copy = scratch[:, : len(u_)]
+        x = u_ if exact else copy[0].copy_(u_)
         torch.mul(x, x, out=square)
         torch.add(a_, square, alpha=b, out=s).mul_(x).sigmoid_()
-        y_.copy_(x.mul_(s))
+        xs = torch.mul(x, s, out=y_) if exact else x.mul_(s)
         # (x σ(z))′ = σ + x σ (1 − σ) z′ = σ + (y − y σ) (a + 3 b x²)
         torch.add(a_, square, alpha=3 * b, out=square)
-        slope_.copy_(x.addcmul_(x, s, value=-1).mul_(square).add_(s))
+        if exact:
+            torch.addcmul(xs, xs, s, value=-1, out=slope_)
+            torch.addcmul(s, slope_, square, out=slope_)
+        else:
+            y_.copy_(xs)
+            slope_.copy_(s.addcmul_(xs.addcmul_(xs, s, value=-1), square))
     return y, slope
 
 
@@ -118,11 +185,11 @@ def _future(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.full((T, T), -math.inf, dtype=dtype, device=device).triu(1)
 
 
-def _attend(qkv: Tensor, heads: int) -> tuple[Tensor, list[Tensor]]:
-    """Causal attention: queries, keys and values concatenated (B, T, 3 C) → (B · T, C), and the tensors that its
-    backward pass needs. Up to SHORT tokens it runs in blocks of queries, each against the keys up to its end, so that
+def _attend(qkv: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, list[Tensor]]:
+    """Causal attention: queries, keys and values concatenated (B · T, 3 C) → (B · T, C), and the tensors that its
+    backward pass needs; shape (B, T, H). Up to SHORT tokens it runs in blocks of queries, each against the keys up to its end, so that
     little of the masked half is computed."""
-    B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
+    (B, T, heads), C = shape, qkv.size(1) // 3
     D = C // heads
     q, k, v = qkv = qkv.view(B, T, 3, heads, D).permute(2, 0, 3, 1, 4).contiguous()  # each (B, H, T, D)
     if T > SHORT:
@@ -169,33 +236,44 @@ def head_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *,
     """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) with ids below
     V. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
     only once. `torch.compile` must not trace it: wrap it in `torch.compiler.disable` before (torch_compile.py)."""
-    V, C = weight.shape
     return _HeadLoss.apply(
-        x.reshape(-1, C), weight, targets.reshape(-1), dtype, max(1, chunk // V), torch.is_grad_enabled()
+        x.reshape(-1, x.size(-1)), weight, targets.reshape(-1), dtype, chunk, torch.is_grad_enabled()
     )
+
+
+def head_pass(
+    x: Tensor, weight: Tensor, targets: Tensor, chunk: int, add: Callable[[Tensor], object] | None
+) -> tuple[Tensor, Tensor | None]:
+    """The summed loss of x (N, C) and, with `add`, its gradient by x; `add` gets that by `weight` (V, C), a summand for
+    each chunk. All in the dtype of x and `weight`."""
+    (N, _), V = x.shape, weight.size(0)
+    rows = max(1, chunk // V)
+    dx = torch.empty_like(x) if add else None
+    total = torch.zeros((), device=x.device)
+    for part in range(0, N, rows):
+        mine = slice(part, part + rows)
+        logits = x[mine] @ weight.t()  # overwritten piece by piece by its gradient p − y
+        piece = rows if x.is_cuda else max(1, PIECE // V)
+        for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
+            total += _softmax_loss(z, y[:, None])
+        if add is not None and dx is not None:
+            torch.mm(logits, weight, out=dx[mine])
+            add(logits.t() @ x[mine])
+    return total, dx
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, rows: int,
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int,
                 learns: bool) -> Tensor:  # fmt: skip
-        N, V = x.size(0), weight.size(0)
-        x, low = x.to(dtype), weight.to(dtype)
-        dx = torch.empty_like(x) if learns else None
-        dweight: Tensor | None = None
-        total = torch.zeros((), device=x.device)
-        for part in range(0, N, rows):
-            mine = slice(part, part + rows)
-            logits = x[mine] @ low.t()  # overwritten piece by piece by its gradient p − y (÷ N in backward)
-            piece = rows if x.is_cuda else max(1, PIECE // V)
-            for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
-                total += _softmax_loss(z, y[:, None])
-            if dx is not None:
-                torch.mm(logits, low, out=dx[mine])
-                made = logits.t() @ x[mine]
-                dweight = made.float() if dweight is None else dweight.add_(made)
-        ctx.gradients = dx, dweight
-        return total / N
+        made: list[Tensor] = []
+
+        def add(one: Tensor) -> None:
+            made[:] = [made[0].add_(one) if made else one.float()]
+
+        total, dx = head_pass(x.to(dtype), weight.to(dtype), targets, chunk, add if learns else None)
+        ctx.gradients = dx, made[0] if made else None
+        return total / len(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

@@ -37,8 +37,9 @@ class KVCache:
             config.context,
             config.width // config.heads,
         )  # (layers, 1, H, context, D)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        # Not cleared: what is not written takes no memory, and what was not written is never read.
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0  # P: number of tokens in the cache
 
     def crop(self, length: int) -> None:

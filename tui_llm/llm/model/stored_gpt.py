@@ -64,11 +64,11 @@ def find(folder: Path) -> StoredGPT:
     return StoredGPT(config, _checked(folder, tensors, config))
 
 
-def need(config: GPTConfig) -> int:
-    """Bytes of memory to load and run the model: its weights and its KV cache in float32, plus two copies of a matrix
-    while it is transposed."""
+def need(config: GPTConfig, size: int = 4) -> int:
+    """Bytes of memory to load and run the model: its weights, of `size` bytes each, and its KV cache in float32, plus two
+    copies of a matrix while it is transposed."""
     cache = 2 * config.layers * config.context * config.width
-    return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
+    return size * config.parameters() + 4 * (cache + 3 * config.width * config.hidden)
 
 
 def _no_weights(folder: Path) -> str:

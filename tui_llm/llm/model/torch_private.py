@@ -14,6 +14,8 @@ signature has changed; `tests/test_walls.py` fails if another file uses a privat
   reads a matrix for one token at half the memory bandwidth (dev/LOG.md), and there is no public switch.
 - `quantized::embedding_bag_byte_rowwise_offsets`, `…_prepack`, `…_unpack`: a weighted sum of byte rows. The documented
   quantized modules have no matrix-vector product whose weights stay int8 at memory bandwidth (dev/LOG.md).
+- `quantized::linear_prepack_fp16`, `linear_dynamic_fp16`, `linear_unpack_fp16`: fbgemm's product with fp16 weights and
+  fp32 inputs. The documented module, `torch.ao.nn.quantized.dynamic.Linear`, imports torch._dynamo, and is deprecated.
 - `torch.cpu._is_avx512_bf16_supported`: whether the CPU multiplies in bfloat16. There is no public way to ask.
 - The functions that `torch.optim` decorates, reached through `__wrapped__`: the decorators of an optimizer's constructor
   and `step` import torch._dynamo, and with it torch._inductor and sympy, only to say that it must not compile them.
@@ -99,9 +101,10 @@ def unpack_bytes(packed: Tensor) -> Tensor:
 
 
 def multiplies_in_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products; False if this torch can't tell."""
+    """Whether this CPU has instructions for bfloat16 products, and torch may use them (ATEN_CPU_CAPABILITY); False if
+    this torch can't tell."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())
+    return bool(check and check()) and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 class _WithoutDynamo(torch.optim.Optimizer):
@@ -136,3 +139,20 @@ def default_store() -> Any:
     from torch.distributed import distributed_c10d
 
     return distributed_c10d._get_default_store()
+
+
+def fbgemm_half(weight: Tensor) -> Any:
+    """A weight (O, C) packed in fp16 for `fbgemm_half_linear`."""
+    return torch.ops.quantized.linear_prepack_fp16(weight, None)
+
+
+def fbgemm_half_linear(x: Tensor, packed: Any) -> Tensor:
+    """(T, C) → (T, O), fp32, with fp16 weights and fp32 sums."""
+    made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+    return made
+
+
+def fbgemm_half_weight(packed: Any) -> Tensor:
+    """The weight (O, C), in fp32, of what `fbgemm_half` made."""
+    weight: Tensor = torch.ops.quantized.linear_unpack_fp16(packed)[0]
+    return weight

@@ -7,5 +7,6 @@ window.py          the tokens in the model's context, their features and logits,
 loss.py            cross-entropy of a target, token by token
 forced.py          teacher forcing without a cache
 tree_attention.py  many continuations in one forward pass
+draw_group.py      many answers to one prompt, drawn at once
 units.py           nats as bits and perplexity
 """

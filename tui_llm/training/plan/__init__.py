@@ -3,6 +3,8 @@
 fields.py        training settings as typed text, validated
 corpus_check.py  a quick check whether a path can be trained on
 sample_prompt.py the prompt of the samples
+answer_files.py  the file of pairs or prompts of a run that learns from answers
+answers.py       its rows as tokens
 start.py         start from another model's weights
 processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs

@@ -11,8 +11,10 @@ from itertools import islice
 from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.llm.data import corpora, texts
+from tui_llm.llm.data import corpora, preference_pairs, texts
 from tui_llm.llm.data.formats import AUTO, PACKED, TextFormat
+from tui_llm.training.plan import answer_files
+from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, REWARD
 
 CHECKED_BYTES = 1 << 16  # bytes of a file that are checked
 ENTRIES = 2000  # of a folder, at most
@@ -107,12 +109,16 @@ def quoted(corpus: str) -> str:
     return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
 
 
-def describe_corpora(text: str, how: TextFormat = AUTO) -> str:
-    """Describes the corpora in `text` in one line.
+def describe_corpora(text: str, how: TextFormat = AUTO, objective: str = PRETRAINING) -> str:
+    """Describes the corpora in `text` in one line; or the pairs or prompts, for another `objective`.
 
     Raises `UserError` that names the first one that can't be trained on.
     """
     items = several(text)
+    if objective != PRETRAINING:
+        return _describe_answers(items, objective)
+    if len(items) == 1 and answer_files.has_pairs(items[0]):
+        raise UserError("these are preference pairs: choose the objective preference, and a model to start from")
     if len(items) <= 1:
         size = corpus_size(items[0] if items else "", how)
         return f"{size:,} bytes of text" if size is not None else kind(items[0])
@@ -127,6 +133,15 @@ def describe_corpora(text: str, how: TextFormat = AUTO) -> str:
             others.append(item if corpora.is_named(corpora.place(item)) else f"the folder {item}")
     parts = ([f"{known:,} bytes of text"] if known or not others else []) + others
     return f"{len(items)} texts: {', '.join(parts)}"
+
+
+def _describe_answers(items: list[str], objective: str) -> str:
+    if not items and objective == REWARD:
+        return "no file: all answers are drawn to the sample prompt"
+    if not items:
+        raise UserError(f"type the path of a .jsonl with lines of {preference_pairs.FORM}")
+    count = answer_files.check(objective, items)
+    return f"{count:,} {'different pairs' if objective == PREFERENCE else 'prompts'}"
 
 
 def complete_last(text: str) -> str | None:

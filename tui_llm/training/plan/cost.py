@@ -6,14 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.run.settings import TrainingSettings
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
+ANSWERS_FACTOR = 4 / 3  # a step's operations to those of pre-training: forward 1, backward 2, the reference's forward 1
 ROOM = 0.9  # fraction of the available memory to use: the estimate omits the libraries' own memory
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a run: memory in bytes of one process; `tokens` and `flops` of the whole run."""
+    """The cost of a run: memory in bytes of one process; `tokens` and `flops` of the whole run.
+
+    `most` is "at most " for a run that learns from answers, whose rows have `block_size` tokens at most.
+    """
 
     parameters: int
     step_tokens: int  # of one optimizer step
@@ -21,6 +25,7 @@ class Cost:
     flops: float
     state_bytes: int  # weights, gradients and optimizer state
     activation_bytes: int  # saved for the backward pass of one batch; an estimate
+    most: str = ""
 
     @property
     def memory_bytes(self) -> int:
@@ -60,9 +65,10 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
 
     Memory: float32 weights and gradients, two float32 moments for AdamW or one for Muon; and float32 activations: per
     token 16 · C + H numbers for each block (for an MLP width of 4 · C), 2 · C after the last block, and the logits
-    twice. With bfloat16 matrix products, the activations take about half as much.
+    twice. A run that learns from answers also holds the weights that it started from, and runs them on every row. With bfloat16 matrix products, the activations take about half as much.
     """
-    step_tokens = settings.batch_size * settings.grad_accumulation_steps * settings.block_size
+    rows, answers = settings.batch_size * settings.rows_per_example, settings.objective != PRETRAINING
+    step_tokens = rows * settings.grad_accumulation_steps * settings.block_size
     tokens = step_tokens * settings.steps
     width, layers = config.width, config.layers
     n = config.parameters()
@@ -73,9 +79,10 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
         parameters=n,
         step_tokens=step_tokens,
         tokens=tokens,
-        flops=float(flops_per_token(config, settings.block_size)) * tokens,
-        state_bytes=4 * (4 * n - matrices),
-        activation_bytes=4 * settings.batch_size * settings.block_size * numbers,
+        flops=float(flops_per_token(config, settings.block_size)) * tokens * (ANSWERS_FACTOR if answers else 1),
+        state_bytes=4 * (4 * n - matrices + n * answers),
+        activation_bytes=4 * rows * settings.block_size * numbers,
+        most="at most " if answers else "",
     )
 
 

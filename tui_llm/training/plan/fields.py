@@ -16,7 +16,14 @@ from tui_llm.llm.model.model_config import read_config
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens import closed_files
 from tui_llm.training.plan import cost, extras, processes, start
-from tui_llm.training.run.settings import TrainingSettings, from_fields, problems
+from tui_llm.training.run.settings import (
+    LEARNS,
+    OBJECTIVE_DEFAULTS,
+    PRETRAINING,
+    TrainingSettings,
+    from_fields,
+    problems,
+)
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
 
@@ -85,8 +92,10 @@ def _read(name: str, text: str) -> Any:
         raise
 
 
-def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
-    """Returns `base` with a warm-up of at most a tenth of the steps if `given` sets `steps` but not `learning_rate`."""
+def adapted(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
+    """Returns `base`, a preset, as it is for the objective in `given`, and with a warm-up of at most a tenth of the steps if
+    `given` sets `steps` but not `learning_rate`."""
+    base = dataclasses.replace(base, **OBJECTIVE_DEFAULTS.get(str(given.get("objective", PRETRAINING)), {}))
     if "steps" not in given or "learning_rate" in given:
         return base
     steps = from_fields({"steps": given["steps"]}).steps
@@ -101,7 +110,8 @@ def resolve_settings(
     A vocabulary of `corpus`'s characters or words has as many tokens as that has of them. Raises `UserError` if a value is
     invalid or contradicts that model.
     """
-    base = for_steps(base, given)
+    base = adapted(base, given)
+    _check_objective(given)
     if not given.get("from_model"):
         settings = from_fields(dict(given), base)
         return settings, cost.shape(settings, _vocabulary_size(settings, corpus)), None
@@ -109,6 +119,12 @@ def resolve_settings(
     # Keep a folder's full path: the config may be read from another working directory.
     name = str(found.folder) if found.kind == "folder" else found.name
     return start.fit({**given, "from_model": name}, base, config), config, found
+
+
+def _check_objective(given: Mapping[str, Any]) -> None:
+    objective = given.get("objective", PRETRAINING)
+    if objective in LEARNS and objective != PRETRAINING and not given.get("from_model"):
+        raise UserError(f"learning {LEARNS[objective]} starts from a trained model; name it: --from nano")
 
 
 def needs_download(settings: TrainingSettings, corpus: Sequence[str]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from types import FrameType
@@ -17,6 +19,8 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.snapshot import RECENT, seconds_left
 
 _EVERY = 2.0  # seconds between human-readable lines
 
@@ -57,6 +61,7 @@ class _Follower:
     def __init__(self, run: Run, as_json: bool) -> None:
         self.run, self.as_json = run, as_json
         self.tail = MetricsTail(run.metrics_path)
+        self.recent: deque[Metric] = deque(maxlen=RECENT)
         self.tail.skip()
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.resumed_from = max((step for step, _ in run.checkpoints()), default=0)
@@ -68,6 +73,7 @@ class _Follower:
         launch.reap()
         alive = self.run.alive()  # checked before reading the file, so that the last lines are not missed
         for metric in self.tail.new():
+            self.recent.append(metric)
             if metric.step > self.resumed_from:
                 self._print(metric)
         status = self.run.status()
@@ -85,7 +91,7 @@ class _Follower:
             print(to_json({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
         elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
             self.last_line = time.monotonic()
-            print(progress(self.run, metric), flush=True)
+            print(progress(self.run, metric, self.recent), flush=True)
 
     def end(self) -> int:
         run, status = self.run, self.run.status()
@@ -99,17 +105,38 @@ class _Follower:
         return 0
 
 
-def progress(run: Run, metric: Metric) -> str:
-    """Formats one progress line: step, losses, learning rate, speed and remaining time."""
+def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:
+    """Formats one progress line: step, losses, learning rate, speed and remaining time.
+
+    A step of a run that learns from answers has no fixed number of tokens: its time is estimated from the `recent` steps.
+    """
     steps = run.status().steps
     settings = run.config().settings
-    tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
-    left = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
+    if settings.objective == PRETRAINING:
+        tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
+        left: float | None = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
+    else:
+        left = seconds_left(recent, steps) if recent else None
     share = gauges.mfu(run.facts(), metric.tokens_per_second)
     used = "" if share is None else f"  MFU {100 * share:.1f} %"
     used += "" if metric.memory_bytes is None else f"  memory {memory_size(metric.memory_bytes)}"
-    held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
+    used += "" if left is None else f"  {duration(left)} left"
     return (
-        f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}{held_out}  lr {metric.lr:.2e}  "
-        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}  {duration(left)} left"
+        f"step {metric.step:,}/{steps:,}  {_measured(metric)}  lr {metric.lr:.2e}  "
+        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}"
     )
+
+
+def _measured(metric: Metric) -> str:
+    """The losses, or what a run that learns from answers measures in their place."""
+    if metric.reward is not None:
+        held_out = "" if metric.val_reward is None else f"  evaluation {metric.val_reward:.3f}"
+        equal = "  (all rewards equal: no step)" if metric.reward_std == 0 else ""
+        return f"reward {metric.reward:.3f}{held_out}{equal}  KL {metric.kl or 0.0:.4f}"
+    held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
+    text = f"loss {metric.loss:.4f}{held_out}"
+    if metric.margin is not None:
+        text += f"  margin {metric.margin:.3f}  agreement {100 * (metric.agreement or 0.0):.0f} %"
+        if metric.val_agreement is not None:
+            text += f" (held out {100 * metric.val_agreement:.0f} %)"
+    return text if metric.val_kl is None else f"{text}  KL {metric.val_kl:.4f}"

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from filelock import Timeout
 
@@ -23,9 +24,16 @@ from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
 from tui_llm.training.run.config import RunConfig
-from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.run import ANSWERS, Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
-from tui_llm.training.run.settings import TrainingSettings, from_fields
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, from_fields
+
+
+class TokenizedRows(Protocol):
+    """Tokenized pairs or prompts (`llm/data/answer_rows.py`, which the screen does not import: it needs tiktoken)."""
+
+    def save(self, path: Path) -> None: ...
+
 
 ALLOCATOR = {
     # Large tensors are allocated and freed at every step: use huge pages, and don't return freed memory to the kernel.
@@ -47,16 +55,20 @@ def create(
     tensorboard: bool = False,
     nproc: int = 1,
     shard: bool = False,
+    rows: TokenizedRows | None = None,
 ) -> Run:
     """Creates the directory of a new run.
 
     `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
-    evaluation. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not
-    text, or if it is too small for any vocabulary; ValueError if only one of `model` and `settings.from_model` is given.
+    evaluation. `rows` are the corpus of a run that learns from answers, tokenized; without them the worker tokenizes it, and
+    here only its form is checked. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not
+    text, or if it is too small for any vocabulary; if a row of pairs or prompts is not valid; ValueError if only one of `model`
+    and `settings.from_model` is given.
 
     The name of a run that failed before its first step can be used again.
     """
     from tui_llm.llm.data import corpora  # imported here, so that watching runs starts faster
+    from tui_llm.training.plan import answer_files
 
     if (model is None) == bool(settings.from_model):
         raise ValueError("give from_model and the folder of that model, or neither")
@@ -64,16 +76,20 @@ def create(
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"a run {name!r} already exists; resume it (--resume) or choose another name")
-    if not corpus:
+    answers = settings.objective != PRETRAINING
+    if answers and rows is None:
+        answer_files.check(settings.objective, corpus)
+    if not corpus and not answers:
         raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:
         places = tuple(map(corpora.place, corpus))
-        corpora.check(places, settings.text_format)
-        corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
+        if not answers:
+            corpora.check(places, settings.text_format)
+            corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
         config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
         if run.exists():
             run.delete()
-        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned))
+        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned, rows))
     except FileExistsError as error:
         raise UserError(f"{run.path} already exists and is not a run; delete it, or choose another name") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
@@ -81,10 +97,12 @@ def create(
     return run
 
 
-def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin]) -> None:
+def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None) -> None:
     """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)
+    if rows is not None:
+        rows.save(run.path / ANSWERS)
     if pinned:
         pins.write(run.pins_path, pinned)
     run.write_config(config)

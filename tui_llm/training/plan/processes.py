@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.settings import TrainingSettings
+from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
 
 MUON_SHARDS = (2, 13)  # the first torch of which `torch.optim.Muon` on FSDP2's shards was compared with whole matrices
 
@@ -17,6 +17,10 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
     """Raises `UserError` if `nproc` processes can't train a run with these settings."""
     if nproc < 1:
         raise UserError(f"nproc is {nproc}; give the number of processes, 1 or more")
+    if settings.objective != PRETRAINING and (nproc > 1 or shard):
+        raise UserError(
+            f"learning {LEARNS[settings.objective]} runs in one process; leave out {'--nproc' if nproc > 1 else '--shard'}"
+        )
     rows = settings.batch_size * settings.grad_accumulation_steps
     if rows % nproc:
         part = nproc // math.gcd(settings.grad_accumulation_steps, nproc)

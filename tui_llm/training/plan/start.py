@@ -17,9 +17,10 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
+CHAT = "chat_template.jinja"
 _NEEDED = ("config.json",)
 _VOCABULARY = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either of these
-_RULES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # those that there are
+_RULES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT)  # those that there are
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:

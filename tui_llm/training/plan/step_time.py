@@ -19,7 +19,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
-from tui_llm.training.run.settings import TrainingSettings
+from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
 
 SECONDS = 15.0  # time limit of the measured steps
 STARTING = 600.0  # seconds for the process to start, against a hang: importing torch can take a minute
@@ -53,6 +53,8 @@ class Measurement:
         seconds: float = SECONDS,
         threads: int | None = None,
     ) -> None:
+        if settings.objective != PRETRAINING:
+            raise UserError(f"only steps on text are measured, not those that learn {LEARNS[settings.objective]}")
         self.cancelled = False
         self._late = False
         environment = {**launch.ALLOCATOR, **launch.environment()}

@@ -17,6 +17,7 @@ batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory
+quantities.py    what the chart of a run that learns from answers can show
 snapshot.py      incremental readers of a run that return snapshots
 compare.py       settings and results of several runs
 rename.py        rename a run

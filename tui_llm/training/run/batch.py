@@ -20,6 +20,7 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.facts.tokens import Token
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import OBJECTIVES, PREFERENCE, PRETRAINING, REWARD
 
 ROWS, TOKENS = 8, 64  # largest part of a batch that is kept
 NAME = "batch.json"
@@ -41,11 +42,18 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Row number `number` (from 0) of the batch. `loss` is the mean over the kept positions, in nats."""
+    """Row number `number` (from 0) of the batch. `loss` is the mean over the kept positions, in nats.
+
+    A row of an answer begins at its prompt's last token. `prompt` is the prompt's text, of which a long one is cut at its
+    beginning; `label` says which answer it is; `value` is its reward. All three are foreign.
+    """
 
     number: int
     positions: tuple[Position, ...]
     loss: float
+    label: str = ""
+    prompt: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,9 @@ class Batch:
     The losses are those after `updates` = step − 1 updates, with dropout off, in nats per token. `loss` is the mean
     over all `rows` × `tokens` targets, `shown_loss` the mean over the kept ones. Kept are the `first` rows, and `width`
     tokens of each. `asked` is the number of the request that this batch answers, if any.
+
+    If the run learns from answers, `objective` is not pretraining: `loss` is that of the step as a whole (see `Metric`), which
+    is no mean over targets, and `tokens` is the length of the longest answer.
     """
 
     step: int
@@ -65,6 +76,7 @@ class Batch:
     tokens: int
     shown: tuple[Row, ...]
     asked: int | None = None
+    objective: str = PRETRAINING
 
     @property
     def first(self) -> int:
@@ -75,6 +87,13 @@ class Batch:
     def width(self) -> int:
         """Number of tokens kept of each row."""
         return max((len(row.positions) for row in self.shown), default=0)
+
+    @property
+    def loss_text(self) -> str:
+        """What `loss` is, where it is no mean over targets; empty for a batch of text."""
+        if self.objective == PREFERENCE:
+            return f"mean of {self.rows // 2:,} pairs: −ln σ(chosen reward − rejected reward)"
+        return f"KL weight · KL − the mean reward of {self.rows:,} answers" if self.objective == REWARD else ""
 
     @property
     def left_out(self) -> str:
@@ -140,12 +159,17 @@ def _parse(raw: dict[str, Any]) -> Batch:
             Position(number, x, y, loss, math.exp(-loss))
             for number, (x, y, loss) in enumerate(zip(ids[:-1], ids[1:], losses, strict=True))
         )
-        shown.append(Row(int(row["row"]), positions, _mean(losses)))
+        label, prompt, value = row.get("label", ""), row.get("prompt", ""), row.get("value")
+        reward = None if value is None else float(value)
+        shown.append(Row(int(row["row"]), positions, _mean(losses), str(label), str(prompt), reward))
     every = [at.loss for row in shown for at in row.positions]
-    asked = raw.get("asked")
+    asked, objective = raw.get("asked"), raw.get("objective", PRETRAINING)
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective {objective!r}")
+    loss = _loss(raw["loss"]) if objective != REWARD or raw["loss"] is None else float(raw["loss"])
     return Batch(
-        int(raw["step"]), int(raw["updates"]), _loss(raw["loss"]), _mean(every), int(raw["rows"]), int(raw["tokens"]),
-        tuple(shown), asked if isinstance(asked, int) else None,
+        int(raw["step"]), int(raw["updates"]), loss, _mean(every), int(raw["rows"]), int(raw["tokens"]),
+        tuple(shown), asked if isinstance(asked, int) else None, objective,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tui_llm.training.run import jsonl
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 RECENT = 50  # number of last steps that the speed is averaged over
 
@@ -92,13 +93,18 @@ def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
         step=status.step,
         steps=status.steps,
         parameters=status.parameters,
-        tokens=status.step * s.batch_size * s.grad_accumulation_steps * s.block_size if s else None,
+        tokens=_tokens(status.step, s) if s else None,
         best_val_loss=best[0] if best else None,
         best_val_step=best[1] if best else None,
         last_val_loss=last,
         tokens_per_second=_speed(run),
         problem=status.problem,
     )
+
+
+def _tokens(step: int, s: TrainingSettings) -> int | None:
+    """None for a run that learns from answers, whose rows have different lengths."""
+    return step * s.batch_size * s.grad_accumulation_steps * s.block_size if s.objective == PRETRAINING else None
 
 
 def _evaluations(run: Run) -> Iterator[Metric]:

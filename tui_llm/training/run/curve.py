@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from tui_llm.training.run.metrics import LARGEST_STEP
 
+SHARES = (0.01, 0.05)  # windows of the moving averages, as fractions of all steps
 BUCKETS = 2048  # of a curve: more than a terminal has columns
 
 Point = tuple[int, float]

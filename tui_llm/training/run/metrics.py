@@ -20,6 +20,17 @@ class Metric:
     the L2 norm of the whole gradient before clipping. `val_loss`, `memory_bytes` (held by the worker; on a CUDA device,
     the peak of allocated memory) and `gpu_use` (the GPU's utilization, 0 to 1) are None at steps where they were not
     measured.
+
+    The fields from `margin` on are of runs that learn from answers; None elsewhere. Those that begin with `val_` are of the
+    held-out rows, after the update, the others of the batch, before it.
+
+    margin, chosen_reward, rejected_reward: means over the pairs; a reward is β (ln π − ln ref) of an answer, a margin the chosen
+    reward minus the rejected one.
+    agreement: the share of pairs whose margin is above 0.
+    reward: the mean score of the drawn answers. reward_std: the mean over the prompts of their scores' standard deviation; where
+    it is 0, there is nothing to learn and no step is taken.
+    kl, val_kl: KL(π ‖ the start model) in nats per answer token, estimated from the drawn tokens (k3, see
+    `llm/learn/policy_gradient.py`); `val_kl` of pairs over the whole vocabulary.
     """
 
     step: int
@@ -31,6 +42,22 @@ class Metric:
     time: float = 0.0  # seconds since the epoch, when the step ended
     memory_bytes: float | None = None
     gpu_use: float | None = None
+    margin: float | None = None
+    agreement: float | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward: float | None = None
+    reward_std: float | None = None
+    kl: float | None = None
+    val_margin: float | None = None
+    val_agreement: float | None = None
+    val_reward: float | None = None
+    val_kl: float | None = None
+
+
+OPTIONAL = tuple(
+    field.name for field in dataclasses.fields(Metric) if field.default is None and field.name != "val_loss"
+)
 
 
 class MetricsTail(Tail[Metric]):
@@ -41,8 +68,7 @@ class MetricsTail(Tail[Metric]):
 
 
 def metric_line(metric: Metric) -> dict[str, float | None]:
-    """The object to write as a line of metrics.jsonl. Leaves out `memory_bytes` and `gpu_use` where they are None, as
-    at most steps."""
+    """The object to write as a line of metrics.jsonl. Leaves out the fields of `OPTIONAL` that are None."""
     line = dataclasses.asdict(metric)
     return {name: value for name, value in line.items() if value is not None or name == "val_loss"}
 
@@ -62,7 +88,7 @@ def parse_metric(line: bytes) -> Metric | None:
             float(value["tokens_per_second"]),
             None if val_loss is None else float(val_loss),
             float(value.get("time", 0.0)),
-            *(None if value.get(name) is None else float(value[name]) for name in ("memory_bytes", "gpu_use")),
+            *(None if value.get(name) is None else float(value[name]) for name in OPTIONAL),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

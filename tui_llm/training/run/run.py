@@ -16,6 +16,7 @@ batch.json         the next batch with the model's loss on each of its tokens (s
 checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
 start/             a copy of the model that training started from, unless it started from random weights
 worker.log         the worker's stdout and stderr
+answers.safetensors  the tokens of the pairs or prompts, of a run that learns preferences or a reward
 lock               locked by the worker while it lives, as is this directory itself (see run_lock.py)
 pid                the worker's process id, for signals; valid only while the lock is held
 """
@@ -48,6 +49,7 @@ from tui_llm.training.run.status import Status, parse_status
 DAMAGED = 1 << 25  # bytes from the end of metrics.jsonl that are searched for an undamaged line
 JSON_MOST = 1 << 20  # bytes of config.json, status.json and control.json
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ANSWERS = "answers.safetensors"
 VOCABULARY = "vocabulary"  # the folder of a vocabulary that was made from the run's text: char, word
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
+from tui_llm.facts.policy import ADVANTAGES, MOST_SAMPLES, MOST_TOKENS, MOST_UPDATES
+from tui_llm.facts.preference import BETA, SFT_WEIGHT
+from tui_llm.facts.setting import MOST, Range, Setting
 from tui_llm.llm.data.formats import FORMATS, TextFormat
 
 SCHEDULES = ("cosine", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
-MOST = 10**12  # of any count: a larger number is a typing error and may not fit a float
-
-
-class Range(NamedTuple):
-    """The values that a number can have, both ends included, and how an error line names them."""
-
-    low: float
-    high: float
-    text: str
-
+PRETRAINING, PREFERENCE, REWARD = OBJECTIVES = ("pretraining", "preference", "reward")
+LEARNS = {PRETRAINING: "text", PREFERENCE: "preference pairs", REWARD: "a reward"}
+OFF_ON = ("off", "on")
 
 _BELOW_1, _LARGEST = math.nextafter(1, 0), math.nextafter(math.inf, 0)
 COUNT = Range(1, MOST, "1 or more")
@@ -32,35 +28,19 @@ COUNT_OR_0 = Range(0, MOST, "0 or more")
 CONTEXT = Range(2, MOST, "2 or more, so that there is something to predict from")
 POSITIVE_OR_0 = Range(0, _LARGEST, "a number from 0 up")
 SHARE = Range(0, 1, "a number from 0 to 1")
+TEMPERATURE = Range(0.01, 100, "0.01 to 100: at 0 all answers would be the same")
+KL_WEIGHT = Range(0, 100, "a number from 0 to 100, such as 0.04")
+SAMPLES = Range(2, MOST_SAMPLES, f"2 to {MOST_SAMPLES}: a reward counts against the group's mean")
+ANSWER_TOKENS = Range(1, MOST_TOKENS, f"1 to {MOST_TOKENS}")
+UPDATES = Range(1, MOST_UPDATES, f"1 to {MOST_UPDATES}")
 SHARE_BELOW_1 = Range(0, _BELOW_1, "a number from 0 to below 1")
 SHARE_BETWEEN = Range(math.nextafter(0, 1), _BELOW_1, "a number between 0 and 1, such as 0.05")
 SEED = Range(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
 
 
-class Setting(NamedTuple):
-    """What can be given for a field of `TrainingSettings`, and what form and command line show of it."""
-
-    metavar: str
-    values: Range | tuple[str, ...] | None  # None: any text
-    help: str  # 36 characters at most: a line of the form's column
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """All values; empty for a number or a text."""
-        return () if self.values is None or isinstance(self.values, Range) else self.values
-
-    def problem(self, value: Any) -> str:
-        """What to give instead of `value`; empty where it is valid."""
-        if isinstance(self.values, Range):
-            if self.values.low <= value <= self.values.high:
-                return ""
-            return f"{MOST:,} at most" if self.values.high == MOST < value else self.values.text
-        return "" if self.values is None or value in self.values else f"one of {', '.join(self.values)}"
-
-
-def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None, help: str) -> Any:
+def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None, help: str, *objectives: str) -> Any:
     """A field of `TrainingSettings` with its `Setting`."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, values, help)})
+    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, values, help, objectives)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +84,30 @@ class TrainingSettings:
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
-    format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name")
-    field: str = _setting("", "NAME", None, "key or column with the text")
+    format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name", PRETRAINING)
+    field: str = _setting("", "NAME", None, "key or column with the text", PRETRAINING)
+    objective: str = _setting(PRETRAINING, "NAME", OBJECTIVES, "learn text, preferences, or a reward")
+    beta: float = _setting(0.1, "B", BETA, "pull to the start model (DPO)", PREFERENCE)
+    sft_weight: float = _setting(0.0, "A", SFT_WEIGHT, "weight of the chosen's loss (RPO)", PREFERENCE)
+    length_normalized: str = _setting("off", "HOW", OFF_ON, "on: log-ratios per token (LN-DPO)", PREFERENCE)
+    reward: str = _setting("", "SPEC", None, "scores answers, as contains:happy", REWARD)
+    samples: int = _setting(8, "K", SAMPLES, "answers drawn to each prompt", REWARD)
+    answer_tokens: int = _setting(24, "N", ANSWER_TOKENS, "most tokens of a drawn answer", REWARD)
+    temperature: float = _setting(1.0, "T", TEMPERATURE, "of the drawn answers", REWARD)
+    advantage: str = _setting("mean", "HOW", tuple(ADVANTAGES), "reward − mean; std: ÷ deviation too", REWARD)
+    updates: int = _setting(1, "N", UPDATES, "optimizer steps on the same answers", REWARD)
+    clip_ratio: float = _setting(0.2, "F", SHARE_BETWEEN, "of π ÷ π_old, from the 2nd update on", REWARD)
+    kl_weight: float = _setting(0.04, "F", KL_WEIGHT, "of the KL to the start model", REWARD)
 
     @property
     def text_format(self) -> TextFormat:
         """How the corpus is read."""
         return TextFormat(self.format, self.field)
+
+    @property
+    def rows_per_example(self) -> int:
+        """Rows that the model reads for each row of a batch: both answers of a pair, or all that are drawn to a prompt."""
+        return {PREFERENCE: 2, REWARD: self.samples}.get(self.objective, 1)
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -119,6 +116,17 @@ class TrainingSettings:
 
 SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(TrainingSettings)}
 """Every setting by its name in `TrainingSettings`."""
+
+OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    PRETRAINING: {},
+    PREFERENCE: {"batch_size": 8, "steps": 100, "learning_rate": 2e-5, "min_learning_rate": 2e-6, "warmup_steps": 10,
+                 "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "grad_accumulation_steps": 1, "eval_every": 10,
+                 "eval_batches": 8, "checkpoint_every": 20, "validation_fraction": 0.1},
+    REWARD: {"batch_size": 2, "steps": 60, "learning_rate": 1e-4, "min_learning_rate": 1e-5, "warmup_steps": 5,
+             "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "grad_accumulation_steps": 1, "eval_every": 10,
+             "eval_batches": 4, "checkpoint_every": 20, "validation_fraction": 0.1},
+}  # fmt: skip
+"""What replaces a preset's values: a trained model is changed in small steps."""
 
 RENAMED = {"optimiser": "optimizer", "accumulation": "grad_accumulation_steps"}
 """Settings by the names that they had in earlier runs' config.json and on earlier command lines."""
@@ -136,7 +144,32 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
             (settings.width // settings.heads + 1) * settings.heads
         )
-    return found
+    return found | _objective_problems(settings, found)
+
+
+def _objective_problems(settings: TrainingSettings, found: dict[str, str]) -> dict[str, str]:
+    """What contradicts the objective: a setting that has no effect in it, or a rule that can't score."""
+    objective = settings.objective
+    if "objective" in found:
+        return {}
+    wrong = {}
+    for name, setting in SETTINGS.items():
+        changed = getattr(settings, name) != TrainingSettings.__dataclass_fields__[name].default
+        if changed and name not in found and setting.objectives and objective not in setting.objectives:
+            wrong[name] = (
+                f"{name.replace('_', ' ')} has no effect in a run that learns {LEARNS[objective]}; leave it out"
+            )
+    if objective != PRETRAINING and settings.compile == "on":
+        wrong["compile"] = f"torch.compile is for pre-training only; leave out --compile to learn {LEARNS[objective]}"
+    if objective == REWARD:
+        from tui_llm.llm.learn.reward import parse  # torch-free, and only such runs need it
+
+        try:
+            if parse(settings.reward).by_hand:
+                wrong["reward"] = "a run in the background can't be scored by hand; give a rule, such as contains:happy"
+        except UserError as error:
+            wrong["reward"] = str(error)
+    return wrong
 
 
 def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) -> TrainingSettings:

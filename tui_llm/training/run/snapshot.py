@@ -20,10 +20,12 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.predict.units import perplexity, uniform_loss
 from tui_llm.training.run import gauges, pin_readings, pins
 from tui_llm.training.run.config import RunConfig
-from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
+from tui_llm.training.run.curve import SHARES, Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
+from tui_llm.training.run.quantities import Series, SeriesReader
 from tui_llm.training.run.run import Run, Sample, runs
+from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.run.status import Status, number
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,6 @@ CHUNK = 1 << 20  # bytes of metrics read at a time: about 7,000 steps
 LONG = 16 * CHUNK  # bytes of metrics; a longer file is sampled first, since reading all of it takes long
 
 PLACES = 256  # number of places at which such a file is sampled
-
-SHARES = (0.01, 0.05)  # windows of the moving averages of the training loss, as fractions of all steps
 
 RECENT = 50  # number of last steps that speed and remaining time are estimated from
 
@@ -60,10 +60,13 @@ def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
 
 
 def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> float | None:
-    """Returns the tokens trained on up to `step` as a multiple of the corpus's training tokens."""
+    """Returns the tokens trained on up to `step` as a multiple of the corpus's training tokens; the pairs or prompts as a
+    multiple of the training rows, for a run that learns from answers."""
     if config is None or train_tokens is None or train_tokens <= 0:
         return None
     settings = config.settings
+    if settings.objective != PRETRAINING:
+        return step * settings.batch_size * settings.grad_accumulation_steps / train_tokens
     return step * settings.batch_size * settings.block_size * settings.grad_accumulation_steps / train_tokens
 
 
@@ -78,6 +81,8 @@ class RunSnapshot:
     reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
     the corpus, `perplexity` is e^(last validation loss). While `reading` is true, the metrics file is not yet read to
     its end; the curves of a very long run then show a few steps at each of `PLACES` places in the file.
+
+    A run that learns from answers has no entropies and no perplexity, but `series`: the curves of its objective's quantities.
     """
 
     name: str
@@ -104,6 +109,12 @@ class RunSnapshot:
     checkpoint: int | None = None
     pause_requested: bool = False
     reading: bool = False
+    series: tuple[Series, ...] = ()
+
+    @property
+    def objective(self) -> str:
+        """What the run learns."""
+        return self.config.settings.objective if self.config else PRETRAINING
 
     @property
     def progress(self) -> float:
@@ -134,6 +145,8 @@ class RunReader:
             None  # cached points of `train` and `validation`
         )
         self._sampled = _sampled(self.run.metrics_path)
+        self._series_reader: SeriesReader | None = None  # once the objective is known
+        self._series: tuple[Series, ...] = ()
 
     def read(self) -> RunSnapshot:
         """Reads up to `CHUNK` more bytes of metrics and returns a snapshot, `reading` if there are more."""
@@ -143,29 +156,26 @@ class RunReader:
             return RunSnapshot(self.run.name, unreadable(self.run, error))
 
     def _read(self) -> RunSnapshot:
-        metrics = self.tail.new(CHUNK)
-        if self.tail.restarted:
-            self._restart()
-        for metric in metrics:
-            self.train.add(metric.step, metric.loss)
-            if metric.val_loss is not None:
-                self.validation.add(metric.step, metric.val_loss)
-                self.last_validation = (metric.step, metric.val_loss)
-            if metric.memory_bytes is not None:
-                self.memory = (metric.memory_bytes, metric.gpu_use)
-            self.recent.append(metric)
-            self.last = metric
-        status = self.run.status()
         try:
             config = self.run.config()
         except UserError:
             config = None
+        metrics = self.tail.new(CHUNK)
+        if self.tail.restarted:
+            self._restart()
+        objective = config.settings.objective if config else PRETRAINING
+        if self._series_reader is None or self._series_reader.objective != objective:
+            self._series_reader = SeriesReader(objective)
+        self._series_reader.add(metrics)
+        self._add(metrics)
+        status, answers = self.run.status(), objective != PRETRAINING
         recent = list(self.recent)
         facts = self.run.facts()
         vocabulary, numbers, rate = status.vocabulary, _numbers(facts), speed(recent)
         shipped = (str(facts.get("shipped_model")), numbers["shipped_loss"]) if "shipped_loss" in numbers else None
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
+            self._series = self._series_reader.series(max(status.steps, self.last.step if self.last else 0))
         if not self.tail.more:
             self._sampled = None
         if metrics:
@@ -186,7 +196,7 @@ class RunReader:
             sample=self._newest_sample(),
             tokens_per_second=rate,
             seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
-            uniform_loss=uniform_loss(vocabulary) if vocabulary and vocabulary > 0 else None,
+            uniform_loss=uniform_loss(vocabulary) if vocabulary and vocabulary > 0 and not answers else None,
             unigram_loss=numbers.get("unigram_entropy"),
             bigram_loss=numbers.get("bigram_entropy"),
             floor_loss=numbers.get("floor"),
@@ -194,12 +204,24 @@ class RunReader:
             mfu=gauges.mfu(facts, rate),
             memory_bytes=self.memory[0],
             gpu_use=self.memory[1],
-            epoch=epoch(config, status.step, numbers.get("train_tokens")),
-            perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
+            epoch=epoch(config, status.step, numbers.get("train_rows" if answers else "train_tokens")),
+            perplexity=perplexity(self.last_validation[1]) if self.last_validation and not answers else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
             pause_requested=bool(self.run.control().get("paused")),
             reading=self.tail.more,
+            series=self._series,
         )
+
+    def _add(self, metrics: Sequence[Metric]) -> None:
+        for metric in metrics:
+            self.train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                self.validation.add(metric.step, metric.val_loss)
+                self.last_validation = (metric.step, metric.val_loss)
+            if metric.memory_bytes is not None:
+                self.memory = (metric.memory_bytes, metric.gpu_use)
+            self.recent.append(metric)
+            self.last = metric
 
     def _newest_sample(self) -> Sample | None:
         try:

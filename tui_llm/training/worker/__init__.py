@@ -6,6 +6,10 @@ job.py            one worker's part of a run, from first to last step
 inputs.py         device, vocabulary, corpus and model
 requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
+answers.py        what the trainers of preferences and of a reward share
+preference.py     direct preference optimization of pairs of answers
+reward.py         policy gradient on drawn answers that a rule scores
+objectives.py     the trainer of each objective
 distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
 checkpoints.py    save and load weights and optimizer state

@@ -14,6 +14,7 @@ from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run.batch import ROWS, TOKENS, path_of
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
+from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.loop import Trainer
 
 
@@ -40,7 +41,7 @@ def write(run: Run, trainer: Trainer, tokenizer: Tokenizer, updates: int, asked:
     It draws no random numbers and does not change the weights, so that training continues exactly as without it. Raises
     `UserError` if the disk is full.
     """
-    value = measure(trainer, updates)
+    value = trainer.measure_batch(updates) if isinstance(trainer, AnswerTrainer) else measure(trainer, updates)
     shown = {id for row in value["shown"] for id in row["ids"]}
     value["bytes"] = {str(id): bytes_of(tokenizer, id).hex() for id in sorted(shown)}
     value["special"] = [id for id in sorted(shown) if tokenizer.is_special(id)]

@@ -13,11 +13,14 @@ from torch import nn
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, sweep, write_json
+from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model import device as devices
+from tui_llm.llm.model.flat import FlatAdamW
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
+from tui_llm.training.plan import start
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
@@ -44,6 +47,8 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
         storage.mkdir(aside)
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_vocabulary(tokenizer, aside)
+        if (chat := template_text(run.path / start.FOLDER)) is not None:  # the trained model keeps it
+            storage.write_text(aside / start.CHAT, chat)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
@@ -86,9 +91,11 @@ def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
     names = {id(p): name for name, p in trainer.model.weights()}
-    return {
+    flat = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, FlatAdamW)]
+    return {name: value for optimizer in flat for name, value in optimizer.named_state()} | {
         f"{names[id(p)]}.{key}": whole(value.detach()).cpu().contiguous()
         for optimizer in trainer.optimizers
+        if optimizer not in flat
         for p, state in optimizer.state.items()
         for key, value in state.items()
     }
@@ -163,6 +170,9 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
     kept = _kept(trainer.model, trainer.settings.optimizer)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
+        if isinstance(optimizer, FlatAdamW):  # a single process, which has the state
+            optimizer.load_named_state(state or {})
+            continue
         for group in optimizer.param_groups:
             for p in group["params"]:
                 name = names[id(p)]

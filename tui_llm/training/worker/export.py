@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
-from tui_llm.common import paths
+from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import check_file, check_folder, write_folder, write_new
+from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub import hub, lookup
 from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model.model_config import GGUF, is_gpt2
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.training.plan import start
 from tui_llm.training.run.run import Run, runs
 
 
@@ -42,6 +44,8 @@ def export(
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, dtype))
         hub.save_vocabulary(vocabulary, aside)
+        if (chat := template_text(source)) is not None:
+            storage.write_text(aside / start.CHAT, chat)
 
     write_folder(folder, fill, last="config.json", force=force, inputs=inputs)
     return step

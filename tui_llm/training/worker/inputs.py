@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_folder, write_json
 from tui_llm.common.foreign_files import read_json
-from tui_llm.llm.data import closed_vocabulary, corpus
+from tui_llm.llm.data import answer_rows, closed_vocabulary, corpus
+from tui_llm.llm.data.answer_rows import AnswerRows
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import model_config
@@ -19,20 +21,25 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.llm.tokens.tokenizer import Tokenizer
-from tui_llm.training.plan import cost, sample_prompt
+from tui_llm.training.plan import answers, cost, sample_prompt
 from tui_llm.training.plan.start import FOLDER
-from tui_llm.training.run.run import VOCABULARY, Run
+from tui_llm.training.run.run import ANSWERS, VOCABULARY, Run
+from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A run's inputs on one process. `start` is the folder of the model to start from; None: random weights."""
+    """A run's inputs on one process. `start` is the folder of the model to start from; None: random weights.
+
+    A run on text has a `corpus`, one that learns preferences or a reward has `answers`; the other is None.
+    """
 
     device: torch.device
     start: Path | None
     tokenizer: Tokenizer
-    corpus: Corpus
+    corpus: Corpus | None
+    answers: AnswerRows | None = None
 
 
 def load(worker: Worker) -> Inputs:
@@ -48,6 +55,8 @@ def load(worker: Worker) -> Inputs:
         start = run.path / FOLDER if s.from_model else None
         rows = model_config.read_config(start).vocabulary if start else None
         tokenizer = hub.load_trained(start, s.from_model, rows) if start else _vocabulary(worker)
+        if s.objective != PRETRAINING:
+            return _answers(worker, device, start, tokenizer)
         text = corpus.load(
             worker.config.corpus,
             tokenizer,
@@ -62,6 +71,25 @@ def load(worker: Worker) -> Inputs:
     if text.floor is not None:
         worker.facts["floor"] = text.floor
     return Inputs(device, start, tokenizer, text)
+
+
+def _answers(worker: Worker, device: torch.device, start: Path | None, tokenizer: Tokenizer) -> Inputs:
+    """The inputs of a run that learns from answers. They are tokenized once, unless that was done when the run was made."""
+    run = worker.run
+    path = run.path / ANSWERS
+    if start is None:
+        raise UserError(f"run {run.name} has no model to start from; start a new run")
+    if not path.exists():
+        made = answers.rows(
+            worker.settings, worker.config.corpus, start, lambda row: worker.report_progress(f"tokenized {row:,} rows")
+        )
+        assert made is not None
+        part = path.with_name(f".{path.name}.part")
+        made.save(part)
+        storage.replace(part, path)
+    found = answer_rows.load(path, tokenizer.size)
+    worker.facts |= {"vocabulary": tokenizer.size, "rows": len(found)}
+    return Inputs(device, start, tokenizer, None, found)
 
 
 def _vocabulary(worker: Worker) -> Tokenizer:

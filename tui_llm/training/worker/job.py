@@ -15,17 +15,19 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, jsonl
 from tui_llm.training.run.metrics import Metric, metric_line
+from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker import (
     checkpoints,
     evaluations,
     inputs,
     measurements,
+    objectives,
     pin_readings,
     tensorboard,
     torch_compile,
 )
+from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.inputs import Inputs
-from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.requests import Requests
 from tui_llm.training.worker.worker import Worker
 
@@ -60,8 +62,10 @@ class Job:
         self.saved: int | None = done or None  # step of the newest checkpoint known to be intact
         self.events: tensorboard.Events | None = None
         model.used = loaded.tokenizer.size  # rows that pad the embedding of `from_model` are no tokens
-        self.trainer = Trainer(model, loaded.corpus, self.settings, loaded.device, self.ranks)
-        worker.facts["arithmetic"] = self.trainer.precision
+        self.trainer = objectives.trainer(loaded, model, self.settings, self.ranks)
+        worker.facts |= {"arithmetic": self.trainer.precision, **objectives.facts(self.trainer)}
+        if isinstance(self.trainer, AnswerTrainer):
+            worker.report("starting", self.trainer.rows_text)
         if done:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(self.run)
@@ -81,12 +85,15 @@ class Job:
             if worker.config.tensorboard:
                 message += self._begin_events()
             worker.facts |= self.gauges.facts
-            worker.facts |= measurements.shipped_loss(self.run, self.trainer, self.tokenizer, worker.report_progress)
+            if self.settings.objective == PRETRAINING:
+                worker.facts |= measurements.shipped_loss(
+                    self.run, self.trainer, self.tokenizer, worker.report_progress
+                )
         if not done:
             view = checkpoints.gathered(self.trainer)
             if self.ranks.first:
                 pin_readings.begin(self.run, view, self.tokenizer)
-        alone = self.ranks.world == 1
+        alone = self.ranks.world == 1 and self.settings.objective == PRETRAINING
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.report("starting", "compiling the training step; this takes a minute the first time")
             message += torch_compile.compile_step(self.trainer, done + 1)

@@ -16,8 +16,11 @@ from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
 from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
+from tui_llm.llm.model.fast_step import FastStep
+from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
+from tui_llm.training.plan import cost
 from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.metrics import Metric
@@ -35,13 +38,17 @@ class Diverged(Exception):
         super().__init__(message)
 
 
-def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: GPT, settings: TrainingSettings, device: torch.device, flat: FlatParameters | None = None
+) -> list[torch.optim.Optimizer]:
     """Returns AdamW for all parameters; or Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for the rest.
 
-    Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
+    With `flat`, AdamW for all parameters updates them at once. Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
     it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
     matrices = model.matrices() if settings.optimizer == "muon" else []
+    if flat is not None and not matrices:
+        return [FlatAdamW(flat, settings.weight_decay, settings.learning_rate, (settings.beta1, settings.beta2))]
     adamw = torch_private.AdamW(
         model.decay_groups(settings.weight_decay, without=matrices),
         lr=settings.learning_rate,
@@ -60,31 +67,51 @@ class Trainer:
     """A model with its optimizers and data: everything that a step needs and a checkpoint saves."""
 
     def __init__(
-        self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
+        self,
+        model: GPT,
+        corpus: Corpus | None,
+        settings: TrainingSettings,
+        device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
+        """`corpus` is None where a subclass has its own data; it then overrides what reads `batches` and `validation`."""
         self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
         self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
-        # bf16 on a CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise autocast.
+        # A CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise bf16 is autocast.
         # Both keep float32 weights.
-        fast = self.bfloat16 and device.type == "cpu" and not settings.dropout and not self.ranks.shard
-        self.products = torch.bfloat16 if fast else None
+        fast = device.type == "cpu" and not settings.dropout and not self.ranks.shard
+        self.products = (torch.bfloat16 if self.bfloat16 else torch.float32) if fast else None
         # The model's loss, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
         # since it may replace the parameters by shards.
         self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
-        self.optimizers = optimizers(model, settings, device)
+        flat = device.type == "cpu" and self.ranks.world == 1 and FlatParameters.fits(model)
+        self.flat = FlatParameters(model) if flat else None
+        self.optimizers = optimizers(model, settings, device, self.flat)
+        # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
+        self.fast_step: FastStep | None = None
+        if self.flat is not None and self.products is not None and FastStep.fits(model):
+            self.fast_step = FastStep(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
-        self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
-        self.validation = evenly_spaced(
-            corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
-        )
+        if corpus is not None:
+            self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
+            self.validation = evenly_spaced(
+                corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
+            )
+        self.step_tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
+        self.measured: dict[str, float] = {}  # further fields of the step's `Metric`
         self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
     def precision(self) -> str:
         """The precision of matrix products and weights, for display."""
         return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
+
+    @property
+    def flops_per_token(self) -> float:
+        """The operations of a training step per token that the step counts; see `cost.flops_per_token`."""
+        return cost.flops_per_token(self.model.config, self.settings.block_size)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Returns bf16 autocast, or a null context for fp32 and for llm/model/fast.py.
@@ -108,7 +135,6 @@ class Trainer:
         training loss or the gradient is the cause, the weights are still those before the step.
         """
         s = self.settings
-        tokens = s.batch_size * s.block_size * s.grad_accumulation_steps
         for number in range(done + 1, s.steps + 1):
             began = time.perf_counter()
             lr = learning_rate(settings_at(s, self.changes, number), number)
@@ -118,7 +144,7 @@ class Trainer:
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
-            yield Metric(number, loss, lr, norm, tokens / seconds, val_loss)
+            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)
 
     @property
     def _advice(self) -> str:
@@ -126,23 +152,20 @@ class Trainer:
         return f"start a new run with a lower learning rate than {self.settings.learning_rate:g}"
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
-        s, total = self.settings, 0.0
+        s = self.settings
         if not self.model.training:  # `train` visits all modules, so call it only if needed
             self.model.train()
         if s.dropout:  # dropout's noise depends on the seed, the step and the rank alone
             torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         for parameter in self.parameters:
             parameter.grad = None
-        for part in self.parts:
-            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
-            with self.ranks.gradients(shared=part == self.parts[-1]):
-                with self.autocast():
-                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
-                loss.backward()
-            total += float(loss.detach())
-        total = self.ranks.mean(total)
-        most, at_once = s.clip if s.clip > 0 else math.inf, None if self.ranks.shard else True
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
+        total = self.ranks.mean(self._backward(number))
+        return total, self._apply(number, lr, total)
+
+    def _apply(self, number: int, lr: float, total: float) -> float:
+        """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
+        s = self.settings
+        norm = self._clip(s.clip if s.clip > 0 else math.inf)
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
@@ -151,7 +174,33 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
-        return total, norm
+        return norm
+
+    def _clip(self, most: float) -> float:
+        """Clips the gradient's norm to `most`. Returns the norm before."""
+        if self.flat is not None:
+            self.flat.collect()
+            return self.flat.clip(most)
+        at_once = None if self.ranks.shard else True
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
+
+    def _backward(self, number: int) -> float:
+        """Runs forward and backward pass of this process's part of step `number`; returns its loss."""
+        s, total = self.settings, 0.0
+        if self.fast_step is not None:
+            self.fast_step.cast()
+        for part in self.parts:
+            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
+            x, y = x[self.rows], y[self.rows]
+            if self.fast_step is not None:
+                total += self.fast_step.gradients(x, y, 1 / len(self.parts), first=part == self.parts[0])
+                continue
+            with self.ranks.gradients(shared=part == self.parts[-1]):
+                with self.autocast():
+                    loss = self.loss(x.to(self.device), y.to(self.device)) / len(self.parts)
+                loss.backward()
+            total += float(loss.detach())
+        return total
 
     @torch.no_grad()
     def check(self, step: int) -> None:

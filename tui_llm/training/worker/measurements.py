@@ -23,7 +23,6 @@ from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
-from tui_llm.training.plan import cost
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import number
@@ -44,7 +43,7 @@ class Gauges:
         self.trainer, self.device = trainer, trainer.device
         self.precision = "bf16" if trainer.bfloat16 else "fp32"
         self.facts: dict[str, Any] = {
-            "flops_per_token": cost.flops_per_token(trainer.model.config, trainer.settings.block_size),
+            "flops_per_token": trainer.flops_per_token,
             "precision": self.precision,
         }
         self._began = time.monotonic()

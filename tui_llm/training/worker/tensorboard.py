@@ -27,6 +27,17 @@ TAGS = {
     "tokens_per_second": "speed/tokens_per_second",
     "memory_bytes": "memory/bytes",
     "gpu_use": "gpu/use",
+    "margin": "margin/batch",
+    "val_margin": "margin/held_out",
+    "agreement": "agreement/batch",
+    "val_agreement": "agreement/held_out",
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+    "reward": "reward/batch",
+    "val_reward": "reward/evaluation",
+    "reward_std": "reward/std",
+    "kl": "kl/batch",
+    "val_kl": "kl/held_out",
 }
 """A metric's name in metrics.jsonl → its tag."""
 

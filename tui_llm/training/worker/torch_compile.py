@@ -26,7 +26,8 @@ def compile_step(trainer: Trainer, number: int) -> str:
     Returns an empty string, or a message if compilation fails: the step then stays uncompiled. Raises out-of-memory
     errors.
     """
-    plain = trainer.loss
+    plain, step = trainer.loss, trainer.fast_step
+    trainer.fast_step = None  # its loss has no graph to compile
     trainer.model.head_loss = torch.compiler.disable(trainer.model.head_loss)
     trainer.loss = torch.compile(plain, dynamic=False)
     try:
@@ -38,7 +39,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # any compiler error, e.g. a missing C compiler or an unsupported GPU
-        trainer.loss = plain
+        trainer.loss, trainer.fast_step = plain, step
         first = " ".join(str(error).split())[:160]
         return f"torch.compile failed, the step is not compiled ({type(error).__name__}: {first})"
     finally:

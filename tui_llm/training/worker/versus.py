@@ -82,18 +82,18 @@ def text_ids(vocabulary: int, count: int = 300_000) -> np.ndarray[Any, np.dtype[
     return ids[data]
 
 
-def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: str = "auto") -> Trainer:
-    """Returns a trainer on the CPU with fixed seeds."""
-    settings = shape.settings(precision=precision)
+def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: str = "auto", **fields: Any) -> Trainer:
+    """Returns a trainer on the CPU with fixed seeds; `fields` are further settings."""
+    settings = shape.settings(precision=precision, **fields)
     cut = len(ids) - 4 * shape.block_size * shape.batch_size
     torch.manual_seed(settings.seed)
     model = GPT(cost.shape(settings, shape.vocabulary))
     return Trainer(model, Corpus(ids[:cut], ids[cut:], 1.0, 0.0, ""), settings, CPU)
 
 
-def ours(shape: Shape, precision: str = "auto") -> Step:
-    """Returns a step of this package's training."""
-    steps = trainer(shape, text_ids(shape.vocabulary), precision).steps()
+def ours(shape: Shape, precision: str = "auto", **fields: Any) -> Step:
+    """Returns a step of this package's training; `fields` are further settings."""
+    steps = trainer(shape, text_ids(shape.vocabulary), precision, **fields).steps()
     return lambda: next(steps).loss
 
 

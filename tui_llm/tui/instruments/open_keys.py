@@ -16,15 +16,26 @@ GUESS = Command(
     ("tokens", "generate"),
     importance=-1,
 )
-VERSUS = Command(
-    "versus",
-    "ampersand",
-    "two models",
-    "Compare with another model on this text: predictions, losses in bits, KL, a continuation of each",
-    "Two models",
+COMPARE_MODELS = Command(
+    "compare_models",
+    "V,ampersand",
+    "compare models",
+    "Compare with one or two other models on this text: predictions, KL, losses in bits, a continuation of each (& in Training)",
+    "Compare models",
     "lab",
-    "app.open('versus')",
+    "app.open('compare_models')",
     ("logits", "loss"),
+    importance=-1,
+)
+SFT = Command(
+    "sft",
+    "I",
+    "fine-tune",
+    "Fine-tune a copy on question–answer pairs that you type (SFT): loss of the answers' tokens, answers before and after",
+    "Fine-tune (SFT)",
+    "lab",
+    "app.open('sft')",
+    ("loss", "generate"),
     importance=-1,
 )
 CHAT = Command(

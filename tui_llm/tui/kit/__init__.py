@@ -23,4 +23,6 @@ themes.py           the dark and the light theme, and palettes safe for the colo
 shades.py           weights from 0 to 1 as characters and colours
 loss_shade.py       losses as colours and marks
 token_shades.py     what tokens can be coloured by
+token_changes.py    tokens coloured by the change of their log-probability
+columns.py          a curve of a few lines of text
 """

@@ -28,6 +28,7 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
     def __init__(self, title: str, hint: str, text: str = "", *, spaces: bool = False) -> None:
         super().__init__()
         self._title, self._text, self._spaces = title, text, spaces
+        self._edited = False  # by a key: `propose` changes nothing then
         self._hint = hint if "Esc" in hint else f"{hint} · Esc cancels"
 
     def compose(self) -> ComposeResult:
@@ -40,10 +41,20 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
         editor.border_title = Text(self._title)
         if self._spaces:
             editor.hint(Text(f"{SPACE} is a space, and counts"))
+        self._select_all(editor)
+        editor.focus()
+
+    def _select_all(self, editor: PromptEditor) -> None:
         text = editor.text  # typing replaces the text, except a leading space, which is significant
         if spoken := text.strip():
             editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
-        editor.focus()
+
+    def propose(self, text: str) -> None:
+        """Put a text into the line, selected, unless something was typed."""
+        editor = self.query_one(PromptEditor)
+        if not self._edited and not editor.text:
+            editor.set_text(text)
+            self._select_all(editor)
 
     def on_prompt_editor_typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
@@ -64,3 +75,4 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
 
     def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
         event.stop()
+        self._edited = self._edited or bool(self.query_one(PromptEditor).text)

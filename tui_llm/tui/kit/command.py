@@ -140,6 +140,7 @@ NAMES = {
     "minus": "-",
     "ampersand": "&",
     "at": "@",
+    "dollar_sign": "$",
     "left_parenthesis": "(",
     "right_parenthesis": ")",
     "less_than_sign": "<",

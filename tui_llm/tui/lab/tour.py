@@ -14,7 +14,7 @@ from textual.timer import Timer
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
-from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
+from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import parse as parse_pairs
 from tui_llm.tour.facts import Facts, RunFacts
@@ -259,7 +259,7 @@ class TourController:
         self.check()
 
     def _ask_pairs(self, ask: Ask) -> None:
-        from tui_llm.tui.tour.pairs import TourPairsScreen
+        from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 
         def answered(text: str | None) -> None:
             if text is None or self.tour is None:
@@ -271,8 +271,8 @@ class TourController:
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 
-        if not isinstance(self.context.screens[-1], TourPairsScreen):
-            self.context.push_screen(TourPairsScreen(self._typed.get(ask.key, ask.text)), answered)
+        if not isinstance(self.context.screens[-1], InstructionPairsScreen):
+            self.context.push_screen(InstructionPairsScreen(self._typed.get(ask.key, ask.text)), answered)
 
     def _tuned(self, found: Instructed) -> None:
         self.context.open_model(found.name)

@@ -6,6 +6,7 @@ pane.py            the Training pane
 keys.py            its keys
 watched_run.py     the actions of its keys on the watched run
 loss_chart.py      the chart of losses
+answer_lines.py    numbers and curves of a run that learns preferences or a reward
 runs.py            the table of runs
 run_rows.py        its rows
 run_actions.py     its actions

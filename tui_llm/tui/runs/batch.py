@@ -17,6 +17,7 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run import batch
 from tui_llm.training.run.batch import Batch, Position, Row
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, REWARD
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
@@ -26,6 +27,7 @@ from tui_llm.tui.runs.run_view import RunView
 
 WIDEST = 16  # most cells of a token: the line below the header shows it in full
 MARGIN = 2  # cells for the labels x and y
+BATCHES = {PRETRAINING: "the batch", PREFERENCE: "the pairs", REWARD: "the drawn answers"}
 NUMBER = 3  # cells needed for a loss as a number
 
 
@@ -117,9 +119,12 @@ class BatchLines(Lines):
         step, updates = fmt.count(found.step), fmt.count(found.updates)
         state = f"before that update: after {updates}, without dropout"
         lines += wrapped(
-            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {state}", muted)), width
+            Text.assemble(
+                (f"{BATCHES[found.objective]} of step {step}", strong), (f", seen by the model {state}", muted)
+            ),
+            width,
         )
-        mean = Text.assemble(("mean loss ", muted), (fmt.number(found.shown_loss, 3), strong), (" of what is shown, ", muted),
+        mean = self._answers_mean(found) if found.objective != PRETRAINING else Text.assemble(("mean loss ", muted), (fmt.number(found.shown_loss, 3), strong), (" of what is shown, ", muted),
                              (fmt.number(found.loss, 3), strong), (" of the whole batch", muted),
                              (f" ({fmt.count(found.rows)} × {fmt.count(found.tokens)} tokens)", muted))  # fmt: skip
         if found.left_out:
@@ -128,6 +133,12 @@ class BatchLines(Lines):
         lines += wrapped(self._legend(), width)
         room = max(0, self.size.height - 5)  # leaves lines for one stretch and the position under the cursor
         return [*lines[: max(1, room)], self._under_cursor(width)] if room else []
+
+    def _answers_mean(self, found: Batch) -> Text:
+        """The loss of a step that learns from answers, which is no mean over tokens."""
+        muted, strong = self.style("muted"), self.style("strong")
+        return Text.assemble(("the step's loss ", muted), (fmt.number(found.loss, 3), strong), (f", {found.loss_text}; below: −ln p of each answer token, ", muted),
+                             (fmt.number(found.shown_loss, 3), strong), (" nats on average", muted))  # fmt: skip
 
     def _legend(self) -> Text:
         line = Text("loss ", style=self.style("muted"))
@@ -191,8 +202,14 @@ class BatchLines(Lines):
         if stretch is None:
             return line
         if part == "row":
-            line.append(f"row {stretch.row.number + 1}", self.style("strong"))
-            line.append(f"  mean loss {fmt.number(stretch.row.loss, 3)}", self.style("muted"))
+            of_row = stretch.row
+            line.append(f"row {of_row.number + 1}", self.style("strong"))
+            if of_row.label:
+                value = "" if of_row.value is None or "reward" in of_row.label else f", reward {of_row.value:+.3f}"
+                line.append(f"  {visible(of_row.label)}{value}", self.style("strong"))
+            line.append(f"  mean loss {fmt.number(of_row.loss, 3)}", self.style("muted"))
+            if of_row.prompt:
+                line.append(f"  after {visible(of_row.prompt)}", self.style("muted"))
             line.truncate(width, overflow="ellipsis")
             return line
         line.append({"x": "x ", "y": "y ", "loss": "  "}[part], self.style("accent"))

@@ -25,7 +25,7 @@ def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
     found = cost(settings, shape)
     return (
         f"{fmt.parameters(found.parameters)} parameters · about {memory_size(found.memory_bytes)} · "
-        f"{fmt.parameters(found.tokens)} tokens · {found.flops:.1e} FLOPs"
+        f"{found.most}{fmt.parameters(found.tokens)} tokens · {found.most}{found.flops:.1e} FLOPs"
     )
 
 

@@ -14,6 +14,7 @@ KEYS = (
     _key("resume_run", "e", "resume", "Resume a run that has stopped or died, from its last checkpoint", "resume_run", importance=1),
     _key("open_run", "O", "open", "Open the watched run's newest checkpoint as the model of all panes", "open_run", importance=1),
     _key("log_axis", "l", "log", "Make the loss axis logarithmic, or linear again", "log_axis"),
+    _key("next_curve", "k", "curve", "Show the next curve of a run that learns preferences or a reward: margin, agreement, KL …", "next_curve", footer=()),
     Command("follow", "f", "follow", "Follow the watched run: open each new checkpoint and update all panes; or stop following", "Training", "lab", "follow", ("training",), importance=2),
     _key("smooth", "a", "average", "Draw the training loss as its moving average over 1 % of the steps, over 5 %, or not", "smooth"),
     _key("fewer_steps", "plus,equals_sign", "fewer steps", "Zoom the chart into the last half of the steps, then the last tenth", "zoom_steps(1)", together="steps"),

@@ -41,11 +41,18 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
+    """`title` and `meaning` say what is shown, where that is not the loss of a text; `log` whether a logarithmic axis can
+    show it."""
+
     train: Sequence[Point] = ()
     validation: Sequence[Point] = ()
     levels: Sequence[Level] = field(default=())  # at most one per marker in `LINES`
     averages: Sequence[Average] = ()  # of `train`
     others: Sequence[Other] = ()  # at most one per marker in `OTHERS`
+    names: tuple[str, str] = ("training", "validation")
+    title: str = ""
+    meaning: str = ""
+    log: bool = True
 
     def lines(self) -> Iterable[Sequence[Point]]:
         """All lines of points: training, validation, other runs."""
@@ -109,8 +116,13 @@ class LossChart(Chart):
         left = max(float(first), last - span - self.panned * span / 2)
         return left, left + span if span > 0 else left + 1
 
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the axis is: it was asked for, and the curves allow it."""
+        return self.log_axis and self.curves.log
+
     def _scale(self) -> Callable[[float], float]:
-        return log10 if self.log_axis else float
+        return log10 if self.logarithmic else float
 
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,7 +137,12 @@ class LossChart(Chart):
         axis = self._axis(left, right)
         legend = self._legend(width, height, left, right, axis) if height >= LEGEND_FROM else []
         if axis is None:
-            return Text("\n").join([*legend, Text(truncate("no loss was recorded in these steps", width), style="dim")])
+            return Text("\n").join(
+                [
+                    *legend,
+                    Text(truncate(f"no {curves.title or 'loss'} was recorded in these steps", width), style="dim"),
+                ]
+            )
         return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])
 
     def _axis(self, left: float, right: float) -> tuple[float, float] | None:
@@ -135,12 +152,12 @@ class LossChart(Chart):
             return None
         if not self.zoomed:  # when zoomed in, a distant level would flatten the curves
             values += [value for _, value in self._levels() if math.isfinite(value)]
-        if self.log_axis:
+        if self.logarithmic:
             values = [max(v, SMALLEST) for v in values]
         low, high = min(values), max(values)
         if high - low < 1e-9 * max(1.0, abs(high)):  # all equal: add a margin
-            return low / 1.1 - (not self.log_axis) * 0.1, high * 1.1 + (not self.log_axis) * 0.1
-        room = 0.0 if self.log_axis else 0.04 * (high - low)
+            return low / 1.1 - (not self.logarithmic) * 0.1, high * 1.1 + (not self.logarithmic) * 0.1
+        room = 0.0 if self.logarithmic else 0.04 * (high - low)
         return low - room, high + room
 
     def _levels(self) -> Sequence[Level]:
@@ -161,8 +178,8 @@ class LossChart(Chart):
     ) -> list[Text]:
         """The legend, on one line or, if there is room, two or three; with short names if the full ones would be
         cut."""
-        full = self._legend_of(("training", "validation"), width, height, left, right, axis)
-        if not any(row.plain.endswith("…") for row in full):
+        full = self._legend_of(self.curves.names, width, height, left, right, axis)
+        if self.curves.title or not any(row.plain.endswith("…") for row in full):
             return full
         return self._legend_of(("train", "val"), width, height, left, right, axis)
 
@@ -195,13 +212,15 @@ class LossChart(Chart):
         if self.zoomed:
             named = ZOOMS[self.zoomed][1] if not self.panned else f"steps {left:,.0f} to {right:,.0f}"
             words.insert(0, (named, "bold"))
-        words += [("log axis", "dim")] if self.log_axis else []
+        words = ([(curves.title, "bold")] if curves.title else []) + words
+        words += [("log axis" if curves.log else "no log axis: not all above 0", "dim")] if self.log_axis else []
         red, green, blue = self._faint(self._colour("foreground"), 0.35)
         beside = {name for name, _ in self._beside(width, height, axis)} if axis is not None else set()
         for mark, (name, value) in zip(LINES, self._levels(), strict=False):
             away = "" if axis is None or axis[0] <= value <= axis[1] else " ↑" if value > axis[1] else " ↓"
             if name not in beside:
                 words.append((f"{mark} {name} {compact(value)}{away}", f"rgb({red},{green},{blue})"))
+        words += [(curves.meaning, "dim")] if curves.meaning else []
         lines, most = [Text(no_wrap=True)], 1 if height < 8 else 2 if height < 20 else 3
         for word, style in words:
             if lines[-1].plain and lines[-1].cell_len + len(word) > width and len(lines) < most:
@@ -228,7 +247,7 @@ class LossChart(Chart):
         scale, curves, (low, high) = self._scale(), self.curves, axis
         plot = self.blank(width, height, left, right)
         plot.ylim(scale(low), scale(high))
-        ticks = (log_ticks if self.log_axis else nice_ticks)(low, high, min(8, max(2, height // 2)))
+        ticks = (log_ticks if self.logarithmic else nice_ticks)(low, high, min(8, max(2, height // 2)))
         plot.yticks([scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks))
         grey = self._faint(self._colour("foreground"), 0.35)
         levels = [(m, *level) for m, level in zip(LINES, self._levels(), strict=False) if low <= level[1] <= high]

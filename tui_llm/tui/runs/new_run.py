@@ -29,7 +29,7 @@ from tui_llm.training.plan.fields import (
     starting_model,
 )  # fmt: skip
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
+from tui_llm.training.run.settings import PRESETS, PRETRAINING, TrainingSettings, from_fields
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
@@ -42,18 +42,20 @@ from tui_llm.tui.runs.new_run_fields import (
     LABELS,
     MODELS_OWN,
     CorpusField,
+    corpus_note,
     create_and_start,
     default_texts,
     free_name,
     name_problem,
+    names_for,
     row,
     shape,
+    show_rows,
+    texts_of,
 )  # fmt: skip
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
-SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
-
 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
@@ -108,11 +110,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._examine_timer: Timer | None = None
         self._starting = False
         self._visits = FieldVisits()
-        self._corpus_found: tuple[tuple[str, ...], str, str] = (
-            (),
-            "",
-            "",
-        )  # the fields, their problem or what they are
+        # The fields; their problem, or what they are
+        self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
         self.estimate = RunEstimate(
             self,
             lambda: not self._first_wrong(without=("corpus", "name")),
@@ -182,7 +181,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         own = MODELS_OWN if self.text("from_model").strip() else ()
         return {
             name: self.text(name) if name == "sample_prompt" else self.text(name).strip()
-            for name in NAMES
+            for name in names_for(self.text("objective"))
             if name not in own and self.text(name) != self._filled.get(name)
         }
 
@@ -197,12 +196,13 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                 continue
             if field.value != text and (not before or field.value == before[name] or name in MODELS_OWN):
                 field.value = text
+        show_rows(self, self.text("objective"))
         for name in MODELS_OWN:
             self.query_one(f"#{name}").disabled = self._model is not None
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
-        if event.select.id == "format":
+        if event.select.id in ("format", "objective"):
             self._check_corpus_soon()
         self._changed()
 
@@ -246,7 +246,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     def _check_all(self) -> None:
         self._show_note("preset", shape(PRESETS[self.preset]))
         self._set_problem("name", name_problem(self.text("name")))
-        texts = {name: self.text(name).strip() for name in NAMES}
+        texts = texts_of(self.text)
         wrong = field_problems(texts, PRESETS[self.preset])
         settings = None if wrong else from_fields(texts, PRESETS[self.preset])
         wrong = {**self._examined_problems, **wrong}
@@ -279,21 +279,21 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             self._corpus_timer.stop()
         self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(*self._corpus_fields()))
 
-    def _corpus_fields(self) -> tuple[str, str, str]:
-        return self.text("corpus"), self.text("format"), self.text("field").strip()
+    def _corpus_fields(self) -> tuple[str, str, str, str]:
+        return self.text("corpus"), self.text("format"), self.text("field").strip(), self.text("objective")
 
     @work(thread=True, exclusive=True, group="corpus")
-    def _check_corpus(self, text: str, format: str, field: str) -> None:
+    def _check_corpus(self, text: str, format: str, field: str, objective: str) -> None:
         try:
-            problem, fact = "", describe_corpora(text, TextFormat(format, field))
+            problem, fact = "", describe_corpora(text, TextFormat(format, field), objective)
         except UserError as error:
             problem, fact = str(error), ""
-        deliver(self, self._corpus_checked, (text, format, field), problem, fact)
+        deliver(self, self._corpus_checked, (text, format, field, objective), problem, fact)
 
     def _corpus_checked(self, fields: tuple[str, ...], problem: str, fact: str) -> None:
         if fields == self._corpus_fields():
             self._corpus_found = fields, problem, fact
-            self._set_problem("corpus", problem, f"{fact} ({SEVERAL})" if fact else SEVERAL)
+            self._set_problem("corpus", problem, corpus_note(fact, fields[-1]))
 
     def _examine_soon(self) -> None:
         """Checks the model, the vocabulary and the cost, on a worker thread."""
@@ -310,7 +310,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             if given.get("from_model"):
                 model, field = starting_model(given["from_model"])[1], "block_size"
             else:
-                field = "tokenizer"
+                field = "tokenizer" if given.get("objective", PRETRAINING) == PRETRAINING else "from_model"
             if not needs_download(from_fields(given, PRESETS[preset]), corpora):
                 settled = resolve_settings(given, PRESETS[preset], corpora)[:2]
         except UserError as error:
@@ -330,7 +330,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         if model != self._model:
             self._model = model
             self._refill()
-        wrong = field_problems({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        wrong = field_problems(texts_of(self.text), PRESETS[self.preset])
         self._examined_problems = {} if wrong else unfit
         self._check_all()
         self.estimate.show_cost(settled)

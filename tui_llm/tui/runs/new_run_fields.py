@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,25 +21,27 @@ from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
-from tui_llm.training.plan.fields import NAMES, for_steps, resolve_settings, text_of
+from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
+from tui_llm.training.run.settings import OFF_ON, PRESETS, PRETRAINING, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
-OFF_ON = ("off", "on")
 CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if setting.choices} | {
     "preset": tuple(PRESETS),
     "device": DEVICES,
     "shard": OFF_ON,
     "tensorboard": OFF_ON,
 }
+SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
 MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction"),
+    "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
+        "advantage", "updates", "clip_ratio", "kl_weight"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
@@ -56,6 +59,10 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "field": "text field",
     "validation_fraction": "held-out share",
     "min_learning_rate": "lowest rate",
+    "sft_weight": "SFT weight",
+    "length_normalized": "per token",
+    "answer_tokens": "answer tokens",
+    "kl_weight": "KL weight",
     "warmup_steps": "warm-up steps",
     "tokenizer": "vocabulary",
     "grad_accumulation_steps": "grad accumulation",  # one line of the form
@@ -67,6 +74,30 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
     "shard": "on: each process holds a shard",
     "tensorboard": "on: also write its event files",
 }
+
+
+def names_for(objective: str) -> list[str]:
+    """The settings that have an effect in a run with that objective."""
+    return [name for name in NAMES if not SETTINGS[name].objectives or objective in SETTINGS[name].objectives]
+
+
+def texts_of(text: Callable[[str], str]) -> dict[str, str]:
+    """The form's settings as typed, without those that have no effect; `text` returns a field's."""
+    return {name: text(name).strip() for name in names_for(text("objective"))}
+
+
+def show_rows(form: Widget, objective: str) -> None:
+    """Hides the settings without an effect."""
+    shown = names_for(objective)
+    for name in NAMES:
+        form.query_one(f"#{name}-row").display = name in shown
+
+
+def corpus_note(fact: str, objective: str) -> str:
+    """What stands under the corpus: what was found there, and how to give several."""
+    if objective != PRETRAINING:
+        return fact
+    return f"{fact} ({SEVERAL})" if fact else SEVERAL
 
 
 def free_name(corpus: str, preset: str) -> str:
@@ -82,7 +113,7 @@ def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, m
     """The text of each field if the user has not changed it: the preset's, or that of the `model` to start from."""
     base = PRESETS[preset]
     with suppress(UserError):  # the steps are not a number, which the field itself reports
-        base = for_steps(base, given)
+        base = adapted(base, given)
     texts = {name: text_of(base, name) for name in NAMES}
     if model is not None:
         texts |= {"layers": str(model.layers), "heads": str(model.heads), "width": str(model.width),
@@ -153,6 +184,7 @@ def row(name: str) -> Horizontal:
         Static(Content(LABELS[name]), classes="label"),
         entry(name),
         Static(Content(HINTS.get(name, "")), id=f"{name}-note", classes="note"),
+        id=f"{name}-row",
         classes="row",
     )
 

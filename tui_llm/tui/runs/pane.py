@@ -23,6 +23,7 @@ from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
+from tui_llm.tui.runs import answer_lines
 from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.run_watcher import RunWatcher
@@ -58,8 +59,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
     if config is not None:
         names = [visible(place.rstrip("/").rsplit("/", 1)[-1]) for place in config.corpus]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        parts.append(truncate(", ".join(names[:2]), 40) + more)
-        parts.append(f"preset {visible(config.preset)}")
+        parts += [truncate(", ".join(names[:2]), 40) + more] if names else []
+        parts.append(answer_lines.objective(config.settings) or f"preset {visible(config.preset)}")
     device = status.device or (config.device if config else None)
     if device:
         parts.append(visible(device))
@@ -92,8 +93,8 @@ def numbers_line(snapshot: RunSnapshot, width: int, most: int) -> Content:
     last = snapshot.last
     if last is None:
         return Content()
-    parts: list[tuple[str, str]] = [("loss", fmt.number(last.loss, 3))]
-    if snapshot.last_validation is not None:
+    parts = answer_lines.measured(snapshot) or [("loss", fmt.number(last.loss, 3))]
+    if snapshot.last_validation is not None and not snapshot.series:
         parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
     if snapshot.perplexity is not None and width >= 100:
         parts.append(("perplexity", fmt.compact(snapshot.perplexity)))
@@ -151,8 +152,11 @@ def sample_text(snapshot: RunSnapshot) -> Content:
     )
 
 
-def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
-    """The chart's curves: those of a run, and of the runs that are compared with it."""
+def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: int = 0) -> Curves:
+    """The chart's curves: those of a run, and of the runs that are compared with it. `number` chooses one of the quantities of a
+    run that learns from answers."""
+    if snapshot.series:
+        return answer_lines.curves(snapshot, others, number)
     levels = [
         ("ln V", snapshot.uniform_loss),
         ("unigrams", snapshot.unigram_loss),
@@ -165,7 +169,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
         snapshot.validation,
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
-        tuple(Other(other.name, other.train, other.averages) for other in others),
+        tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
     )
 
 
@@ -200,6 +204,7 @@ class TrainingPane(Widget, can_focus=True):
         self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
+        self.curve = 0  # the quantity in the chart, of a run that learns from answers
         self._shown: dict[str, object] = {}
         self._room: int | None = 3  # lines of the pane, as it last said
         self.files = FileActions(self, self.reload)
@@ -258,7 +263,7 @@ class TrainingPane(Widget, can_focus=True):
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
             self._put("#run-message", message_line(snapshot, width))
             self._put("#run-sample", sample_text(snapshot))
-            self.query_one(LossChart).show(curves(snapshot, self.others))
+            self.query_one(LossChart).show(curves(snapshot, self.others, self.curve))
 
     def _say_room(self) -> None:
         """A run's chart takes all the room there is; without a run there are a few lines."""
@@ -279,6 +284,9 @@ class TrainingPane(Widget, can_focus=True):
 
     def table(self) -> Iterable[tuple[str, ...]]:
         """The curves as rows of cells for copying, the header first."""
+        if self.snapshot is not None and self.snapshot.series:
+            yield from answer_lines.table(self.snapshot)
+            return
         yield "step", "loss", "val_loss"
         if self.snapshot is None:
             return
@@ -356,6 +364,13 @@ class TrainingPane(Widget, can_focus=True):
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
+
+    def action_next_curve(self) -> None:
+        if why := answer_lines.has_one_curve(self.run_watched, self.snapshot):
+            self.files.notify(why, "warning")
+            return
+        self.curve += 1
+        self._show()
 
     def action_smooth(self) -> None:
         self.query_one(LossChart).smooth()

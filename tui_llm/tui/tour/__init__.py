@@ -1,5 +1,4 @@
 """The tour, which is shown beside every screen.
 
-pane.py   the pane
-pairs.py  the form for instruction–answer pairs
+pane.py  the pane
 """

@@ -1,0 +1,215 @@
+"""Runs that learn preferences or a reward: their numbers against transformers and torch, and a kill at any point."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import GPT2LMHeadModel
+
+from tests.training.answer_helpers import begin, model_folder, settings, write_pairs, write_prompts
+from tests.training.run_helpers import contents, leftovers, lines, work
+from tui_llm.llm.data import answer_rows
+from tui_llm.llm.data.answer_rows import RowOrder
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.run import batch
+from tui_llm.training.run.run import ANSWERS, Run
+from tui_llm.training.run.settings import learning_rate
+from tui_llm.training.worker.preference import PreferenceTrainer
+from tui_llm.training.worker.reward import RewardTrainer
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return model_folder(tmp_path / "model")
+
+
+def _corpus(folder: Path, objective: str) -> Path:
+    return write_pairs(folder / "pairs.jsonl") if objective == "preference" else write_prompts(folder / "prompts.txt")
+
+
+@pytest.mark.parametrize(
+    ("objective", "more"),
+    [
+        ("preference", {"dropout": 0.1, "grad_accumulation_steps": 2, "sft_weight": 0.5, "length_normalized": "on"}),
+        ("reward", {"batch_size": 2, "updates": 2, "advantage": "std"}),
+    ],
+)
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, model: Path, objective: str, more: dict[str, object]
+) -> None:
+    corpus = _corpus(tmp_path, objective)
+    unbroken, broken = (begin(name, model, corpus, objective, **more) for name in ("unbroken", "broken"))
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+    corpus.unlink()  # the run has what it needs
+    for moment in (("half a line", 3), ("half the weights", 3), ("half a line", 8)):
+        assert work(broken, moment) == -9, broken.log_path.read_text()
+    assert work(broken) == 0, broken.log_path.read_text()
+
+    def measured(run: Run) -> list[dict[str, object]]:
+        timed = ("time", "tokens_per_second", "memory_bytes")
+        return [{name: value for name, value in line.items() if name not in timed} for line in lines(run.metrics_path)]
+
+    assert measured(broken) == measured(unbroken) and len(measured(broken)) == 12
+    assert lines(broken.samples_path) == lines(unbroken.samples_path)
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+    assert contents(broken.checkpoints()[-1][1])["model.safetensors"] != (model / "model.safetensors").read_bytes()
+    assert batch.newest(broken) == batch.newest(unbroken)
+    assert leftovers(broken.path) == []
+
+
+# ── preferences ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _log_probability(model: GPT2LMHeadModel, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """ln π of an answer by transformers."""
+    ids = torch.tensor([prompt + answer])
+    logs = model(ids).logits[0, :-1].double().log_softmax(-1)
+    return logs[range(len(ids[0]) - 1), ids[0, 1:]][len(prompt) - 1 :].sum()
+
+
+def test_the_losses_are_those_of_transformers_and_torch(tmp_path: Path, model: Path) -> None:
+    run = begin("run", model, write_pairs(tmp_path / "pairs.jsonl"), "preference", beta=0.3, clip=0.0, steps=6)
+    assert work(run) == 0, run.log_path.read_text()
+    found = lines(run.metrics_path)
+    assert math.isclose(found[0]["loss"], math.log(2), abs_tol=1e-9) and found[0]["margin"] == 0.0
+    assert found[0]["agreement"] == 0.0  # no margin is above 0 yet
+
+    s = run.config().settings
+    rows = answer_rows.load(run.path / ANSWERS, 257)
+    train, held_out = rows.split(s.validation_fraction, s.seed)
+    order = RowOrder(train, s.seed)
+    policy, reference = (GPT2LMHeadModel.from_pretrained(model).eval() for _ in range(2))
+    decayed = [p for p in policy.parameters() if p.dim() >= 2]
+    others = [p for p in policy.parameters() if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(s.beta1, s.beta2))
+
+    def margins(pairs: list[int]) -> torch.Tensor:
+        """(B, 2): the rewards."""
+        made = []
+        for at in pairs:
+            prompt, sides = rows.prompts.row(at), (rows.chosen.row(at), rows.rejected.row(at))
+            with torch.no_grad():
+                theirs = [_log_probability(reference, prompt, side) for side in sides]
+            ours = [_log_probability(policy, prompt, side) for side in sides]
+            made.append(torch.stack([s.beta * (a - b) for a, b in zip(ours, theirs, strict=True)]))
+        return torch.stack(made)
+
+    for step in range(1, 7):
+        pairs = [order.row(place) for place in range((step - 1) * s.batch_size, step * s.batch_size)]
+        rewards = margins(pairs)
+        shown = rewards.detach()
+        loss = -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean()
+        line = found[step - 1]
+        assert line["loss"] == pytest.approx(float(loss.detach()), abs=2e-5)
+        assert line["chosen_reward"] == pytest.approx(float(shown[:, 0].mean()), abs=2e-4)
+        assert line["margin"] == pytest.approx(float((shown[:, 0] - shown[:, 1]).mean()), abs=2e-4)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(s, step)
+        optimizer.step()
+    with torch.no_grad():
+        rewards = margins(held_out.tolist())
+        at = [(rows.prompts.row(i), side.row(i)) for i in held_out.tolist() for side in (rows.chosen, rows.rejected)]
+        kl = []
+        for prompt, answer in at:
+            ids = torch.tensor([prompt + answer])
+            ours, theirs = (
+                m(ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1) for m in (policy, reference)
+            )
+            kl += F.kl_div(theirs, ours, reduction="none", log_target=True).sum(-1).tolist()
+    last = found[-1]
+    assert last["val_margin"] == pytest.approx(float((rewards[:, 0] - rewards[:, 1]).mean()), abs=2e-4)
+    assert last["val_agreement"] == float((rewards[:, 0] > rewards[:, 1]).double().mean())
+    assert last["val_kl"] == pytest.approx(math.fsum(kl) / len(kl), rel=0.01, abs=1e-6)
+
+
+def test_the_next_batch_shows_the_pairs_with_their_losses(tmp_path: Path, model: Path) -> None:
+    run = begin("run", model, write_pairs(tmp_path / "pairs.jsonl"), "preference", steps=4)
+    assert work(run) == 0
+    shown = batch.newest(run)
+    assert shown is not None and shown.step == 5 and shown.objective == "preference" and len(shown.shown) == 8
+    s, rows = run.config().settings, answer_rows.load(run.path / ANSWERS, 257)
+    first = RowOrder(rows.split(s.validation_fraction, s.seed)[0], s.seed).row(4 * s.batch_size)
+    policy = GPT2LMHeadModel.from_pretrained(run.checkpoints()[-1][1]).eval()
+    for row, side in zip(shown.shown[:2], (rows.chosen, rows.rejected), strict=True):
+        assert [at.target.id for at in row.positions] == side.row(first)
+        assert row.label.endswith(f"line {rows.lines[first]}") and row.prompt == byte_level().decode(
+            rows.prompts.row(first)
+        )
+        with torch.no_grad():
+            total = _log_probability(policy, rows.prompts.row(first), side.row(first))
+        assert sum(at.loss for at in row.positions) == pytest.approx(-float(total), abs=1e-3)
+
+
+# ── rewards ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _trainer(folder: Path, model: Path, **fields: object) -> RewardTrainer:
+    run = begin("by-hand", model, write_prompts(folder / "prompts.txt"), "reward", **fields)
+    rows = answer_rows.load(run.path / ANSWERS, 257)
+    own, start = checkpoint.load(model).requires_grad_(True), checkpoint.load(model)
+    return RewardTrainer(own, start, rows, byte_level(), run.config().settings, torch.device("cpu"))
+
+
+def test_a_step_follows_the_policy_gradient_of_the_drawn_answers(tmp_path: Path, model: Path) -> None:
+    trainer = _trainer(tmp_path, model, batch_size=2, clip=0.0, kl_weight=0.0)
+    groups = trainer._groups(1, 0)
+    assert any(group.learns for group in groups) and all(len(group.answers) == 4 for group in groups)
+    policy = GPT2LMHeadModel.from_pretrained(model).eval()
+    loss = torch.zeros((), dtype=torch.float64)
+    for group in groups:
+        mean = sum(group.rewards) / 4
+        for answer, reward in zip(group.answers, group.rewards, strict=True):
+            text = byte_level().decode([id for id in answer if id != 256])
+            assert reward == text.lower().count("e")
+            loss = loss - (reward - mean) * _log_probability(policy, group.prompt, answer)
+    (loss / (8 * trainer.settings.answer_tokens)).backward()  # type: ignore[no-untyped-call]
+    found = trainer._backward(1)
+    assert found == -trainer.measured["reward"] == -sum(sum(group.rewards) for group in groups) / 8
+    wanted = policy.transformer.wte.weight.grad
+    assert wanted is not None and float(wanted.abs().max()) > 0
+    torch.testing.assert_close(trainer.model.tokens.weight.grad, wanted, atol=1e-6, rtol=1e-3)
+
+
+def test_equal_rewards_change_nothing(tmp_path: Path, model: Path) -> None:
+    run = begin("run", model, None, "reward", reward="contains:giraffe", steps=3)
+    assert work(run) == 0, run.log_path.read_text()
+    for line in lines(run.metrics_path):
+        assert (line["grad_norm"], line["reward"], line["reward_std"]) == (0.0, 0.0, 0.0)
+    made, began = (checkpoint.load(folder).state_dict() for folder in (run.checkpoints()[-1][1], model))
+    assert all(torch.equal(made[name], began[name]) for name in began)
+
+
+def test_what_is_shown_of_the_next_batch_is_what_the_next_step_draws(tmp_path: Path, model: Path) -> None:
+    trainer = _trainer(tmp_path, model, batch_size=2)
+    steps = trainer.steps()
+    next(steps)
+    shown = trainer.measure_batch(1)
+    groups = trainer._groups(2, 0)
+    answers = [answer for group in groups for answer in group.answers]
+    assert [row["ids"][1:] for row in shown["shown"]] == answers
+    metric = next(steps)
+    assert metric.reward is not None and shown["loss"] == pytest.approx(metric.loss, abs=1e-6)
+
+
+def test_a_preference_trainer_changes_nothing_when_it_evaluates(tmp_path: Path, model: Path) -> None:
+    s = settings(model, "preference")
+    begin("run", model, write_pairs(tmp_path / "pairs.jsonl"), "preference")
+    from tui_llm.training.run.run import find
+
+    rows = answer_rows.load(find("run").path / ANSWERS, 257)
+    trainer = PreferenceTrainer(
+        checkpoint.load(model), checkpoint.load(model), rows, byte_level(), s, torch.device("cpu")
+    )
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    assert trainer.validate() == pytest.approx(math.log(2), abs=1e-9)
+    assert trainer.measured["val_kl"] == 0.0 and trainer.measured["val_margin"] == 0.0
+    trainer.measure_batch(0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.model.state_dict().items())

@@ -1,0 +1,265 @@
+"""Reward on the screen: steps, undo, rules, presets, scores by hand, saving; the tiny real engine, and hostile tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from fake_engine import FakeEngine
+from helpers import answered, drawn, make_app, unsafe, until
+from textual.pilot import Pilot
+
+from tests.hostile import TEXTS
+from tui_llm.common.errors import UserError
+from tui_llm.engine import PipelineEngine
+from tui_llm.facts.policy import PolicyRecipe
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.reward.question import (
+    PRESETS,
+    RewardGroup,
+    RewardQuestion,
+    RewardRun,
+    RewardStep,
+    SavedRewarded,
+    SaveRewardedQuestion,
+    ScoredAnswer,
+)
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.reward.reward import RewardScreen
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.columns import columns
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(3)
+    vocabulary = tokenizer.byte_level()
+    checkpoint.save(GPT(GPTConfig(vocabulary=257, context=64, layers=1, heads=2, width=16)), path, end_of_text=vocabulary.end_of_text)  # fmt: skip
+    vocabulary_folder.save_folder(vocabulary, path)
+    return str(path)
+
+
+@asynccontextmanager
+async def rewarding(
+    model: str, size: tuple[int, int] = (120, 40)
+) -> AsyncIterator[tuple[LabApp, Pilot[None], RewardScreen]]:
+    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat")
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "dollar_sign")
+        await until(pilot, lambda: isinstance(app.screen, RewardScreen))
+        screen = app.screen
+        assert isinstance(screen, RewardScreen)
+        await done(pilot, screen)
+        screen.recipe = PolicyRecipe(samples=4, tokens=8, learning_rate=1e-2)
+        await typed(pilot, app, screen, "s", "length:6")
+        yield app, pilot, screen
+
+
+def text(app: LabApp) -> str:
+    return "\n".join(drawn(app))
+
+
+async def done(pilot: Pilot[None], screen: RewardScreen, steps: int | None = None) -> None:
+    await until(pilot, lambda: screen.run is not None and not screen._doing and steps in (None, screen.at))
+    await pilot.pause()
+
+
+async def typed(pilot: Pilot[None], app: LabApp, screen: RewardScreen, key: str, words: str) -> None:
+    await pilot.press(key)
+    await until(pilot, lambda: isinstance(app.screen, AskScreen))
+    app.screen.query_one("#answer").text = words  # type: ignore[attr-defined]
+    await pilot.press("enter")
+    await until(pilot, lambda: app.screen is screen)
+    await done(pilot, screen)
+
+
+async def test_steps_are_learned_shown_and_undone(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        assert "nothing learned yet" in text(app) and "not learned yet" in text(app) and "length:6" in text(app)
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        shown = text(app)
+        assert "after 1 step" in shown and "mean reward" in shown and "KL, nats a token" in shown and "▲" in shown
+        assert screen.run is not None and screen.run.group.answers[0].after
+        await pilot.press("x")
+        await done(pilot, screen, 11)
+        assert "after 11 steps" in text(app) and "distinct answers" in text(app)
+        group = screen.run.group
+        await pilot.press("u")
+        await done(pilot, screen, 10)
+        await pilot.press("enter")
+        await done(pilot, screen, 11)
+        assert screen.run.group == group  # the same draws, the same step
+        await pilot.press("d")
+        await done(pilot, screen, 11)
+        assert "step 12: drawn, not learned yet" in text(app)
+        await pilot.press("n", "y", "z")
+        await done(pilot, screen, 0)
+        await pilot.press("u")
+        assert "nothing learned yet" in text(app)
+
+
+async def test_the_copy_stays_when_the_screen_closes(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+        await pilot.press("dollar_sign")
+        await until(pilot, lambda: isinstance(app.screen, RewardScreen) and app.screen.run is not None)
+        assert isinstance(app.screen, RewardScreen)
+        assert app.screen.at == 1 and app.screen.spec == "length:6" and app.screen.recipe == screen.recipe
+
+
+async def test_scores_by_hand(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        await pilot.press("9")
+        assert screen.spec == "hand" and screen.scores == [9, None, None, None] and screen.marked == 1
+        await pilot.press("space")
+        assert screen.at == 0  # three answers have no score
+        await pilot.press("0", "3", "5")
+        assert screen.scores == [9, 0, 3, 5]
+        await pilot.press("up", "up", "up", "1")
+        assert screen.scores == [1, 0, 3, 5]
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        assert screen.run is not None and screen.run.steps[0].mean == 2.25 and "by hand" in text(app)
+        await pilot.press("7")  # these are learned already
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        assert screen.run.ahead and screen.scores == [None] * 4
+
+
+async def test_rules_and_settings(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        await typed(pilot, app, screen, "s", "matches:(")
+        assert screen.spec == "length:6"
+        await typed(pilot, app, screen, "s", "count:e")
+        assert screen.run is not None and screen.run.group.step.spec == "count:e"
+        await typed(pilot, app, screen, "g", "6")
+        assert len(screen.run.group.answers) == 6
+        for key, words, name in (("L", "5", "tokens"), ("e", "0.5", "learning_rate"), ("N", "2", "updates")):
+            await typed(pilot, app, screen, key, words)
+            assert getattr(screen.recipe, name) == float(words)
+        for key, words, name in (("B", "0", "beta"), ("c", "0.1", "clip"), ("t", "0.7", "temperature")):
+            await typed(pilot, app, screen, key, words)
+            assert getattr(screen.recipe.policy, name) == float(words)
+        before = screen.recipe
+        for key, words in (("g", "many"), ("g", "1"), ("e", "nan"), ("t", "0"), ("N", "1.5")):
+            await typed(pilot, app, screen, key, words)
+            assert screen.recipe == before
+        await pilot.press("a")
+        await done(pilot, screen)
+        assert screen.recipe.policy.advantage == "std" and "÷ the group's standard deviation" in text(app)
+        await pilot.press("l")
+        await done(pilot, screen)
+        assert screen.recipe.policy.average == "sequence"
+        await typed(pilot, app, screen, "p", "Another")
+        assert screen.run.prompt == "Another"
+
+
+async def test_equal_rewards_are_said(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        await typed(pilot, app, screen, "s", "never:impossible")
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        assert "all rewards are equal" in text(app)
+        await pilot.press("k")
+        assert app.screen is screen  # nothing to save
+
+
+async def test_saving_and_opening(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        await pilot.press("space")
+        await done(pilot, screen, 1)
+        await pilot.press("o")
+        assert app.screen is screen
+        await typed(pilot, app, screen, "k", "bad name!")
+        await until(pilot, lambda: "can't name a model" in screen.problem)
+        await typed(pilot, app, screen, "k", "rewarded-copy")
+        await until(pilot, lambda: screen.saved)
+        assert (Path(screen.saved) / "model.safetensors").exists()
+        await pilot.press("o")
+        await until(
+            pilot, lambda: app.lab_screen.weights is not None and app.lab_screen.weights.name == "rewarded-copy"
+        )
+
+
+async def test_ten_steps_can_be_stopped(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        screen.goal, screen._doing = 50, "taking 50 steps"
+        screen._ask("taking 50 steps", 1, ahead=False)
+        await pilot.press("escape")
+        await done(pilot, screen)
+        assert app.screen is screen and 0 < screen.at < 50
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+def group_of(strings: tuple[str, ...], learned: bool) -> RewardGroup:
+    answers = []
+    for at, one in enumerate(strings):
+        data = one.encode("utf-8", "surrogatepass")[:60]
+        shown = data.decode("utf-8", "replace")
+        tokens = (Token(at, data, shown),) * 3
+        answers.append(ScoredAnswer(tokens, shown * 3, at, False, float(at), at - 1.0, (-1.0, -2.0, -9.0), (-0.5, -3.0, math.nan) if learned else ()))  # fmt: skip
+    step = RewardStep(1, strings[0][:40], PolicyRecipe(samples=len(answers)), 1.0, 1.0, 0.1, len(answers), 0.5, learned)
+    return RewardGroup(step, tuple(answers))
+
+
+class HostileEngine(FakeEngine):
+    def answer(self, question, overtaken=lambda: False):  # type: ignore[no-untyped-def]
+        if isinstance(question, SaveRewardedQuestion):
+            return SavedRewarded("x", "/x\x1b[31m", 1)
+        if not isinstance(question, RewardQuestion):
+            return super().answer(question, overtaken)
+        if question.spec == "count:z":
+            raise UserError("bad \x1b[31m [red]")
+        at = question.at or 0
+        group = group_of(TEXTS, learned=not question.ahead)
+        steps = [dataclasses.replace(group.step, number=n + 1, mean=3.0 * n, kl=1.0 * n, spec=question.spec) for n in range(at)]  # fmt: skip
+        return RewardRun(question, self.weights, TEXTS[5], tuple(steps), group, question.ahead, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60), (30, 8), (1, 1)])
+async def test_hostile_text_and_every_size(size: tuple[int, int]) -> None:
+    app = make_app(HostileEngine())
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "dollar_sign")
+        await until(pilot, lambda: isinstance(app.screen, RewardScreen))
+        screen = app.screen
+        assert isinstance(screen, RewardScreen)
+        await done(pilot, screen)
+        await pilot.press("x")
+        await done(pilot, screen, 10)
+        assert unsafe(drawn(app)) == set()
+        if size[0] >= 80:
+            assert "reward hacking" in text(app)
+        await pilot.press("n", "end", "home", "v", "v")
+        await done(pilot, screen)
+        assert screen.spec == PRESETS[1].spec and unsafe(drawn(app)) == set()
+        screen._change_rule("count:z")
+        await until(pilot, lambda: screen.problem)
+        await pilot.pause()
+        assert unsafe(drawn(app)) == set()
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+def test_columns() -> None:
+    assert columns([0, 1, 2, 4], 4, 1) == ["▁▂▄█"]
+    assert columns([0, 4], 6, 2) == ["   ███", "▁▁▁███"]
+    assert columns([1, 2, 3], 2, 1) == ["▅█"] and columns([], 4, 2) == [] and columns([1.0], 0, 1) == []
+    assert columns([0.5], 1, 1, least=1) == ["▄"] and columns([-1, 1], 2, 1) == ["▁█"]

@@ -1,0 +1,256 @@
+"""Policy gradient on a group of answers to one prompt: GRPO (Shao et al. 2024, arXiv 2402.03300, equations 3 and 4) and
+its mean-only form, "Dr. GRPO" (Liu et al. 2025, arXiv 2503.20783).
+
+    loss = − average over tokens of [min(r A, clip(r, 1 − ε, 1 + ε) A) − β kl]
+
+    r  = π(token) ÷ π_old(token), π_old the policy that drew the answers; 1 in the first update on them
+    A  = the answer's advantage, the same for all of its tokens: reward − the group's mean, or that ÷ the standard deviation
+    kl = ref(token) ÷ π(token) − ln [ref(token) ÷ π(token)] − 1: for tokens drawn from π an unbiased estimate of KL(π ‖ ref)
+         that is never negative, "k3" of Schulman 2020, "Approximating KL Divergence" (TRL multiplies it by r, unless its
+         use_bias_correction_kl is off)
+
+What each choice biases is in `facts/policy.py`. Letters: K answers, T tokens of the longest row, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.policy import PolicySettings
+from tui_llm.llm.learn.instruct import IGNORE
+from tui_llm.llm.model.model import GPT, KVCache
+from tui_llm.llm.predict.tree_attention import TreeCache
+
+SMALLEST_DEVIATION = 1e-4  # added to the standard deviation, as TRL does
+SHARED = 1024  # tokens of prompt and answers that are computed as one row: its mask has their square
+LARGEST_NORM = 1.0  # of the gradient: larger ones are scaled down
+
+Row = tuple[Sequence[int], Sequence[int]]  # a prompt and one answer to it, as ids
+
+
+def group_advantages(rewards: Tensor, kind: str = "mean") -> Tensor:
+    """Rewards (…, K) of groups of K answers → advantages (…, K).
+
+    `mean` subtracts the group's mean; `std` also divides by the standard deviation (with K − 1 degrees of freedom) +
+    `SMALLEST_DEVIATION`. If all rewards of a group are equal, its advantages are exactly 0: nothing can be learned.
+
+    Example: rewards 1, 0, 0, 0 give 0.75, −0.25, −0.25, −0.25; with `std`, whose deviation is 0.5, about twice that.
+    Raises `UserError` if a reward is not finite.
+    """
+    if not bool(torch.isfinite(rewards).all()):
+        raise UserError("a reward is not a finite number, so no step is taken")
+    equal = (rewards == rewards[..., :1]).all(-1, keepdim=True)
+    advantages = rewards - rewards.mean(-1, keepdim=True)
+    if kind == "std":
+        advantages = advantages / (rewards.std(-1, keepdim=True) + SMALLEST_DEVIATION)
+    return advantages.masked_fill(equal, 0.0)
+
+
+def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (K, T), padded on the right, where causal attention ignores the padding. targets[k, t] is the
+    token after inputs[k, t] where that is one of the answer's, else `IGNORE`."""
+    length = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
+    inputs = torch.zeros(len(rows), length, dtype=torch.long)
+    targets = torch.full((len(rows), length), IGNORE, dtype=torch.long)
+    for row, (prompt, answer) in enumerate(rows):
+        ids = torch.tensor([*prompt, *answer])
+        inputs[row, : len(ids) - 1] = ids[:-1]
+        targets[row, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
+    return inputs, targets
+
+
+def answer_log_probabilities(
+    model: GPT,
+    inputs: Tensor,
+    targets: Tensor,
+    size: int,
+    temperature: float = 1.0,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """ln π of every answer token (K, T) at a temperature, in nats, 0 where `targets` is `IGNORE`; float32, or the
+    model's float64. `size` is V: ids beyond it only pad the embedding. The output head runs on the answers' positions
+    only. `products` as for `GPT.features`."""
+    answer = targets != IGNORE
+    features = _shared_features(model, inputs, answer) if products is None else None
+    if features is None:
+        features = model.features(inputs, products=products)[answer]
+    weight = model.head.weight[:size]
+    logits = F.linear(features, weight) if products is None else F.linear(features.to(products), weight.to(products))
+    logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
+    logs = -F.cross_entropy(logits, targets[answer], reduction="none")
+    return torch.zeros(targets.shape, dtype=logs.dtype, device=logs.device).masked_scatter(answer, logs)
+
+
+def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | None:
+    """The features that precede each answer token, (N, C) in the order of `answer`, from one row of tokens in which all
+    answers branch off a single copy of the prompt (`predict/tree_attention.py`): nothing is computed for padding, or twice.
+    None if the rows don't share a prompt, or are too long for a mask over all of them."""
+    starts = answer.int().argmax(1)
+    last = int(starts[0])  # the prompt's last token
+    lengths = answer.sum(1).tolist()
+    shared = len(inputs) > 1 and bool((starts == last).all()) and bool((inputs[:, : last + 1] == inputs[0, : last + 1]).all())  # fmt: skip
+    if not shared or last + sum(lengths) > SHARED:
+        return None
+    rows = inputs.tolist()
+    ids, parents, before = rows[0][: last + 1], list(range(-1, last)), []
+    for row, length in zip(rows, lengths, strict=True):
+        at = last
+        before.append(at)
+        for id in row[last + 1 : last + length]:
+            ids.append(id)
+            parents.append(at)
+            at = len(ids) - 1
+            before.append(at)
+    nothing = KVCache(dataclasses.replace(model.config, context=1), model.device, model.positions.weight.dtype)
+    features = model.features(torch.tensor([ids], device=model.device), TreeCache(nothing, parents))[0]
+    return features[torch.tensor(before, device=model.device)]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """`loss` has a gradient. `kl`: the mean of the estimate over all answer tokens, in nats per token; `clipped`: the
+    fraction of tokens whose ratio the clip holds, which then have no gradient."""
+
+    loss: Tensor
+    kl: Tensor
+    clipped: Tensor
+
+
+def kl_estimate(logs: Tensor, reference: Tensor) -> Tensor:
+    """The k3 estimate of KL(π ‖ ref) of each token from its ln π and ln ref; any shape, in nats."""
+    difference = reference - logs
+    return torch.expm1(difference) - difference
+
+
+def policy_loss(
+    logs: Tensor,
+    old: Tensor,
+    reference: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    settings: PolicySettings,
+    longest: int = 0,
+) -> PolicyTerms:
+    """The objective for K answers.
+
+    logs, old, reference: ln π, ln π_old and ln ref of each token (K, T); the last may be None if β is 0.
+    advantages: (K,); mask: (K, T), True for the answers' tokens, of which each row has at least one.
+    longest: the most tokens that an answer can have, for the average `constant`; by default the mask's longest row.
+    """
+    keep = mask.to(logs.dtype)
+    ratio = torch.exp(logs - old)
+    clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
+    own, held = ratio * advantages[:, None], clipped * advantages[:, None]
+    losses = -torch.minimum(own, held)
+    kl = torch.zeros_like(logs) if reference is None else kl_estimate(logs, reference)
+    if settings.beta:
+        losses = losses + settings.beta * kl
+    lengths = keep.sum(-1)
+    if settings.average == "sequence":
+        loss = ((losses * keep).sum(-1) / lengths).mean()
+    elif settings.average == "token":
+        loss = (losses * keep).sum() / lengths.sum()
+    else:
+        loss = (losses * keep).sum() / (len(logs) * (longest or int(lengths.max())))
+    total = lengths.sum()
+    return PolicyTerms(loss, (kl.detach() * keep).sum() / total, ((held < own) & mask).sum() / total)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUpdate:
+    """One step on a group, as numbers and tensors on the CPU.
+
+    loss, gradient_norm (before it is limited), clipped: of the last update.
+    kl: mean k3 estimate per token of the policy that drew the answers, before the step, in nats.
+    before, after: ln π of each answer's tokens before and after the step, at the settings' temperature.
+    """
+
+    loss: float
+    gradient_norm: float
+    clipped: float
+    kl: float
+    before: list[list[float]]
+    after: list[list[float]]
+
+
+def policy_step(
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    rows: Sequence[Row],
+    advantages: Sequence[float],
+    reference: GPT | Tensor,
+    settings: PolicySettings,
+    size: int,
+    *,
+    updates: int = 1,
+    longest: int = 0,
+    products: torch.dtype | None = None,
+    compare: bool = True,
+) -> PolicyUpdate:
+    """`updates` optimizer steps of `model` on K answers, of different lengths, to one prompt or to several.
+
+    advantages: (K,), see `group_advantages`; if all are 0 and β is too, the weights move by the optimizer's momentum only,
+    so callers skip such groups.
+    reference: the model whose pull the KL term is, or ln ref (K, T) in the layout of `padded(rows)`.
+    compare: also compute `after`, one more forward pass; else it is empty.
+
+    Raises `UserError` if the loss or the gradient is not finite; the weights are then those after the last good update.
+    """
+    inputs, targets = (side.to(model.device) for side in padded(rows))
+    mask = targets != IGNORE
+    if isinstance(reference, GPT):
+        with torch.no_grad():
+            reference = answer_log_probabilities(reference, inputs, targets, size, settings.temperature)
+    wanted = torch.tensor(list(advantages), device=model.device, dtype=reference.dtype)
+    old: Tensor | None = None
+    first = terms = None
+    norm = 0.0
+    for _ in range(updates):
+        optimizer.zero_grad(set_to_none=True)
+        logs = answer_log_probabilities(model, inputs, targets, size, settings.temperature, products)
+        old = logs.detach() if old is None else old
+        terms = policy_loss(logs, old, reference, wanted, mask, settings, longest)
+        first = first or terms
+        terms.loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM))
+        if not (math.isfinite(norm) and math.isfinite(float(terms.loss.detach()))):
+            optimizer.zero_grad(set_to_none=True)
+            raise UserError("the loss is no longer finite: undo steps, or choose a smaller learning rate")
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert old is not None and first is not None and terms is not None
+    after: list[list[float]] = []
+    if compare:
+        with torch.no_grad():
+            after = _by_row(answer_log_probabilities(model, inputs, targets, size, settings.temperature), mask)
+        if not all(math.isfinite(value) for row in after for value in row):
+            raise UserError("the step gave weights that are not finite: choose a smaller learning rate")
+    return PolicyUpdate(
+        float(terms.loss.detach()), norm, float(terms.clipped), float(first.kl), _by_row(old, mask), after
+    )
+
+
+@torch.no_grad()
+def read(
+    model: GPT, reference: GPT, rows: Sequence[Row], size: int, temperature: float
+) -> tuple[list[list[float]], float]:
+    """ln π of each answer's tokens, and the mean k3 estimate of KL(π ‖ ref) per token, of a group that is not learned."""
+    inputs, targets = (side.to(model.device) for side in padded(rows))
+    logs = answer_log_probabilities(model, inputs, targets, size, temperature)
+    mask = targets != IGNORE
+    if model is reference:
+        return _by_row(logs, mask), 0.0
+    theirs = answer_log_probabilities(reference, inputs, targets, size, temperature)
+    return _by_row(logs, mask), float(kl_estimate(logs, theirs)[mask].mean())
+
+
+def _by_row(logs: Tensor, mask: Tensor) -> list[list[float]]:
+    return [row[kept].tolist() for row, kept in zip(logs.cpu(), mask.cpu(), strict=True)]

@@ -1,0 +1,394 @@
+"""The Prefer screen: two answers, a choice by key, and what it changed in a copy of the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.timer import Timer
+
+from tui_llm.common import paths
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted, memory_size
+from tui_llm.facts.preference import DPO, RECIPE, PreferenceRecipe, RankedPair
+from tui_llm.instruments.prefer.question import (
+    AnswersQuestion,
+    PreferQuestion,
+    Preferred,
+    SavedPreferred,
+    SavePreferredQuestion,
+    TwoAnswers,
+)
+from tui_llm.tui.instruments.prefer.keys import KEYS, OPEN
+from tui_llm.tui.instruments.prefer.lines import PreferLines, beside, column
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.command import bindings
+from tui_llm.tui.kit.full import FullScreen, Listing
+from tui_llm.tui.kit.live import is_live
+from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
+
+__all__ = ["KEYS", "OPEN", "PreferScreen"]
+
+SHOWN_AFTER = 0.5  # seconds after which progress is shown
+NAMES = {"beta": "β", "learning_rate": "learning rate", "steps": "steps per choice", "sft_weight": "SFT weight"}
+
+
+@opens("prefer", LabContext.has_reading, LabContext.has_text)
+class PreferScreen(FullScreen):
+    """Holds the pairs that were ranked; the instrument brings the copy to the weights after them."""
+
+    tour_name = "prefer"
+    TITLE_WORDS: ClassVar[str] = "Prefer"
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
+
+    def __init__(self, context: LabContext) -> None:
+        super().__init__()
+        self.context = context
+        self.request = dataclasses.replace(context.lab.current_request(), position=None, overrides=())
+        self.recipe = PreferenceRecipe()
+        self.preferred: Preferred | None = None
+        self.two: TwoAnswers | None = None
+        self.chosen: int | None = None  # which answer was chosen: its result is shown
+        self.seeds: tuple[int, int] = (1, 2)
+        self.texts: tuple[str | None, str | None] = (None, None)
+        self.numbers = False
+        self.problem = self.saved = ""
+        self.file = ""
+        self._doing, self._since = "", 0.0
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="full-top")
+        yield Listing()
+        yield Bar(id="prefer-recipe")
+        yield KeyBar(id="full-keys")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._timer = self.set_interval(0.25, self.refill, pause=True)
+        self._ask("opening the copy", PreferQuestion(self.request), self._begin)
+
+    def on_unmount(self) -> None:
+        self.context.questions.forget(AnswersQuestion)
+
+    @property
+    def ranked(self) -> tuple[RankedPair, ...]:
+        return self.preferred.ranked if self.preferred is not None else ()
+
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, doing: str, question: Any, take: Callable[[Any], None]) -> None:
+        self._doing, self._since, self.problem = doing, time.monotonic(), ""
+        if self._timer is not None:
+            self._timer.resume()
+
+        def taken(answer: Any) -> None:
+            self._done()
+            take(answer)
+
+        self.context.questions.ask(self, question, taken, self._fail)
+        self.refill()
+
+    def _done(self, problem: str = "") -> None:
+        self._doing, self.problem = "", problem
+        if self._timer is not None:
+            self._timer.pause()
+
+    def _fail(self, problem: str) -> None:
+        self._done(problem)
+        self.refill()
+
+    def _begin(self, preferred: Preferred) -> None:
+        self.preferred = preferred
+        self.file = preferred.file or self._new_file(preferred)
+        count = len(preferred.ranked)
+        self.seeds = (2 * count + 1, 2 * count + 2)
+        if preferred.ranked:
+            self.recipe = preferred.ranked[-1].recipe
+        self._draw()
+
+    def _new_file(self, preferred: Preferred) -> str:
+        name = "".join(c if c.isalnum() or c in "._-" else "-" for c in preferred.weights.name)[:64]
+        try:
+            folder = paths.data_dir() / "pairs"
+        except UserError as error:
+            self.problem = str(error)
+            return ""
+        return str(folder / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl")
+
+    def _draw(self) -> None:
+        self.two, self.chosen = None, None
+        question = AnswersQuestion(self.request, self.ranked, self.seeds, self.texts)
+        self._ask("drawing two answers", question, self._drawn)
+
+    def _drawn(self, two: TwoAnswers) -> None:
+        self.two = two
+        self.refill()
+
+    def _prefer(self, doing: str, ranked: tuple[RankedPair, ...], take: Callable[[Preferred], None]) -> None:
+        def taken(preferred: Preferred) -> None:
+            self.preferred = preferred
+            self.problem = f"the pairs are not saved: {preferred.unsaved}" if preferred.unsaved else ""
+            take(preferred)
+
+        self._ask(doing, PreferQuestion(self.request, ranked, self.file), taken)
+
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_choose(self, side: int) -> None:
+        two = self.two
+        if two is None or self.chosen is not None or self._doing:
+            return
+        answers = (two.left.ids, two.right.ids)
+        if answers[0] == answers[1]:
+            self._fail("the two answers are the same: r redraws one")
+            return
+
+        def taken(preferred: Preferred) -> None:
+            self.chosen = side
+            self.refill()
+
+        pair = RankedPair(two.prompt, answers[side], answers[1 - side], self.recipe)
+        self._prefer("learning the choice", (*self.ranked, pair), taken)
+
+    def action_next(self) -> None:
+        if self.chosen is not None:
+            self._advance()
+
+    def action_neither(self) -> None:
+        if not self._doing:
+            self._advance()
+
+    def _advance(self) -> None:
+        first = max(self.seeds) + 1
+        self.seeds, self.texts = (first, first + 1), (None, None)
+        self._draw()
+
+    def action_redraw(self, side: int) -> None:
+        if self.chosen is None and not self._doing:
+            self._replace(side, None, max(self.seeds) + 1)
+
+    def _replace(self, side: int, text: str | None, seed: int) -> None:
+        seeds, texts = list(self.seeds), list(self.texts)
+        seeds[side], texts[side] = seed, text
+        self.seeds, self.texts = (seeds[0], seeds[1]), (texts[0], texts[1])
+        self._draw()
+
+    def action_undo(self) -> None:
+        if self._doing:
+            return
+        if not self.ranked:
+            self._notify("there is no choice to undo")
+            return
+        self._prefer("undoing", self.ranked[:-1], lambda _: self._draw())
+
+    def action_type_answer(self, side: int) -> None:
+        if self.chosen is not None or self._doing:
+            return
+
+        def answered(text: str | None) -> None:
+            if text:
+                self._replace(side, text, self.seeds[side])
+
+        title = f"Answer {'AB'[side]}: it follows the prompt; mind its leading space"
+        before = self.texts[side] or ""
+        self.app.push_screen(AskScreen(title, "Enter takes it · Esc cancels", before, spaces=True), answered)
+
+    def action_prompt(self) -> None:
+        def answered(text: str | None) -> None:
+            if text:
+                self.request = dataclasses.replace(self.request, prompt=text, continuation=())
+                self._advance()
+
+        hint = "Enter draws two answers to it · Esc cancels"
+        self.app.push_screen(AskScreen("The prompt", hint, self.request.prompt, spaces=True), answered)
+
+    def action_temperature(self) -> None:
+        def answered(text: str | None) -> None:
+            if text is not None:
+                with self._reading_number(text):
+                    sampler = dataclasses.replace(self.request.sampler, temperature=float(text))
+                    self.request = dataclasses.replace(self.request, sampler=sampler)
+                    if self.chosen is None:
+                        self._draw()
+
+        hint = "Enter draws both answers with it · Esc cancels"
+        now = f"{self.request.sampler.temperature:g}"
+        self.app.push_screen(AskScreen("The answers' temperature", hint, now), answered)
+
+    def action_setting(self, name: str) -> None:
+        dpo = name in DPO
+        setting = (DPO if dpo else RECIPE)[name]
+        value = getattr(self.recipe.dpo if dpo else self.recipe, name)
+
+        def answered(text: str | None) -> None:
+            if text is None:
+                return
+            with self._reading_number(text):
+                fields: dict[str, Any] = {name: int(text) if isinstance(value, int) else float(text)}
+                self._set(**({"dpo": dataclasses.replace(self.recipe.dpo, **fields)} if dpo else fields))
+
+        title = f"{NAMES[name]}: {setting.help}"
+        self.app.push_screen(AskScreen(title, "for the next choices · Enter sets it", f"{value:g}"), answered)
+
+    def _set(self, **fields: Any) -> None:
+        self.recipe = dataclasses.replace(self.recipe, **fields)
+        self.refill()
+
+    def _reading_number(self, text: str) -> _ReadingNumber:
+        return _ReadingNumber(text, lambda line: self._notify(line, bad=True))
+
+    def action_length(self) -> None:
+        dpo = self.recipe.dpo
+        self._set(dpo=dataclasses.replace(dpo, length_normalized=not dpo.length_normalized))
+
+    def action_numbers(self) -> None:
+        self.numbers = not self.numbers
+        self.refill()
+
+    def action_keep(self) -> None:
+        if not self.ranked:
+            self._notify("there is nothing to save yet: choose an answer first (← or →)")
+            return
+
+        def answered(name: str | None) -> None:
+            if name:
+                question = SavePreferredQuestion(self.request, self.ranked, name)
+                self.context.questions.ask(None, question, self._kept, self._not_kept)
+
+        hint = "Enter saves · Esc cancels · nothing is overwritten"
+        self.app.push_screen(AskScreen("Save the copy as a new model: its name", hint), answered)
+
+    def _kept(self, kept: SavedPreferred) -> None:
+        line = f"saved {counted(kept.pairs, 'pair')} as {kept.folder}"
+        if is_live(self):
+            self.saved = kept.folder
+            self.context.notify(f"{line}; o opens it in all panes")
+        else:
+            self.context.notify(f"{line}; in the five panes, m opens it")
+
+    def _not_kept(self, problem: str) -> None:
+        if is_live(self):
+            self._fail(problem)
+        else:
+            self.context.warn(problem)
+
+    def action_open_saved(self) -> None:
+        if not self.saved:
+            self._notify("save the copy first (k)")
+            return
+        self.context.open_model(self.saved)
+        self.dismiss(None)
+
+    def _notify(self, line: str, *, bad: bool = False) -> None:
+        self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def subject(self) -> str:
+        if self._doing and time.monotonic() - self._since >= SHOWN_AFTER:
+            return f"{self._doing} … {time.monotonic() - self._since:.0f} s"
+        if self.preferred is None:
+            return ""
+        name, count = self.preferred.weights.name, len(self.ranked)
+        if not count:
+            return f"a copy of {name}, nothing learned yet; the open model does not change"
+        return f"a copy of {name} after {counted(count, 'choice')}"
+
+    def refill(self) -> None:
+        super().refill()
+        if self.is_mounted:
+            self._show_recipe()
+
+    def _show_recipe(self) -> None:
+        recipe = self.recipe
+        parts: list[str | tuple[str, str]] = [
+            ("DPO", "bold"),
+            f"  β {recipe.dpo.beta:g} · learning rate {recipe.learning_rate:g} · {counted(recipe.steps, 'step')} a choice",
+            f" · {'per token' if recipe.dpo.length_normalized else 'sums'} · SFT {recipe.dpo.sft_weight:g}",
+        ]
+        if self.preferred is not None and self.preferred.stored:
+            parts.append((f"  undo {memory_size(self.preferred.stored_bytes)}", "$text-muted"))
+        self.query_one("#prefer-recipe", Bar).put(Content.assemble(*parts))
+
+    def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
+        lines, two = PreferLines(self.style), self.two
+        shown = wrapped(Text(f"! {visible(self.problem)}", style=self.style("bad")), width) if self.problem else []
+        if two is None:
+            return shown, [Text("" if self.problem else f"{self._doing} …", self.style("muted"))]
+        prompt = wrapped(Text("prompt  ", self.style("muted")).append(visible(two.text), self.style("strong")), width)
+        room = max(1, self.listing.size.height // 4)
+        head = [*shown, *prompt[-room:], Text()]
+        if self.chosen is not None and self.preferred is not None and self.preferred.changes:
+            return head, self._result(lines, self.preferred, width)
+        half = column(width)
+        answers = beside(
+            lines.drawn("A", "←", two.left, half, self.numbers),
+            lines.drawn("B", "→", two.right, half, self.numbers),
+            width,
+        )
+        body = [*answers, Text(), *lines.legend(width, changes=False)]
+        body += wrapped(Text("← A is better · → B is better · = neither", self.style("accent")), width)
+        return head, body + (lines.curves(self.preferred, width) if self.preferred is not None else [])
+
+    def _result(self, lines: PreferLines, preferred: Preferred, width: int) -> list[Text]:
+        change, half = preferred.changes[-1], column(width)
+        names = ("A, chosen", "B, rejected") if self.chosen == 0 else ("B, chosen", "A, rejected")
+        chosen = lines.changed(names[0], preferred.chosen, change.chosen_tokens, half, self.numbers)
+        rejected = lines.changed(names[1], preferred.rejected, change.rejected_tokens, half, self.numbers)
+        sides = (chosen, rejected) if self.chosen == 0 else (rejected, chosen)
+        body = [*beside(*sides, width), *lines.legend(width, changes=True), Text(), *lines.change(change, width)]
+        body += lines.notes(change, width)
+        body += lines.curves(preferred, width)
+        if self.file and not preferred.unsaved:
+            body += [Text(), *wrapped(Text(f"pairs: {visible(self.file)}", self.style("muted")), width)]
+        return [*body, *wrapped(Text("Enter: the next pair · u: undo · k: keep the copy", self.style("accent")), width)]
+
+    def table(self) -> Iterable[Row]:
+        if self.two is not None and self.chosen is None:
+            yield "answer", "id", "token", "ln p"
+            for name, answer in (("A", self.two.left), ("B", self.two.right)):
+                for token, log in zip(answer.tokens, answer.logs, strict=True):
+                    yield name, str(token.id), visible(token.text), repr(log)
+        if self.preferred is None or not self.ranked:
+            return
+        fields = ("chosen_logp", "rejected_logp", "chosen_reward", "rejected_reward", "margin", "loss")
+        yield "pair", *(f"{name} {when}" for when in ("before", "after") for name in fields), "agreed", "KL"
+        for number, change in enumerate(self.preferred.changes, 1):
+            states = (repr(getattr(state, name)) for state in (change.before, change.after) for name in fields)
+            yield str(number), *states, "" if change.agreed is None else str(change.agreed).lower(), repr(change.kl)
+        yield "answer", "id", "token", "ln p before", "ln p after"
+        last = self.preferred.changes[-1]
+        sides = (("chosen", self.preferred.chosen, last.chosen_tokens), ("rejected", self.preferred.rejected, last.rejected_tokens))  # fmt: skip
+        for name, tokens, logs in sides:
+            for token, (before, after) in zip(tokens, logs, strict=True):
+                yield name, str(token.id), visible(token.text), repr(before), repr(after)
+
+
+class _ReadingNumber:
+    """A context manager: an error in reading a typed number becomes a notification."""
+
+    def __init__(self, text: str, warn: Callable[[str], None]) -> None:
+        self._text, self._warn = text, warn
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, UserError):
+            self._warn(str(error))
+        elif isinstance(error, ValueError):
+            self._warn(f"{self._text[:40]!r} is not a number; give one such as 1")
+        return isinstance(error, UserError | ValueError)
