@@ -56,7 +56,7 @@ def attribution(model: Any, ids: list[int], tokens: list[int]) -> dict[str, list
     found = {
         "token embedding": logits(kept["wte"][1][0, -1]),
         "position embedding": logits(kept["wpe"][1].reshape(len(ids), -1)[-1]),
-        "final LayerNorm bias": (rows @ norm.bias).tolist(),
+        "final norm bias": (rows @ norm.bias).tolist(),
     }
     for layer, block in enumerate(body.h):
         values, projection = kept[f"h.{layer}.attn.c_proj"][0][0][0, -1], block.attn.c_proj
@@ -124,6 +124,9 @@ def test_the_printed_terms_add_up_to_the_printed_logit(capsys: pytest.CaptureFix
     *terms, (total, last) = rows
     assert last.startswith("sum = logit") and len(terms) > 20
     assert [sum(values) for values in zip(*(numbers for numbers, _ in terms), strict=True)] == total
+    assert all(value - rival == difference for (value, rival, difference), _ in rows)
+    places = {len(number.partition(".")[2]) for _, line in rows for number in line.split()[-3:]}
+    assert len(places) == 1, "a table has one number of decimal places"
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +144,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("",), "there is no token to look from"),
         ((TEXT, "--target", ""), "the target is empty"),
-        ((TEXT, "--rival", ""), "the target is empty"),
+        ((TEXT, "--rival", ""), "the rival is empty"),
+        ((TEXT, "--rival", "#99999999"), "there is no token 99999999"),
         ((TEXT, "--token", "99"), "there is no token number 99"),
     ],
 )

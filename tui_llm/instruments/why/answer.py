@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,9 @@ from tui_llm.instruments.trace import layout, place_in
 from tui_llm.instruments.why.question import PartOfLogit, Why, WhyQuestion
 from tui_llm.llm.model.attribution import attribute
 from tui_llm.session.open_model import OpenModel
+
+
+CHOICES = 10  # the most probable tokens, from which a rival can be chosen
 
 
 @answers(WhyQuestion)
@@ -28,14 +32,20 @@ def answer(open_model: OpenModel, question: WhyQuestion, overtaken: Callable[[],
         target, chosen = following[0], "next"
     else:
         target, chosen = likeliest(logits, 1)[0], "likeliest"
-    rival = question.rival
+    best = likeliest(logits, CHOICES)
+    rival = _rival(open_model, question)
     if rival is None:
-        rival = next((id for id in likeliest(logits, 2) if id != target), target)
+        rival = next((id for id in best if id != target), target)
     elif not 0 <= rival < len(logits):
         raise UserError(f"there is no token {rival}; ids go from 0 to {len(logits) - 1}")
     found = attribute(
         layout(open_model), fed, place.index, (target, rival), changed=bool(question.request.interventions)
     )
+    if not found.values.isfinite().all():
+        raise UserError(
+            "the logit's parts hold NaN or infinity: the weights are damaged or training has diverged; open another model "
+            "or an earlier checkpoint"
+        )
     logit, rival_logit = found.values.sum(0).tolist()
     return Why(
         open_model.weights(),
@@ -47,6 +57,19 @@ def answer(open_model: OpenModel, question: WhyQuestion, overtaken: Callable[[],
         rival_logit,
         float(logits[target]),
         float(logits[rival]),
+        tuple(open_model.token(id) for id in best),
         found.scale,
         tuple(PartOfLogit(part, *values) for part, values in zip(found.parts, found.values.tolist(), strict=True)),
     )
+
+
+def _rival(open_model: OpenModel, question: WhyQuestion) -> int | None:
+    text = question.rival_text
+    if text is None:
+        return question.rival
+    if number := re.fullmatch(r"#([0-9]{1,9})", text):
+        return int(number[1])
+    ids = open_model.tokenizer.encode_after(text, allow_special=question.request.allow_special)
+    if not ids:
+        raise UserError("the rival is empty; give some text, such as ' mat', or #464 for the id 464")
+    return ids[0]
