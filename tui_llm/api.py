@@ -272,9 +272,7 @@ class LanguageModel:
         wanted = None
         if target is not None:
             wanted = Target(id=target) if isinstance(target, int) else Target(text=target)
-        request = Request(
-            prompt=prompt, target=wanted, start_token=start_token, allow_special=allow_special, chat=chat
-        )
+        request = Request(prompt=prompt, target=wanted, start_token=start_token, allow_special=allow_special, chat=chat)
         id, text = (rival, None) if isinstance(rival, int) else (None, rival)
         return self.engine.answer(WhyQuestion(request, token, id, text))
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import HEAD, MLP, Intervention, ModelPart
+from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, REMAINDER, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.why.question import Why, WhyQuestion
+from tui_llm.instruments.why.question import Neurons, NeuronsQuestion, Why, WhyQuestion
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "Once upon a time, there was a little girl named"
@@ -100,6 +100,40 @@ def test_a_head_that_is_off_adds_nothing() -> None:
     assert values[ModelPart(HEAD, 3, 2)] == values[ModelPart(MLP, 1)] == 0
     assert found.logit == pytest.approx(found.computed, abs=1e-4)
     assert all(one.value for one in model.answer(WhyQuestion(Request(prompt=TEXT))).parts)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_neurons_add_up_to_their_mlp(theirs: Any, weights: str) -> None:
+    model = engine(weights)
+    found: Why = model.answer(WhyQuestion(Request(prompt=TEXT)))
+    pair, number = (found.target.id, found.rival.id), found.place.number
+    neurons: Neurons = model.answer(NeuronsQuestion(Request(prompt=TEXT), number, 2, *pair, count=30))
+    mlp = next(one for one in found.parts if one.part == ModelPart(MLP, 2))
+    total = sum(one.value for one in neurons.neurons) + neurons.rest[0] + neurons.bias[0]
+    assert total == pytest.approx(mlp.value, abs=1e-4 if weights == "fp32" else 5e-2)
+    if weights != "fp32":
+        return
+    kept: list[Tensor] = []
+    block = theirs.transformer.h[2]
+    handle = block.mlp.c_proj.register_forward_pre_hook(lambda m, args: kept.append(args[0][0, -1]))
+    with torch.no_grad():
+        theirs(torch.tensor([[token.id for token in found.place.tokens]]))
+    handle.remove()
+    first, norm = neurons.neurons[0], theirs.transformer.ln_f
+    assert first.activation == pytest.approx(float(kept[0][first.number]), abs=1e-4)
+    written = (kept[0][first.number] * block.mlp.c_proj.weight[first.number]).detach()
+    with torch.no_grad():
+        pushed = theirs.lm_head.weight @ (norm.weight * (written - written.mean()) / found.scale)
+    assert [first.value, first.rival] == pytest.approx(pushed[list(pair)].tolist(), abs=1e-4)
+    assert [token.id for token in first.promoted] == pushed.topk(4).indices.tolist()
+
+
+def test_a_stream_that_is_changed_has_a_part_of_its_own() -> None:
+    model = engine()
+    for part in (ModelPart(RESIDUAL, 2), ModelPart(ATTENTION, 1), ModelPart(LAYER, 3)):
+        found: Why = model.answer(WhyQuestion(Request(prompt=TEXT, interventions=(Intervention(part),))))
+        assert found.logit == pytest.approx(found.computed, abs=1e-4)
+        assert found.parts[-1].part.kind == REMAINDER
 
 
 def test_within_the_text_the_target_is_its_own_next_token() -> None:

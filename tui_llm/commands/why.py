@@ -13,8 +13,6 @@ from tui_llm.commands.shared.output import put, put_json
 if TYPE_CHECKING:
     from tui_llm.instruments.why.question import Why
 
-DIGITS = 3  # decimal places of a logit's parts
-
 
 def add(commands: Commands) -> None:
     commands.add(
@@ -40,7 +38,11 @@ def _add_options(parser: Parser) -> None:
         metavar="TEXT",
         help="the token to explain, as in ' mat' (default: the text's own next token, or the most likely one)",
     )
-    parser.add_argument("--rival", metavar="TEXT", help="compare with this token, or #464 for an id (default: the most likely other one)")
+    parser.add_argument(
+        "--rival",
+        metavar="TEXT",
+        help="compare with this token, or #464 for an id (default: the most likely other one)",
+    )
     json_option(parser)
 
 
@@ -94,19 +96,15 @@ def _why_json(found: Why) -> dict[str, Any]:
 def _why_text(found: Why) -> str:
     from tui_llm.commands.lens import CHOSEN
     from tui_llm.common.display import token_label
-    from tui_llm.common.numbers import rounded
     from tui_llm.facts import report
+    from tui_llm.instruments.why.sums import FORWARD, KINDS, logit_sum
 
-    parts = sorted(found.parts, key=lambda one: -abs(one.value - one.rival))
-    made = rounded(
-        [([one.value for one in parts], found.logit), ([one.rival for one in parts], found.rival_logit)], DIGITS
-    )
-
-    def row(name: str, value: int, rival: int) -> tuple[str, ...]:
-        return (name, made.text(value), made.text(rival), made.text(value - rival))
-
-    rows = [row(one.part.name, *pair) for one, pair in zip(parts, zip(*made.columns, strict=True), strict=True)]
-    rows.append(row("sum = logit", *made.totals))
+    made, kinds = logit_sum(found), logit_sum(found, KINDS, FORWARD)
+    rows = [
+        (line.name, made.text(line.value), made.text(line.rival), made.text(line.difference))
+        for line in (*made.lines, made.total)
+    ]
+    totals = " · ".join(f"{line.name} {kinds.signed(line.difference)}" for line in kinds.lines)
     place, target, rival = found.place, token_label(found.target.text), token_label(found.rival.text)
     return "\n".join(
         [
@@ -114,6 +112,7 @@ def _why_text(found: Why) -> str:
             f"target {target}{CHOSEN[found.chosen]}, compared with {rival}",
             *window(place, found.weights),
             report.table(("part", target, rival, "difference"), rows, left=(0,)),
+            f"of the difference: {totals}",
             f"each part's projection onto the token's output row, divided by the final norm's σ = {found.scale:.4g}, which is frozen;",
             "largest difference first. Units: logits",
         ]

@@ -97,7 +97,7 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
     if not all(map(math.isfinite, (*terms, total))):
         return [_word(term, digits) for term in terms], _word(total, digits)
     made = rounded([(terms, total)], digits)
-    return [made.text(unit) for unit in made.columns[0]], made.text(made.totals[0])
+    return [written(unit, made.places) for unit in made.columns[0]], written(made.totals[0], made.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,6 @@ class Rounded:
     places: int
     columns: tuple[tuple[int, ...], ...]
     totals: tuple[int, ...]
-
-    def text(self, units: int) -> str:
-        return _written(units, self.places)
 
 
 def rounded(columns: Sequence[tuple[Sequence[float], float]], digits: int = 2) -> Rounded:
@@ -149,7 +146,8 @@ def _units(value: float, places: int) -> int:
     return int(f"{value:.{places}f}".replace(".", ""))
 
 
-def _written(units: int, places: int) -> str:
+def written(units: int, places: int) -> str:
+    """Format a number given in units of its last decimal place: −77 with 2 places is −0.77."""
     whole, part = divmod(abs(units), 10**places)
     return ("−" if units < 0 else "") + f"{whole:,}" + (f".{part:0{places}d}" if places else "")
 
@@ -159,4 +157,4 @@ def _word(value: float, digits: int) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return _written(_units(value, digits), digits)
+    return written(_units(value, digits), digits)

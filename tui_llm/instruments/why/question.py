@@ -55,3 +55,42 @@ class Why:
     likeliest: tuple[Token, ...]
     scale: float
     parts: tuple[PartOfLogit, ...]  # in the order of the forward pass
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronsQuestion(Question["Neurons"]):
+    """The `count` neurons of the MLP of `layer` that add most to the logit of `target` minus that of `rival` (ids), after
+    token number `number` of the text."""
+
+    number: int
+    layer: int
+    target: int
+    rival: int
+    count: int = 100
+    tokens: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronOfLogit:
+    """What a neuron adds to the two logits. promoted: the tokens whose logits it raises most, highest first."""
+
+    number: int
+    activation: float
+    value: float
+    rival: float
+    promoted: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neurons:
+    """rest, bias: what the `others` neurons and the bias of the MLP's output projection add to the logit and to the
+    rival's."""
+
+    weights: Weights
+    target: Token
+    rival: Token
+    layer: int
+    neurons: tuple[NeuronOfLogit, ...]  # by the size of the difference
+    others: int
+    rest: tuple[float, float]
+    bias: tuple[float, float]

@@ -38,7 +38,8 @@ from tui_llm.llm.model.interventions import Site, record
 @dataclass(frozen=True, slots=True)
 class ModulePaths:
     """Modules by their path: `tokens`, `positions`, `layers` and `norm` from the model without its head, the others from
-    a layer. positions: empty if positions are not embedded, as with rotary embeddings. out: the output projection."""
+    a layer. positions: empty if positions are not embedded, as with rotary embeddings. out, down: the output projections
+    of attention and MLP."""
 
     tokens: str = "embed_tokens"
     positions: str = ""
@@ -47,17 +48,17 @@ class ModulePaths:
     attention: str = "self_attn"
     out: str = "self_attn.o_proj"
     mlp: str = "mlp"
+    down: str = "mlp.down_proj"
 
 
 LLAMA = ModulePaths()
 PATHS = {
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "smollm3", "starcoder2", "stablelm"), LLAMA
-    ),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "smollm3", "stablelm"), LLAMA),
+    "starcoder2": ModulePaths(down="mlp.c_proj"),
     "gpt_neox": ModulePaths(
-        "embed_in", "", "layers", "final_layer_norm", "attention", "attention.dense", "mlp"
+        "embed_in", "", "layers", "final_layer_norm", "attention", "attention.dense", "mlp", "mlp.dense_4h_to_h"
     ),  # Pythia
-    "gpt2": ModulePaths("wte", "wpe", "h", "ln_f", "attn", "attn.c_proj", "mlp"),
+    "gpt2": ModulePaths("wte", "wpe", "h", "ln_f", "attn", "attn.c_proj", "mlp", "mlp.c_proj"),
 }
 NAMES = ", ".join(PATHS)
 
@@ -181,6 +182,15 @@ class CausalLayout:
     def rows(self, tokens: Sequence[int]) -> Tensor:
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight[list(tokens)].double().cpu()
+
+    def down(self, layer: int) -> nn.Module:
+        return self.blocks[layer].get_submodule(self.paths.down)
+
+    def unembed(self, features: Tensor) -> Tensor:
+        head: Any = self.model.get_output_embeddings()
+        with device.threads(features.numel() * self.predictor.vocabulary):
+            logits: Tensor = head(features.to(head.weight.device, head.weight.dtype))
+            return logits.float().cpu()
 
 
 @torch.inference_mode()

@@ -124,3 +124,53 @@ def _heads(layout: Layout, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:
     alone[range(heads), range(heads)] = values
     out = layout.project(layer, alone.flatten(1))
     return out[:-1] - out[-1], out[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronAttribution:
+    """What the neurons of one MLP add to n logits: values[i, t] by neuron i, `bias` by the output projection's bias.
+    activations: the neurons' values before that projection, (F,)."""
+
+    activations: Tensor
+    values: Tensor  # (F, n), float64
+    bias: Tensor  # (n,)
+    written: Tensor  # (F, C): what each neuron adds to the residual stream
+    norm: FrozenNorm
+
+    def pushes(self, layout: Layout, neurons: Sequence[int]) -> Tensor:
+        """What these neurons add to every logit: (neurons, V), float32."""
+        x = self.written[list(neurons)]
+        x = x - x.mean(-1, keepdim=True) if self.norm.centred else x
+        return layout.unembed((self.norm.gain * x / self.norm.scale).float())
+
+
+@torch.inference_mode()
+def attribute_neurons(
+    layout: Layout, ids: Sequence[int], at: int, layer: int, tokens: Sequence[int]
+) -> NeuronAttribution:
+    """Split what the MLP of `layer` adds to the logits of `tokens` after token number `at` of `ids` into neurons. Raises
+    `UserError` as `attribute` does."""
+    seen: list[Tensor] = []
+    down, final = layout.down(layer), ModelPart(RESIDUAL, layout.layers)
+    handle = down.register_forward_pre_hook(lambda _module, args: seen.append(args[0].reshape(-1, args[0].size(-1))))
+    try:
+        stream = record(layout, list(ids[: at + 1]), [final])[final][at].double()
+    finally:
+        handle.remove()
+    activations = seen[-1][at].float().cpu()  # (F,)
+    written, bias = _columns(down, activations)
+    norm = frozen(layout.norm, stream)
+    directions = norm.directions(layout.rows(tokens))  # (n, C)
+    return NeuronAttribution(activations, written @ directions.T, directions @ bias, written, norm)
+
+
+def _columns(module: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What each of `values` (F,) adds to the output of a linear layer (F, C), and the layer's bias (C,): float64."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, nn.Parameter):
+        matrix = (weight.T if isinstance(module, nn.Linear) else weight).detach().double().cpu()  # (F, C)
+        bias = getattr(module, "bias", None)
+        constant = matrix.new_zeros(matrix.size(1)) if bias is None else bias.detach().double().cpu()
+        return values.double()[:, None] * matrix, constant
+    out = module.forward(torch.cat((torch.diag(values), torch.zeros(1, len(values))))).double().cpu()
+    return out[:-1] - out[-1], out[-1]

@@ -93,6 +93,14 @@ class Layout(Protocol):
         """The output head's rows for these tokens: (n, C), float64."""
         ...
 
+    def down(self, layer: int) -> nn.Module:
+        """The output projection of a layer's MLP; its input are the neurons' activations."""
+        ...
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """The output head applied to features (n, C): logits (n, V), float32 on the CPU."""
+        ...
+
 
 class GPTLayout:
     """The parts of our own GPT."""
@@ -150,6 +158,15 @@ class GPTLayout:
     def rows(self, tokens: Sequence[int]) -> Tensor:
         head = self.model.head
         return (head.weight[list(tokens)] if isinstance(head, nn.Linear) else reduced_rows(head, tokens)).double().cpu()
+
+    def down(self, layer: int) -> nn.Module:
+        block = self.model.blocks[layer]
+        assert isinstance(block, Block)
+        return block.mlp.down
+
+    def unembed(self, features: Tensor) -> Tensor:
+        with device.threads(features.numel() * self.model.config.vocabulary):
+            return self.model.head(features.float().to(self.model.device)).float().cpu()
 
     @contextmanager
     def without(self, tokens: Sequence[int]) -> Iterator[None]:

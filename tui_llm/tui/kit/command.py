@@ -138,6 +138,7 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "semicolon": ";",
     "ampersand": "&",
     "at": "@",
     "dollar_sign": "$",
