@@ -91,7 +91,7 @@ def exact() -> Tensor:
 def test_nanos_accuracy_on_held_out_text(kernel: Kernel) -> None:
     """int8's figures are those that a reading states (`INT8_ERROR`)."""
     model = checkpoint.load(NANO)
-    fast_decode.prepare(model, kernel.weights, kernel.name)
+    fast_decode.prepare(model, kernel.weights, kernel=kernel.name)
     rows = held_out() if kernel.weights == "int8" else held_out()[:3]
     with torch.inference_mode():
         found = model(rows).flatten(0, 1).log_softmax(-1)
