@@ -34,7 +34,7 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.why.question import WhyQuestion
 from tui_llm.llm.adapters.causal import CausalPredictor
-from tui_llm.llm.adapters.parts import CausalLayout
+from tui_llm.llm.adapters.parts import CausalLayout, attention
 from tui_llm.llm.model.attribution import attribute
 from tui_llm.llm.model.interventions import Hooks, record
 
@@ -76,9 +76,8 @@ def model_of(config: Any, attention: str) -> Any:
 @pytest.fixture(scope="module", params=CONFIGS)
 def both(request: pytest.FixtureRequest) -> tuple[CausalLayout, Any]:
     """The model as we open it (SDPA), and the reference with eager attention."""
-    config = CONFIGS[request.param]()
-    reference = model_of(config, "eager")
-    return CausalLayout(CausalPredictor(model_of(config, "sdpa"), request.param)), reference
+    config = CONFIGS[request.param]  # models share the config that they are made of, and with it the kind of attention
+    return CausalLayout(CausalPredictor(model_of(config(), "sdpa"), request.param)), model_of(config(), "eager")
 
 
 @torch.no_grad()
@@ -285,6 +284,15 @@ def test_parts_of_a_logit_are_those_of_transformers_and_add_up(both: tuple[Causa
         head = weight[:, columns] @ reference.seen(ModelPart(HEAD, layer, 1), IDS)[6].double()
         torch.testing.assert_close(values[ModelPart(HEAD, layer, 1)], through(head), atol=1e-4, rtol=1e-4)
     assert stream.isfinite().all()
+
+
+def test_attention_weights_are_those_of_eager_attention(both: tuple[CausalLayout, Any]) -> None:
+    layout, model = both
+    with torch.no_grad():
+        wanted = torch.stack(model(input_ids=torch.tensor([IDS]), output_attentions=True).attentions)[:, 0, :, 6, :7]
+    made = attention(layout, IDS, 6)
+    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+    assert layout.model.config._attn_implementation == "sdpa"
 
 
 def test_a_cache_that_is_kept_apart(both: tuple[CausalLayout, Any]) -> None:

@@ -45,9 +45,25 @@ def lens(
         trace, place = traced(open_model, request, number, overtaken)
         return inside.lens(open_model.gpt, trace, place.index), list(trace.ids), place
     fed, place = place_in(open_model, request, number)
+    return parts.lens(_causal(open_model), fed, place.index), fed, place
+
+
+def attention(
+    open_model: OpenModel, request: Request, number: int | None, overtaken: Callable[[], bool]
+) -> tuple[Tensor, Place]:
+    """The attention weights of the text's token `number` (None: the last one) in every head, (N, H, T), and the position.
+    Raises as `lens` does."""
+    if open_model.is_gpt:
+        trace, place = traced(open_model, request, number, overtaken)
+        return inside.attention(trace, place.index), place
+    fed, place = place_in(open_model, request, number)
+    return parts.attention(_causal(open_model), fed, place.index), place
+
+
+def _causal(open_model: OpenModel) -> parts.CausalLayout:
     model = layout(open_model)
     assert isinstance(model, parts.CausalLayout)
-    return parts.lens(model, fed, place.index), fed, place
+    return model
 
 
 def place_in(open_model: OpenModel, request: Request, number: int | None) -> tuple[list[int], Place]:

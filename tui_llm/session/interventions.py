@@ -27,7 +27,10 @@ def layout_of(gpt: GPT | None, predictor: Predictor) -> Layout:
     from tui_llm.llm.adapters.parts import CausalLayout
 
     if not isinstance(predictor, CausalPredictor):
-        raise UserError("this model runs in llama.cpp, which does not show its parts; open one with its full weights")
+        raise UserError(
+            "this model runs through llama.cpp, which does not show its parts; the folder that it was made from, or a GGUF file "
+            "that is not quantized, does"
+        )
     return CausalLayout(predictor)
 
 

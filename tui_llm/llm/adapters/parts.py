@@ -207,3 +207,28 @@ def lens(layout: CausalLayout, ids: Sequence[int], at: int) -> Tensor:
     features, head = layout.norm.forward(stream).float().cpu(), layout.predictor.head
     size = layout.predictor.vocabulary
     return torch.cat((head(features[:-1], size), head(features[-1:], size)))
+
+
+@torch.inference_mode()
+def attention(layout: CausalLayout, ids: Sequence[int], at: int) -> Tensor:
+    """The attention weights of token number `at` in each head of each layer, over the tokens up to itself, in one pass
+    with eager attention, the only kind that has them: (N, H, at + 1), float32 on the CPU."""
+    rows: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        if weights is None:
+            raise UserError(f"{layout.name}: this version of transformers does not return its attention weights")
+        rows.append(weights[0, :, at].float().cpu())  # (H, at + 1): one layer's at a time
+
+    usual = layout.model.config._attn_implementation
+    modules = [block.get_submodule(layout.paths.attention) for block in layout.blocks]
+    handles = [module.register_forward_hook(keep) for module in modules]
+    try:
+        layout.model.set_attn_implementation("eager")
+        layout.run(ids[: at + 1])
+    finally:
+        for handle in handles:
+            handle.remove()
+        layout.model.set_attn_implementation(usual)
+    return torch.stack(rows)
