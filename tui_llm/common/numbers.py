@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is written out, in a column and in a sentence
 MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
@@ -100,8 +100,7 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
     return [written(unit, made.places) for unit in made.columns[0]], written(made.totals[0], made.places)
 
 
-@dataclass(frozen=True, slots=True)
-class Rounded:
+class Rounded(NamedTuple):  # not a dataclass: `--help` imports this module, and `dataclasses` is slow
     """Columns of numbers in units of one last decimal place: integers, so that what is printed adds up exactly, also
     after the columns' terms were added or subtracted."""
 

@@ -53,7 +53,7 @@ class SumScreen(FullScreen):
 
     def _numbers(self, found: LogitSum, line: SumLine, name: str, total: bool = False) -> Text:
         strong = self.style("strong")
-        made = Text(fit(name, NAME), strong if total else self.style("accent"), no_wrap=True)
+        made = Text(no_wrap=True).append(fit(name, NAME), strong if total else self.style("accent"))
         for units in (line.value, line.rival):
-            made.append(found.text(units).rjust(NUMBER + 1), strong if total else "not bold")
+            made.append(found.text(units).rjust(NUMBER + 1), strong if total else None)
         return made.append(found.signed(line.difference).rjust(NUMBER + 1), strong)
