@@ -144,7 +144,7 @@ class CausalLayout:
 
     @contextmanager
     def without(self, tokens: Sequence[int]) -> Iterator[None]:
-        hidden = torch.tensor(sorted(set(tokens)))
+        hidden = torch.tensor(sorted(set(tokens)), dtype=torch.long)
 
         def masked(_module: nn.Module, args: tuple[Any, ...], words: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             x = args[0] if args else words["hidden_states"]
