@@ -21,7 +21,7 @@ from tui_llm.instruments.lens.question import (
     LensQuestion,
     LensRow,
 )
-from tui_llm.instruments.trace import traced
+from tui_llm.instruments.trace import lens, traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
@@ -33,9 +33,8 @@ _LOGITS = 1 << 22  # logits of the grid computed at a time
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    trace, place = traced(open_model, question.request, question.number, overtaken)
-    size = open_model.tokenizer.size
-    logits = inside.lens(open_model.gpt, trace, place.index)[:, :size]  # (N + 1, V)
+    found, fed, place = lens(open_model, question.request, question.number, overtaken)
+    logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
         log_p = logits.log_softmax(-1)
@@ -45,7 +44,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
         divergences = terms.sum(-1).clamp(min=0.0).tolist()  # KL ≥ 0; rounding can make it negative
         order = [likeliest(row, max(1, question.top)) for row in logits]
-    request, following = question.request, trace.ids[place.index + 1 :]
+    request, following = question.request, fed[place.index + 1 :]
     if request.target is not None:
         target, chosen = open_model.target_ids(request.target, request, following)[0], "asked"
     elif following:

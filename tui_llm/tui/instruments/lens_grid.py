@@ -185,7 +185,8 @@ class LensGridScreen(TokenScreen):
         else:
             bounds = [(at, f"≥ {numbers.percent(least)}") for at, least in reversed([*enumerate(LEVELS, 1)])]
         parts = [
-            Text().append(SHADES[at], self.style(f"token-shade-{at}")).append(f" {words}", "not bold") for at, words in bounds
+            Text().append(SHADES[at], self.style(f"token-shade-{at}")).append(f" {words}", "not bold")
+            for at, words in bounds
         ]
         return packed([colour, *parts, Text("a row per layer", self.style("muted"))], width)[:2]
 
