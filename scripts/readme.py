@@ -29,6 +29,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/tui/instruments/reward": "Reward",
     "tui_llm/tui/instruments/sft": "supervised fine-tuning",
     "tui_llm/tui/instruments/tree": "the tree of continuations",
+    "tui_llm/tui/instruments/why": "why this token",
     "tui_llm/tui/runs": "forms, lists, charts and readers of training runs",
     "tui_llm/tui/models": "choosing, pulling and deleting models",
     "tui_llm/tui/tour": "the tour's pane",
