@@ -23,6 +23,7 @@ from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
 from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
+from tui_llm.instruments.why.question import Why, WhyQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
@@ -287,6 +288,31 @@ class LanguageModel:
             chat=chat,
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
+
+    def why(
+        self,
+        prompt: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        token: int | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> Why:
+        """Split the target's logit into what each part of the model adds to it (direct logit attribution).
+
+        token: explain the prediction after this token of the prompt, from 0 (default: the last).
+        target: the token to explain; its text or id. By default the text's own next token or, at its end, the most
+            probable one.
+        rival: the token to compare with (default: the most probable other one).
+        The other parameters as in `read`.
+        """
+        request = Request(
+            prompt=prompt, target=_target(target), start_token=start_token, allow_special=allow_special, chat=chat
+        )
+        id, text = (rival, None) if isinstance(rival, int) else (None, rival)
+        return self.engine.answer(WhyQuestion(request, token, id, text))
 
     def ablate(
         self,
