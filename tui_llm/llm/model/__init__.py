@@ -7,6 +7,8 @@ flat.py           all parameters in one buffer, and AdamW on it
 fast_step.py      loss and gradients of a batch without autograd
 fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
 inside.py         residual stream, attention weights and logit lens of a forward pass
+head_scores.py    induction, previous-token and duplicate-token scores of attention heads
+attention_only.py  blocks whose MLP adds zero
 interventions.py  read and change what the parts of a model compute, with forward hooks
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts

@@ -95,6 +95,14 @@ class HeadGrid(Lines):
         self.rebuild()
         self.post_message(self.Moved())
 
+    def select(self, layer: int, head: int) -> None:
+        """Select a head; both from 1."""
+        if self.attention is not None:
+            self.head_number = max(0, min(head, len(self.attention.heads[0])))
+            self._place_cursor(layer, quiet=True)
+            self._show_cursor()
+            self.rebuild()
+
     def next_measure(self) -> None:
         names = list(MEASURES)
         self.measure = names[(names.index(self.measure) + 1) % len(names)]

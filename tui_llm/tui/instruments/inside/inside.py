@@ -46,8 +46,16 @@ class InsideScreen(OverLab):
     InsideScreen #inside-text { height: 1fr; }
     """
 
-    def __init__(self, context: LabContext, request: Request, target: Target | None, number: int | None = None) -> None:
+    def __init__(
+        self,
+        context: LabContext,
+        request: Request,
+        target: Target | None,
+        number: int | None = None,
+        head: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
+        self.head = head  # the head to select first: (layer, head), both from 0
         self.context, self.request, self.target = context, request, target
         self.view = "attention"
         self.number = number  # index of the selected token; None is the last
@@ -195,6 +203,9 @@ class InsideScreen(OverLab):
         with self.app.batch_update():
             self.place = found.place
             self.query_one(HeadGrid).show(found)
+            if self.head is not None:
+                (layer, head), self.head = self.head, None
+                self.query_one(HeadGrid).select(layer + 1, head + 1)
             self._show_text()
         if self.view == "neighbours":
             self.ask()
