@@ -40,6 +40,7 @@ def _add_options(parser: Parser) -> None:
     prompt_options(parser)
     parser.add_argument("--seed", type=whole, metavar="S", help="of the random tokens (default 1)")
     parser.add_argument("--length", type=whole, metavar="N", help=f"random tokens, before they are repeated (default {LENGTH}; fewer in a short context)")  # fmt: skip
+    parser.add_argument("--run", metavar="RUN", help="instead of scoring a model: what was recorded at each evaluation of this run")  # fmt: skip
     json_option(parser)
 
 
@@ -50,6 +51,11 @@ def heads(options: argparse.Namespace) -> None:
     from tui_llm.instruments.heads.question import HeadsQuestion
 
     text = options.prompt is not None
+    if options.run is not None:
+        if text or options.seed is not None or options.length is not None:
+            raise UserError("--run prints what was recorded; leave out text, --seed and --length")
+        _of_run(options)
+        return
     for name, value in (("--seed", options.seed), ("--length", options.length)):
         if text and value is not None:
             raise UserError(f"{name} is for random tokens; leave it out, or the text")
@@ -63,6 +69,30 @@ def heads(options: argparse.Namespace) -> None:
     length = LENGTH if options.length is None else options.length
     found: Heads = engine.answer(HeadsQuestion(request, seed, length, own_text=text))
     put_json(_heads_json(found)) if options.json else put(_heads_text(found))
+
+
+def _of_run(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from tui_llm.facts import report
+    from tui_llm.facts.head_scores import SCORES, best
+    from tui_llm.training.run import head_readings
+    from tui_llm.training.run.run import find
+
+    run = find(options.run)
+    found = head_readings.evaluations(run)
+    if options.json:
+        evaluations = [{"step": one.step, "heads": [asdict(head) for head in one.scores]} for one in found]
+        put_json({"run": run.name, "evaluations": evaluations})
+        return
+    if not found:
+        raise UserError(head_readings.NONE_YET)
+    rows = []
+    for one in found:
+        tops = [best(one.scores, score) for score in SCORES]
+        cells = (f"{top.name}: {top.of(score):.3f}" if top else "–" for top, score in zip(tops, SCORES, strict=True))
+        rows.append((f"{one.step:,}", *cells))
+    put(report.table(("step", *SCORES), rows, left=(1, 2, 3)))
 
 
 def _heads_json(found: Heads) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Random letters, repeated: each document is a few different random letters, and then the same once more.
 
-    QxbTnmpLQxbTnmpL
+    qxbtnmpdqxbtnmpd
 
 Nothing but the repetition can be predicted, so a model learns little else than to find the earlier occurrence of the
 current letter and to copy what followed it: induction (Olsson et al. 2022, arXiv:2209.11895).
@@ -9,7 +9,7 @@ The entropy is known exactly. A document draws its number of letters n uniformly
 the `LETTERS` without replacement. A letter that was there before begins the repetition, so the rest is determined, the
 end included:
 
-    floor = (ln(number of lengths) + E[Σ_{i<n} ln(52 − i)]) / E[2 n + 1]     in nats per token, `<|endoftext|>` included
+    floor = (ln(number of lengths) + E[Σ_{i<n} ln(26 − i)]) / E[2 n + 1]     in nats per token, `<|endoftext|>` included
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 
 from tui_llm.llm.tokens.text import END_OF_TEXT
 
-LETTERS = string.ascii_letters
-SHORTEST, LONGEST = 8, 24  # letters, before they are repeated
+LETTERS = string.ascii_lowercase
+SHORTEST, LONGEST = 8, 20  # letters, before they are repeated
 
 
 def text(seed: int, size: int) -> Iterator[str]:
