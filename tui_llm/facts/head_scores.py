@@ -8,11 +8,11 @@ from dataclasses import dataclass
 INDUCTION, PREVIOUS, DUPLICATE = SCORES = ("induction", "previous", "duplicate")
 
 MEANINGS = {
-    INDUCTION: "attention to the token after an earlier occurrence of the current one",
-    PREVIOUS: "attention to the previous token",
-    DUPLICATE: "attention to an earlier occurrence of the current token",
+    INDUCTION: "attends to what followed an earlier occurrence",
+    PREVIOUS: "attends to the previous token",
+    DUPLICATE: "attends to an earlier occurrence",
 }
-"""What each score measures, in one line."""
+"""What a head with a high score does, in few words: an occurrence is one of the current token."""
 
 LENGTH = 50
 """Random tokens of the detectors' texts, before they are repeated."""

@@ -147,7 +147,7 @@ class HeadsScreen(OverLab):
         one = map.selected
         if one is None:
             return Content()
-        numbers = " · ".join(f"{TITLES[score]} {self._number(one.of(score))}" for score in SCORES)
+        numbers = " · ".join(f"{score} {self._number(one.of(score))}" for score in SCORES)
         return Content.assemble(("head ".ljust(16), "$text-muted"), (f"{one.name:>6} ", "bold"), numbers)
 
     @staticmethod

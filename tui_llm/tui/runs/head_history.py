@@ -141,7 +141,7 @@ class RunHeadsScreen(RunView):
         one = self._map.selected
         if one is None:
             return Content()
-        numbers = " · ".join(f"{TITLES[score]} {one.of(score):.3f}" for score in SCORES)
+        numbers = " · ".join(f"{score} {one.of(score):.3f}" for score in SCORES)
         return Content.assemble(("head ".ljust(NAME), "$text-muted"), (f"{one.name:>6} ", "bold"), numbers)
 
     @staticmethod

@@ -13,8 +13,8 @@ from tui_llm.facts.head_scores import SCORES, HeadScore
 from tui_llm.tui.kit.shades import shade
 from tui_llm.tui.kit.widgets.lines import Lines
 
-LABEL = 4  # cells of a layer's number
-GAP = 3  # cells between two maps
+LABEL = 3  # cells of a layer's number
+GAP = 2  # cells between two maps
 TITLES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
 
 
