@@ -14,7 +14,7 @@ from tui_llm.common.display import visible
 from tui_llm.facts.head_scores import MEANINGS, SCORES, best
 from tui_llm.instruments.heads.question import Heads, HeadsQuestion
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.shades import LEGEND
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -22,15 +22,6 @@ from tui_llm.tui.kit.widgets.head_map import TITLES, HeadMap
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
-OPEN = Command(
-    "heads",
-    "asterisk",
-    "heads",
-    "Head detectors: induction, previous-token and duplicate-token scores of every head (in Training: of the run, over its steps)",
-    "Heads",
-    "lab",
-    "app.open('heads')",
-)
 _key = CommandFactory("heads", "Heads")
 KEYS = (
     _key("close_heads", "escape,q,asterisk", "back", "Back to the five panes", "close", importance=WAY_OUT),

@@ -13,7 +13,6 @@ from tui_llm.facts.head_scores import SCORES, HeadScore
 from tui_llm.tui.kit.shades import shade
 from tui_llm.tui.kit.widgets.lines import Lines
 
-LABEL = 3  # cells of a layer's number
 GAP = 2  # cells between two maps
 TITLES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
 
@@ -80,20 +79,29 @@ class HeadMap(Lines):
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _label(self) -> int:
+        """Cells of a layer's number."""
+        return len(str(max(0, len(self.scores) // max(1, self.heads) - 1))) + 1
+
     def _cells(self, width: int) -> int:
         """Cells of a head: with numbers if all scores fit side by side, or one alone does."""
-        room = width - LABEL - 1
+        room = width - self._label - 1
         fits = (cells for cells in (5, 3, 2) if self.heads * cells <= room)
         return next(fits, 2)
 
+    def _each(self, heads: int, width: int) -> int:
+        """Cells of a map of so many heads, with its title."""
+        return max(max(map(len, TITLES.values())), self._label + heads * self._cells(width) + 1)
+
     def shown(self, width: int) -> tuple[str, ...]:
         """The scores whose maps are visible."""
-        each = LABEL + self.heads * self._cells(width) + 1
+        each = self._each(self.heads, width)
         return SCORES if len(SCORES) * each + GAP * (len(SCORES) - 1) <= width else (self.score,)
 
     def _columns(self, width: int) -> range:
         """The heads that are visible, around the cursor if not all fit."""
-        count = max(1, min(self.heads, (width - LABEL - 1) // self._cells(width)))
+        count = max(1, min(self.heads, (width - self._label - 1) // self._cells(width)))
         first = max(0, min(self.column - count // 2, self.heads - count))
         return range(first, first + count)
 
@@ -101,17 +109,17 @@ class HeadMap(Lines):
         if not self.scores:
             return []
         cells, columns, muted = self._cells(width), self._columns(width), self.style("muted")
-        each = LABEL + len(columns) * cells + 1
+        each = self._each(len(columns), width)
         names, numbers = Text(no_wrap=True), Text(no_wrap=True)
         for score in self.shown(width):
             at = names.cell_len
             for line in (names, numbers):
                 line.append(" " * (GAP if at else 0))
             names.append(TITLES[score][:each].ljust(each), self.style("strong"))
-            numbers.append(" " * LABEL, muted)
+            numbers.append(" " * self._label, muted)
             for head in columns:
                 numbers.append(str(head)[-(cells - 1) :].rjust(cells), muted)
-            numbers.append(" ")
+            numbers.append(" " * (at + each + (GAP if at else 0) - numbers.cell_len))
         return [names, numbers]
 
     def row_count(self, width: int) -> int:
@@ -119,9 +127,10 @@ class HeadMap(Lines):
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         line = Text(no_wrap=True)
+        each = self._each(len(self._columns(width)), width)
         for nth, score in enumerate(self.shown(width)):
-            line.append(" " * (GAP if nth else 0))
-            line.append(str(index).rjust(LABEL - 1) + " ", self.style("muted"))
+            line.append(" " * (nth * (each + GAP) - line.cell_len))
+            line.append(str(index).rjust(self._label - 1) + " ", self.style("muted"))
             self._append_row(line, index, score, width)
         return line
 
@@ -144,8 +153,8 @@ class HeadMap(Lines):
         if offset is not None and self.scores and offset.y >= len(self._head):
             width = self.line_width
             cells, columns = self._cells(width), self._columns(width)
-            each = LABEL + len(columns) * cells + 1 + GAP
-            at = (offset.x % each - LABEL) // cells
+            each = self._each(len(columns), width) + GAP
+            at = (offset.x % each - self._label) // cells
             if 0 <= at < len(columns):
                 self.column = columns[at]
         super().on_click(event)
