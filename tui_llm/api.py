@@ -15,6 +15,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
 from tui_llm.facts.head_scores import LENGTH
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
@@ -28,6 +29,7 @@ from tui_llm.session.tokenization import tokenization
 
 if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
+    from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
     from tui_llm.instruments.heads.question import Heads
     from tui_llm.instruments.reward.question import RewardRun
@@ -66,6 +68,7 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Reading:
         """The prediction for the token after `prompt`, or after its first `position` tokens.
 
@@ -74,12 +77,11 @@ class LanguageModel:
         top: number of candidates to return.
         start_token: prepend `<|endoftext|>`; allow_special: `<|endoftext|>` in the prompt is the special token.
         chat: apply the model's chat template to the prompt.
+        interventions: changes of the model's parts for this reading.
 
         Raises `UserError` with the reading's `problem` if nothing can be predicted.
         """
-        wanted = None
-        if target is not None:
-            wanted = Target(id=target) if isinstance(target, int) else Target(text=target)
+        wanted = _target(target)
         reading = self.engine.read(
             Request(
                 prompt=prompt,
@@ -91,6 +93,7 @@ class LanguageModel:
                 start_token=start_token,
                 allow_special=allow_special,
                 chat=chat,
+                interventions=tuple(interventions),
             )
         )
         problem = reading.problem or (reading.loss.problem if reading.loss else None)
@@ -108,15 +111,17 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Iterator[GeneratedToken]:
         """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens.
-        `start_token`, `allow_special` and `chat` as in `read`."""
+        `start_token`, `allow_special`, `chat` and `interventions` as in `read`."""
         request = Request(
             prompt=prompt,
             sampler=sampler or SamplerSettings(),
             start_token=start_token,
             allow_special=allow_special,
             chat=chat,
+            interventions=tuple(interventions),
         )
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
@@ -130,6 +135,7 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> str:
         """The text of the tokens that `generate` yields, without the prompt."""
         made = self.generate(
@@ -140,6 +146,7 @@ class LanguageModel:
             start_token=start_token,
             allow_special=allow_special,
             chat=chat,
+            interventions=interventions,
         )
         return b"".join(token.bytes for token in made).decode("utf-8", "replace")
 
@@ -269,6 +276,50 @@ class LanguageModel:
         request = Request(prompt=text or "", start_token=start_token, allow_special=allow_special, chat=chat)
         return self.engine.answer(HeadsQuestion(request, seed, length, own_text=text is not None))
 
+    def ablate(
+        self,
+        prompt: str,
+        *,
+        heads: str = "",
+        attention: str = "",
+        mlps: str = "",
+        layers: str = "",
+        tokens: str = "",
+        mean: bool = False,
+        other: str | None = None,
+        target: str | int | None = None,
+    ) -> Ablation:
+        """The target's logit and loss before and after parts of the model are switched off, all of them together.
+
+        heads: as in `0.3,1.2`; attention, mlps, layers: numbers of layers, as in `0,2`; tokens: numbers of tokens of the
+            prompt that get no attention. All count from 0.
+        mean: replace by the mean over the prompt, not by zero; other: by the values after this prompt, aligned from the
+            end.
+        target: text or token id; without one, the token that the unchanged model finds most probable.
+
+        Raises `UserError` if nothing is named, or the model has no such part.
+        """
+        from tui_llm.facts.interventions import parse_parts
+        from tui_llm.instruments.ablate.changes import interventions_of
+        from tui_llm.instruments.ablate.question import AblateQuestion
+
+        parts = parse_parts(heads, attention, mlps, layers, tokens)
+        if not parts:
+            raise UserError("name what to switch off, as in heads='0.3,1.2'")
+        request = Request(prompt=prompt, target=_target(target))
+        changes = interventions_of(self.engine.answer, request, parts, mean=mean, other=other)
+        return self.engine.answer(AblateQuestion(request, changes))
+
+    def effects(
+        self, prompt: str, *, mean: bool = False, other: str | None = None, target: str | int | None = None
+    ) -> Effects:
+        """The target's logit and loss with each part of the model alone switched off, for all parts. `mean`, `other` and
+        `target` as in `ablate`."""
+        from tui_llm.instruments.ablate.changes import effects_of_all
+
+        request = Request(prompt=prompt, target=_target(target))
+        return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
+
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
@@ -277,6 +328,12 @@ class LanguageModel:
         w = self.weights
         step = "" if w.step is None else f", step {w.step:,}"
         return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.dtype == 'fp32' else f', {w.dtype} weights'}, on {w.device}>"
+
+
+def _target(target: str | int | None) -> Target | None:
+    if target is None:
+        return None
+    return Target(id=target) if isinstance(target, int) else Target(text=target)
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:

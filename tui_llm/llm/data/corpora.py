@@ -26,7 +26,8 @@ NAMES = {
     "stories": "simple stories from a grammar whose exact entropy is known",
     "tinyshakespeare": "a megabyte of Shakespeare, downloaded once",
 }
-_GENERATED = {  # name → generator, its entropy, seed, bytes, SHA-256
+_GENERATED: dict[str, tuple[Callable[[int, int], Iterator[str]], Callable[..., float | None], int, int, str]] = {
+    # name → generator, its entropy, seed, bytes, SHA-256
     "stories": (stories.text, stories.floor, 1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668"),
     "repeats": (repeats.text, repeats.floor, 1, 2_000_000, "6c1494e081374a2fb726c68d6fb605fd58b30b348054b22207aa35dc271f0f28"),
 }  # fmt: skip

@@ -14,6 +14,7 @@ inside.py         residual stream, attention weights and logit lens of a forward
 head_scores.py    induction, previous-token and duplicate-token scores of attention heads
 attention_only.py  blocks whose MLP adds zero
 interventions.py  read and change what the parts of a model compute, with forward hooks
+part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture

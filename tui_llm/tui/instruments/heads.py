@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from rich.text import Text
@@ -10,8 +11,11 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from tui_llm.common.display import visible
+from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.head_scores import MEANINGS, SCORES, best
+from tui_llm.facts.interventions import HEAD, Intervention, ModelPart, named
+from tui_llm.facts.request import Target
+from tui_llm.instruments.ablate.question import AblateQuestion, Ablation
 from tui_llm.instruments.heads.question import Heads, HeadsQuestion
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -30,6 +34,8 @@ KEYS = (
     _key("heads_best", "b,tab", "best", "Go to the best head of the next score", "best"),
     _key("heads_score", "m", "score", "Show the map of the next score, where not all fit", "score"),
     _key("heads_attention", "enter", "attention", "Show the attention of the selected head on the text", "attention", priority=True),
+    _key("heads_switch", "x", "off/on", "Switch the selected head off, or on again: every pane shows the changed model", "switch", importance=3),
+    _key("heads_all_on", "0", "all on", "Switch every part of the model on again", "all_on", footer=()),
     _key("heads_text", "t", "text/random", "Score the heads on the lab's text, or on repeated random tokens", "text"),
     _key("heads_seed", "r", "other tokens", "Draw other random tokens", "seed"),
     _key("heads_copy", "y", "copy", "Copy all scores (tab-separated)", "copy"),
@@ -53,6 +59,7 @@ class HeadsScreen(OverLab):
         self.problem = ""
         self.seed = 1
         self.own_text = False
+        self.loss: Ablation | None = None  # the target's, without and with what is switched off
         self._best = -1  # index of the score whose best head was selected last
 
     def compose(self) -> ComposeResult:
@@ -62,13 +69,16 @@ class HeadsScreen(OverLab):
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
+        super().on_mount()
         self.show_keys()
         self.query_one(HeadMap).focus()
         self._show_facts()
         self.ask()
+        self._ask_loss()
 
     def on_unmount(self) -> None:
         self.context.questions.forget(HeadsQuestion)
+        self.context.questions.forget(AblateQuestion)
 
     def on_resize(self) -> None:
         self._show_facts()
@@ -80,11 +90,27 @@ class HeadsScreen(OverLab):
         question = HeadsQuestion(request, self.seed, own_text=self.own_text)
         self.context.questions.ask(self, question, self._take, self._fail)
 
+    def _ask_loss(self) -> None:
+        """The loss of the lab's target, or of the token that the model finds likeliest, without and with what is off."""
+        request = dataclasses.replace(self.context.lab.current_request(), interventions=(), overrides=(), scores=False)
+        if not request.empty:
+            question = AblateQuestion(request, self.context.lab.interventions)
+            self.context.questions.ask(self, question, self._loss_known, lambda _problem: None)
+
+    def _loss_known(self, found: Ablation) -> None:
+        self.loss = found
+        self._show_facts()
+
+    @property
+    def _off(self) -> list[tuple[int, int]]:
+        """The heads that are switched off or changed: (layer, head)."""
+        return [(one.part.layer, one.part.head) for one in self.context.lab.interventions if one.part.kind == HEAD]
+
     def _take(self, found: Heads) -> None:
         first = self.found is None
         self.found, self.problem = found, ""
         with self.app.batch_update():
-            self.query_one(HeadMap).show(found.heads)
+            self.query_one(HeadMap).show(found.heads, self._off)
             if first and (top := best(found.heads, SCORES[0])) is not None:
                 self.query_one(HeadMap).select(top.layer, top.head)
             self._show_facts()
@@ -114,7 +140,7 @@ class HeadsScreen(OverLab):
             facts.update(Content.styled("computing …", "$text-muted"))
         else:
             lines = [self._best_line(found, score) for score in SCORES]
-            facts.update(Content("\n").join([*lines, self._selected_line(map)]))
+            facts.update(Content("\n").join([*lines, self._selected_line(map), *self._loss_lines()]))
 
     def _source(self) -> str:
         found = self.found
@@ -141,6 +167,18 @@ class HeadsScreen(OverLab):
         numbers = " · ".join(f"{score} {self._number(one.of(score))}" for score in SCORES)
         return Content.assemble(("head ".ljust(16), "$text-muted"), (f"{one.name:>6} ", "bold"), numbers)
 
+    def _loss_lines(self) -> list[Content]:
+        found = self.loss
+        if found is None:
+            return []
+        target = truncate(token_label("".join(token.text for token in found.target)), 30)
+        parts: list[str | tuple[str, str]] = [("loss of the text's target ", "$text-muted"), (target, "$text-accent")]
+        parts.append((f"  {found.before.loss:.3f}", "bold"))
+        if found.interventions:
+            parts.append((f" → {found.after.loss:.3f}", "bold $text-warning"))
+            parts.append(f"  with {named(found.interventions)}")
+        return [Content.assemble(*parts).truncate(max(1, self.size.width - 2), ellipsis=True)]
+
     @staticmethod
     def _number(score: float | None) -> str:
         return "–" if score is None else f"{score:.3f}"
@@ -164,6 +202,35 @@ class HeadsScreen(OverLab):
             map.score = score
             if (top := best(self.found.heads, score)) is not None:
                 map.select(top.layer, top.head)
+
+    def action_switch(self) -> None:
+        """Switches the selected head off, or on again, in the lab's model."""
+        one = self.query_one(HeadMap).selected
+        if one is None:
+            return
+        part, now = ModelPart(HEAD, one.layer, one.head), self.context.lab.interventions
+        kept = tuple(other for other in now if other.part != part)
+        self._set(kept if len(kept) < len(now) else (*now, Intervention(part)))
+
+    def action_all_on(self) -> None:
+        self._set(())
+
+    def _set(self, wanted: tuple[Intervention, ...]) -> None:
+        lab, found = self.context.lab, self.loss
+        if wanted and found is not None and lab.requested_target.likeliest:
+            lab.choose_target(Target(id=found.target[0].id))  # the likeliest token would be another one
+        self.context.intervene(wanted)
+        self.query_one(HeadMap).show(self.found.heads if self.found is not None else (), self._off)
+        self._mark()
+        self.ask()
+        self._ask_loss()
+
+    def _mark(self) -> None:
+        """The bar that says which parts are off."""
+        for bar in self.query("#changed-model").results(Bar):
+            bar.display = bool(words := self.changed_words())
+            bar.put(Content.styled(words, "bold $text-warning"))
+        super().on_mount()
 
     def action_text(self) -> None:
         if self.own_text or self.context.has_text():

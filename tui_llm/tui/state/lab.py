@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
@@ -150,6 +151,7 @@ class Lab:
     colour: str = PLAIN  # what colours the tokens (`token_shades.KINDS`)
     cursor: Cursor | None = None
     speed: float | None = None  # tokens per second of the newest generation
+    interventions: tuple[Intervention, ...] = ()  # the model's parts that are switched off or changed
     history: History = field(init=False)
 
     def __post_init__(self) -> None:
@@ -233,8 +235,15 @@ class Lab:
             position=self.position,
             scores=self.colour != PLAIN,
             chat=self.chat,
+            interventions=self.interventions,
         )
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
+
+    def intervene(self, interventions: tuple[Intervention, ...]) -> None:
+        """Changes which of the model's parts are changed; undo reverts it."""
+        self.history.record(self.prompt, self.steps)
+        self.history.record_parts(interventions)
+        self.interventions = interventions
 
     def change_logit(self, id: int, value: float, seen: Request) -> None:
         """What if: sets the logit of token `id` in the prediction that `seen` requests."""
@@ -288,6 +297,7 @@ class Lab:
             start_token=self.start_token,
             chat=self.chat,
             sampler=self.sampler if step is None else step.sampler,
+            interventions=self.interventions if step is None else step.interventions,
         )
         if step is not None:
             return dataclasses.replace(made, overrides=step.overrides)
@@ -306,6 +316,7 @@ class Lab:
     def _moved(self, change: TextChange | None) -> TextChange | None:
         if change is not None:
             self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
+            self.interventions = self.history.interventions
         return change
 
     def clear(self, note: str = "") -> bool:
