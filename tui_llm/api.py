@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
+from tui_llm.facts.head_scores import LENGTH
 from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
     from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
+    from tui_llm.instruments.heads.question import Heads
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
 
@@ -313,6 +315,24 @@ class LanguageModel:
         )
         id, text = (rival, None) if isinstance(rival, int) else (None, rival)
         return self.engine.answer(WhyQuestion(request, token, id, text))
+
+    def heads(
+        self,
+        text: str | None = None,
+        *,
+        seed: int = 1,
+        length: int = LENGTH,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> Heads:
+        """Induction, previous-token and duplicate-token scores of every head, from 0 to 1, on `length` random tokens that
+        are repeated once; or on `text`. The formulas are in `tui_llm.llm.model.head_scores`; `start_token`,
+        `allow_special` and `chat` as in `read`, for `text`."""
+        from tui_llm.instruments.heads.question import HeadsQuestion
+
+        request = Request(prompt=text or "", start_token=start_token, allow_special=allow_special, chat=chat)
+        return self.engine.answer(HeadsQuestion(request, seed, length, own_text=text is not None))
 
     def ablate(
         self,

@@ -13,6 +13,8 @@ native_step.py    one token through all blocks with native.c
 native.py         compile and load native.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
 block_trace.py    what one block computes for one token: queries and keys, heads, neurons
+head_scores.py    induction, previous-token and duplicate-token scores of attention heads
+attention_only.py  blocks whose MLP adds zero
 interventions.py  read and change what the parts of a model compute, with forward hooks
 part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files
