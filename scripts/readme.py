@@ -65,7 +65,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "tokens": ("tokens", "examples", "merges", "letters"),
     "the prediction": ("logits", "softmax", "loss", "surprisal", "guess"),
     "sampling": ("generate", "draw", "tree", "chat"),
-    "inside the model": ("attention", "lens", "neighbours"),
+    "inside the model": ("attention", "lens", "patch", "steer", "neighbours"),
     "several models": ("compare-models", "versus"),
     "learning": ("learn", "prefer", "reward", "sft", "train", "evaluate"),
     "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
