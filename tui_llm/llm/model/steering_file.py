@@ -46,7 +46,7 @@ def load(file: str) -> SteeringFile:
     try:
         with open_foreign(path, _MOST):  # a regular file within the bound of size
             pass
-        with safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(path, "pt") as opened:
             metadata: Mapping[str, str] = opened.metadata() or {}
             vector = opened.get_tensor(NAME) if NAME in opened.keys() else None  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError, ValueError) as error:
