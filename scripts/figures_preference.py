@@ -71,8 +71,7 @@ def drawn(app: object) -> str:
 
 
 def reward_steps(count: int) -> tuple[list[float], list[float]]:
-    """Returns the seconds of each step on a group, and of each group drawn and learned answer by answer; in turn, so that
-    both see the same machine."""
+    """Returns the seconds of each step on a group, and of each group drawn and learned answer by answer; in turn."""
     import torch
 
     from tui_llm.engine import PipelineEngine
@@ -125,10 +124,9 @@ def reward_steps(count: int) -> tuple[list[float], list[float]]:
 
     times: tuple[list[float], list[float]] = [], []
     for number in range(count + 1):
-        seeds = [row_seed(1, 8 * number + row) for row in range(8)]
         for at, run in enumerate((together, one_by_one)):
             began = time.perf_counter()
-            run(seeds)
+            run([row_seed(1, 8 * number + row) for row in range(8)])
             if number:  # the first makes the copy
                 times[at].append(time.perf_counter() - began)
     return times

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tui_llm import cli, open_model
-from tui_llm.facts.model import ModelChoices
+from tui_llm.facts.model import INT8_ERROR, ModelChoices
 
 sys.path.append(str(Path(__file__).parent / "adapters"))
 import foreign
@@ -35,8 +35,8 @@ def test_each_choice_is_said() -> None:
         "chat template not applied",
     ]
     applied = texts(odd, dtype="int8", start_token=True, chat=True, fed=8, count=1200)
-    assert applied[0] == "int8 weights: results differ"
-    assert applied[4:] == ["<s> in front", "chat template applied", "sees the last 8 of 1,200 tokens, its context"]
+    assert applied[:2] == ["int8 weights: results differ", INT8_ERROR]
+    assert applied[5:] == ["<s> in front", "chat template applied", "sees the last 8 of 1,200 tokens, its context"]
     assert texts(ModelChoices(start="")) == ["float32 weights"]
     assert texts(ModelChoices(stored="float32", computed="bfloat16"))[0] == "float32 weights, computed in bfloat16"
 

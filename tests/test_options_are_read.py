@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tui_llm import cli
 from tui_llm.commands.shared import text_input
 from tui_llm.commands.shared.command import parsers
 from tui_llm.commands.shared.parser import build_parser
@@ -86,6 +87,7 @@ def test_every_option_of_every_command_is_read(path: str) -> None:
     reads = read_by(parser.get_default("run_command"))
     if parser.get_default("text_dest") is not None:  # `cli` reads the text for the command
         reads |= read_by(text_input.read)
+    reads |= read_by(cli._run) & {"kernel"}  # which applies to every model that the process opens
     unread = {
         "/".join(action.option_strings) or action.dest
         for action in parser._actions

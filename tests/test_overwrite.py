@@ -21,14 +21,18 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         "model/config.json",
     ),
     ("learn", "--keep"): (["learn", "a", "--target", "b", "--model", "model", "--keep"], "model"),
+    ("reward", "--keep"): (
+        ["reward", "a", "--score", "contains:a", "--samples", "2", "--steps", "1", "--model", "model", "--keep"],
+        "model",
+    ),
     ("sft", "--keep"): (["sft", "--pair", "a => b", "--steps", "1", "--model", "model", "--keep"], "model"),
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
 TEXTS = (
-    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "learn", "draw",
-    "tree", "compare-models", "versus",
+    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "why", "learn",
+    "prefer", "reward", "draw", "tree", "compare-models", "versus",
 )  # fmt: skip
 READS = {(command, "--file") for command in TEXTS} | {
     ("vocabulary add", "FILE"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,6 +59,10 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     address_space.check_before_torch()
     if hasattr(options, "text_dest"):
         text_input.read(options)
+    if kernel := getattr(options, "kernel", ""):
+        from tui_llm.llm.model.weight_names import KERNEL_VARIABLE, check_kernel
+
+        os.environ[KERNEL_VARIABLE] = check_kernel(kernel)  # for this process and those that it starts
     run: Run = options.run_command
     return run(options) or 0
 

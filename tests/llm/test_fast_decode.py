@@ -18,7 +18,7 @@ from tui_llm.instruments.learn.question import LearnQuestion
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.model import checkpoint, fast_decode
+from tui_llm.llm.model import checkpoint, fast_decode, linear_layers
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.shape import GPTConfig
@@ -92,7 +92,7 @@ def test_int8_is_close_but_not_equal_and_independent_of_how_the_text_was_entered
 def test_int8_products_equal_those_of_the_rounded_weights(outputs: int, tokens: int) -> None:
     torch.manual_seed(0)
     weight, bias, x = torch.randn(outputs, 16) - 90, torch.randn(outputs), torch.randn(tokens, 16) * 3
-    layer = fast_decode.Int8(weight, bias)
+    layer = linear_layers.Int8(weight, bias)
     rows = layer.rows(slice(None))
     torch.testing.assert_close(layer(x), x @ rows.T + bias, rtol=1e-5, atol=1e-2)
     assert (rows - weight).abs().max() <= (weight.max() - weight.min()) / 255 / 2 + 1e-4
@@ -106,8 +106,8 @@ def test_a_large_common_offset_of_the_logits_costs_half_no_digits() -> None:
     weight += -90 * x / x.square().sum()  # shifts all logits to about −90, as in GPT-2
     exact = x @ weight.T
     assert exact.mean() < -80
-    assert (fast_decode.Half(weight, centre=True)(x) - exact).abs().max() < 2e-2
-    assert (fast_decode.Half(weight)(x) - exact).abs().max() > 2e-2  # without centring, the error is larger
+    assert (linear_layers.Half(weight, centre=True)(x) - exact).abs().max() < 2e-2
+    assert (linear_layers.Half(weight)(x) - exact).abs().max() > 2e-2  # without centring, the error is larger
 
 
 def test_fp32_keeps_gradients() -> None:

@@ -12,7 +12,7 @@ import torch
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.memory import resident_bytes
-from tui_llm.llm.model import machine
+from tui_llm.llm.model import kernels, machine
 from tui_llm.llm.model.machine import Machine
 
 CPU = torch.device("cpu")
@@ -104,12 +104,17 @@ def test_a_cache_that_cannot_be_written_is_no_error(home: Path) -> None:
 
 def test_as_typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_OURS", 0.0)
+    monkeypatch.setattr(kernels, "_LAYERS", 1)
+    monkeypatch.setattr(kernels, "_WIDTH", 64)
     assert main(["bench", "--machine", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)["machine"]
+    chosen = said.pop("kernels")
+    assert chosen == kernels.kept() and chosen["half"]["kernel"] in chosen["half"]["seconds"]
     assert machine.known(CPU) == Machine(**said)
     assert main(["bench", "--machine"]) == 0
     out = capsys.readouterr().out
     assert "FLOP/s" in out and "GB/s" in out and "fp32" in out and "bf16" in out
+    assert f"{chosen['int8']['kernel']} *" in out and "64 tokens" in out
     assert machine.known(CPU) == Machine(**said)  # read, not measured
     monkeypatch.setattr(machine, "_products", lambda *_: 1.0)
     assert main(["bench", "--machine", "--again", "--json", "--device", "cpu"]) == 0

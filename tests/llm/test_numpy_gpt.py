@@ -116,13 +116,19 @@ def test_it_goes_to_torch_as_exact_arrays() -> None:
         assert name == other_name and torch.equal(one, other) and not one.requires_grad
 
 
-def test_what_is_not_for_it_goes_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(
-        random_gpt(GPTConfig(vocabulary=9, context=4, layers=1, heads=1, width=4, exact_gelu=True)), tmp_path
-    )
-    assert numpy_gpt.load(tmp_path) is None
+def test_what_is_not_for_it_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_gpt, "MOST_PARAMETERS", 4_000_000)
-    assert numpy_gpt.load(NANO) is None
+    assert numpy_gpt.load(NANO) is None and not numpy_gpt.fits(NANO)
+
+
+def test_the_exact_gelu(tmp_path: Path) -> None:
+    model = random_gpt(GPTConfig(vocabulary=9, context=4, layers=2, heads=1, width=4, exact_gelu=True))
+    checkpoint.save(model, tmp_path)
+    found = loaded(tmp_path)
+    assert found.config.exact_gelu and numpy_gpt.fits(tmp_path)
+    made = found.head(found.run([3, 1, 8]), 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(made), model(torch.tensor([[3, 1, 8]]))[0], rtol=0, atol=1e-5)
 
 
 def test_a_damaged_folder_is_told_as_torch_tells_it(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ SCHEMAS = (
     "Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor",
     "quantized::embedding_bag_byte_prepack(Tensor weight) -> Tensor",
     "quantized::embedding_bag_byte_unpack(Tensor weight) -> Tensor",
+    "quantized::linear_prepack_fp16(Tensor W, Tensor? B=None) -> "
+    "__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack",
+    "quantized::linear_dynamic_fp16(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> "
+    "Tensor Y",
+    "quantized::linear_unpack_fp16(__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> "
+    "(Tensor W_origin, Tensor? B_origin)",
 )
 ONEDNN = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
@@ -97,6 +103,14 @@ def test_bytes_are_packed_with_scale_and_minimum() -> None:
     made = torch_private.byte_bags(packed, ids, bags, False, 0, False, weights)
     products = weights[:, None] * wide
     torch.testing.assert_close(made, torch.stack((products[:2].sum(0), products[2:].sum(0))))
+
+
+@pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="this torch lacks fbgemm")
+def test_fbgemm_multiplies_by_half_precision_weights() -> None:
+    weight, x = torch.randn(20, 16), torch.randn(3, 16)
+    packed = torch_private.fbgemm_half(weight)
+    torch.testing.assert_close(torch_private.fbgemm_half_weight(packed), weight.half().float())
+    torch.testing.assert_close(torch_private.fbgemm_half_linear(x, packed), x @ weight.half().float().T)
 
 
 @pytest.mark.parametrize("name, settings", [("AdamW", {"fused": True}), ("AdamW", {}), ("SGD", {}), ("Muon", {})])

@@ -19,7 +19,7 @@ from tests.training.run_helpers import TINY, begin, leftovers, losses, make, wai
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import launch, processes
 from tui_llm.training.run.run import Run, check_name
 
 LONG = {"steps": 10_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
@@ -235,15 +235,15 @@ def test_the_worker_finds_the_package_from_anywhere(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     found = subprocess.run(
         [sys.executable, "-c", "import tui_llm; print(tui_llm.__file__)"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": launch._python_path()}, capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": processes.python_path()}, capture_output=True, text=True,
     )  # fmt: skip
     import tui_llm
 
     assert found.stdout.strip() == tui_llm.__file__
     monkeypatch.setenv("PYTHONPATH", f"some{os.pathsep}")
-    assert str(Path("some").absolute()) in launch._python_path().split(
+    assert str(Path("some").absolute()) in processes.python_path().split(
         os.pathsep
-    ) and "" not in launch._python_path().split(os.pathsep)
+    ) and "" not in processes.python_path().split(os.pathsep)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.engine import PipelineEngine
 from tui_llm.llm.model import intact
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import launch, processes
 from tui_llm.training.plan.follow import progress
 from tui_llm.training.run.metrics import MetricsTail
 from tui_llm.training.run.run import Run, find
@@ -270,7 +270,7 @@ def test_a_run_on_a_read_only_disk_is_shown_and_each_action_refused_in_one_line(
     shown = capsys.readouterr().out
     assert "run" in shown and "died" in shown
     command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
-    environment = {**os.environ, "PYTHONPATH": launch._python_path()}
+    environment = {**os.environ, "PYTHONPATH": processes.python_path()}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "Read-only file system" in done.stdout and "make it writable" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -79,10 +79,13 @@ def bench(options: argparse.Namespace) -> None:
 def measure_machine(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from tui_llm.llm.model import device, machine
+    from tui_llm.llm.model import device, kernels, machine
 
     place = device.choose(options.device)
-    return asdict(machine.measure(place) if options.again else machine.machine(place))
+    found = asdict(machine.measure(place) if options.again else machine.machine(place))
+    if place.type == "cpu":
+        found["kernels"] = kernels.measure() if options.again else kernels.kept() or kernels.measure()
+    return found
 
 
 def show_machine(found: dict[str, Any]) -> None:
@@ -104,6 +107,8 @@ def show_machine(found: dict[str, Any]) -> None:
     ]
     put(f"{visible(found['device'])}, {found['threads']} threads, torch {found['torch']}")
     put(report.table(("machine", "at best"), rows, left=(0,)))
+    if kernels := found.get("kernels"):
+        put(_kernels_text(kernels))
     if not found["quiet"]:
         put("another program was busy during the measurement, so these are lower bounds; the next run measures again")
 
@@ -118,6 +123,18 @@ def show_peers(found: dict[str, Any]) -> None:
     from tui_llm.commands.shared import bench_peers
 
     bench_peers.show(found)
+
+
+def _kernels_text(kernels: dict[str, Any]) -> str:
+    """What multiplies by 57 million weights, and how fast; a star marks the one that models are opened with."""
+    from tui_llm.facts import report
+
+    rows = [
+        (weights, name + (" *" if name == found["kernel"] else ""), f"{one * 1000:.2f} ms", f"{many * 1000:.1f} ms")
+        for weights, found in kernels.items()
+        for name, (one, many) in found["seconds"].items()
+    ]
+    return report.table(("weights", "kernel (* chosen)", "1 token", "64 tokens"), rows, left=(0, 1))
 
 
 PARTS = (

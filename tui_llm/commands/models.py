@@ -128,6 +128,7 @@ def info(options: argparse.Namespace) -> None:
     from tui_llm.facts import report
     from tui_llm.llm.hub import lookup, model_list
     from tui_llm.llm.hub.choices import of_files
+    from tui_llm.llm.hub.open_model import opens_in_numpy
 
     found = lookup.find(options.name)
     row, card = model_list.with_ids(model_list.describe(found)), model_list.card(found.folder)
@@ -135,8 +136,9 @@ def info(options: argparse.Namespace) -> None:
         choices = of_files(found.folder, found.name).lines()
     except UserError:  # its vocabulary can't be read without opening it
         choices = ()
+    reader = "numpy" if row.problem is None and opens_in_numpy(found.folder) else "torch"
     if options.json:
-        put_json({**_fields(row), "choices": [choice.text for choice in choices], "card": card})
+        put_json({**_fields(row), "reader": reader, "choices": [choice.text for choice in choices], "card": card})
         return
     lines = [
         ("model", row.name), ("kind", row.kind), ("from", row.origin), ("folder", row.path), ("parameters", _number(row.parameters)),
@@ -145,6 +147,7 @@ def info(options: argparse.Namespace) -> None:
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []
     lines += [("note", row.note)] if row.note else []
+    lines += [("reader", "numpy, until something needs torch" if reader == "numpy" else "torch")]
     lines += [("choices", report.choices_text(choices))] if choices else []
     for name, value in lines:
         put(f"{name:11} {visible(value)}")

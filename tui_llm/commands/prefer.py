@@ -26,8 +26,8 @@ def add(commands: Commands) -> None:
         more="Prints both answers' log-probabilities, rewards, the margin and the loss before and after, and each token's change. "
         f"The model itself does not change. {MODEL}",
         examples=(
-            'tui-llm prefer "Once upon a time" --chosen ", a girl was happy." --rejected ", a girl was sad."',
-            'tui-llm prefer "The cat" --chosen " sat." --rejected " ran." --steps 5 --beta 0.5 --json',
+            'tui-llm prefer "A girl was" --chosen " happy." --rejected " sad."',
+            'tui-llm prefer "The cat" --chosen " sat." --rejected " ran." --steps 5 --json',
         ),
     )
 

@@ -33,8 +33,8 @@ def add(commands: Commands) -> None:
         "the others less. Prints mean reward and KL to the opened model step by step, and the last answers. The model itself does "
         f"not change. {MODEL}",
         examples=(
-            'tui-llm reward "Once upon a time there was a girl. She was" --score contains:happy',
-            'tui-llm reward "The cat" --score count:e --samples 16 --steps 5 --learning-rate 0.001',
+            'tui-llm reward "There was a girl. She was" --score contains:happy',
+            'tui-llm reward "The cat" --score count:e --samples 16 --steps 5',
         ),
     )
 

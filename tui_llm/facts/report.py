@@ -77,6 +77,7 @@ def source_json(weights: Weights, prompt_ids: Sequence[int], choices: Sequence[M
         "model": weights.name,
         "weights": weights.dtype,
         "reader": weights.reader,
+        "kernel": weights.kernel,
         "choices": [choice.text for choice in choices],
         "step": weights.step,
         "prompt_ids": list(prompt_ids),
@@ -214,7 +215,9 @@ def heading(weights: Weights, choices: Sequence[ModelChoice]) -> str:
     step = f", step {w.step:,}" if w.step is not None else ""
     lines = [
         f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
-        choices_text(choices) + ("" if w.reader == "torch" else f" · computed by {w.reader}"),
+        choices_text(choices)
+        + ("" if w.reader == "torch" else f" · computed by {w.reader}")
+        + (f" · {w.kernel} kernel" if w.kernel else ""),
     ]
     return "\n".join(lines)
 

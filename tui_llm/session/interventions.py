@@ -35,7 +35,7 @@ class Changes(Generic[State]):
             raise UserError(f"parts of a {model.kind!r} model can't be switched off here; those of GPT-2's layout can")
         self._hooks = Hooks(GPTLayout(model.gpt), wanted, steering_file.read)
         self.on, self._plain = tuple(wanted), plain
-        return FastPredictor(model.gpt, steps=False)
+        return FastPredictor(model.gpt, str(getattr(model.predictor, "kernel", "torch")), steps=False)
 
     def undo(self, current: State) -> State:
         """Switch all off. Returns the state to go on with: the one that `apply` got, or `current` if none are on."""

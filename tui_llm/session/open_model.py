@@ -150,7 +150,7 @@ class OpenModel:
             open.choices,
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
-            open.model.reader,
+            *(open.model.reader, open.model.kernel),
         )
 
     @property

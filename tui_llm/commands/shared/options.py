@@ -178,6 +178,12 @@ def weights_option(parser: Parser) -> None:
         metavar="W",
         help="the weights' dtype: fp32, exact; half, 16 bits each; int8, faster, but with other results (default fp32)",
     )
+    parser.add_argument(
+        "--kernel",
+        default="",
+        metavar="K",
+        help="what multiplies by the weights on a CPU: torch, native or fbgemm (default: what bench --machine found best)",
+    )
 
 
 def prompt_options(parser: Parser) -> None:

@@ -67,6 +67,12 @@ class LoadedModel:
         """The library that a model of another architecture runs through."""
         return "transformers" if self.quantized is None else self.reader
 
+    @property
+    def kernel(self) -> str:
+        """The kernel's name (`weight_names.KERNELS`); empty if it is torch's, the usual one."""
+        name = str(getattr(self.predictor, "kernel", ""))
+        return "" if name == "torch" else name
+
 
 def open_without_torch(path: Path, name: str) -> LoadedModel | None:
     """As `open_model`, without torch; None if the model is one neither for `numpy_gpt` nor for llama.cpp. Raises
@@ -79,6 +85,14 @@ def open_without_torch(path: Path, name: str) -> LoadedModel | None:
             return made if isinstance(made, LoadedModel) else None
         model = numpy_gpt.load(path)
         return None if model is None else _gpt_folder(path, name, model, model.vocabulary)
+
+
+def opens_in_numpy(path: Path) -> bool:
+    """Whether `open_in_numpy` opens this folder or file."""
+    try:
+        return not detect.is_file(path) and is_gpt2(path) and numpy_gpt.fits(path)
+    except UserError:
+        return False
 
 
 def in_torch(model: LoadedModel, place: torch.device) -> LoadedModel:
@@ -118,9 +132,9 @@ def _opened(path: Path, name: str, place: torch.device, weights: str, quantized:
         return LoadedModel(predictor, vocabulary, None, chat, kind, made)
     from tui_llm.llm.model import checkpoint, fast_decode
 
-    gpt = checkpoint.load_prepared(path, place, weights)
+    gpt, kernel = checkpoint.load_prepared(path, place, weights)
     loaded = _gpt_folder(path, name, gpt, gpt.config.vocabulary)
-    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt), gpt=gpt)
+    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt, kernel.name), gpt=gpt)
 
 
 def _quantized(path: Path, name: str) -> LoadedModel | str:

@@ -5,7 +5,11 @@ model.py          the model: embeddings, blocks, output head
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 flat.py           all parameters in one buffer, and AdamW on it
 fast_step.py      loss and gradients of a batch without autograd
-fast_decode.py    fast matrix-vector products for generation on a CPU: fp32, half, int8
+fast_decode.py    generation on a CPU: a model with fast linear layers, in fp32, half or int8
+kernels.py        what multiplies by the weights: named kernels, and which one this machine does best with
+linear_layers.py  linear layers for inference: fp32, half and int8, with torch's products
+native_layers.py  the same with those of native.c
+native.py         compile and load native.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
 interventions.py  read and change what the parts of a model compute, with forward hooks
 steering_file.py  steering vectors as safetensors files

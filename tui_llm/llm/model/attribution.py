@@ -82,7 +82,7 @@ def _rows(model: GPT, tokens: Sequence[int]) -> Tensor:
 
 
 def reduced_rows(head: torch.nn.Module, tokens: Sequence[int]) -> Tensor:
-    """Rows of a head with weights in fewer bits (`fast_decode.Reduced`), in fp32."""
-    from tui_llm.llm.model.fast_decode import Rows
+    """Rows of a head with weights in fewer bits (`linear_layers.Reduced`), in fp32."""
+    from tui_llm.llm.model.linear_layers import Rows
 
     return Rows(head)(torch.tensor(list(tokens)))  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from tui_llm.common.files import write_aside, write_json
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.llm.model import fast_decode, shards, stored_gpt
 from tui_llm.llm.model.device import free_bytes
+from tui_llm.llm.model.kernels import Kernel
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.stored_gpt import StoredGPT, StoredParameter, hugging_face_name
@@ -63,19 +64,17 @@ def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
         return _filled(stored, device)
 
 
-def load_prepared(folder: Path, device: torch.device | str, weights: str) -> GPT:
-    """The same, prepared by `fast_decode.prepare` for the format `weights`. What becomes int8 is read and converted one
+def load_prepared(folder: Path, device: torch.device | str, weights: str) -> tuple[GPT, Kernel]:
+    """The same, prepared by `fast_decode.prepare` for the format `weights`, and the kernel that it has chosen. What becomes int8 is read and converted one
     matrix at a time, large ones in parts, so that memory never holds the weights in float32."""
     if weights != "int8":
         model = load(folder, device)
-        fast_decode.prepare(model, weights)
-        return model
+        return model, fast_decode.prepare(model, weights)
     stored = stored_gpt.find(folder)
     memory.check(stored_gpt.need(stored.config, 1), free_bytes(torch.device(device)), f"opening {folder}")
     with memory.enough(f"open {folder}"):
         model = _filled(stored, device, skip=fast_decode.is_reduced)
-        fast_decode.prepare(model, weights, lambda name: StoredMatrix(stored.tensors[name]))
-        return model
+        return model, fast_decode.prepare(model, weights, lambda name: StoredMatrix(stored.tensors[name]))
 
 
 class StoredMatrix:

@@ -4,14 +4,12 @@ A decoding step for one token multiplies by every weight once, so its time is th
 (profiled: 80 % of the time is in these products). It gets faster by reading them at full memory bandwidth, and by
 making them smaller.
 
-- `fp32`: the same weights, in place. torch uses MKL for these products, which reads a matrix for one token at half the
-  memory bandwidth. oneDNN, also part of torch, reaches nearly all of it, and is a quarter faster for many tokens at
-  once. Results differ only by the order of summation.
+- `fp32`: the same weights, in place. Results differ only by the order of summation.
 - `half`: fp16 weights, accumulated in fp32. Biases, LayerNorms, position embeddings, the residual stream, attention and
   the cache stay fp32.
-- `int8`: weight-only affine quantization to 256 levels between the minimum and maximum of each group (Jacob et al.
-  2018, section 2.1), accumulated in fp32. Changes the results. A matrix-vector product is a weighted sum of columns, which is
-  torch's embedding bag: its kernel for byte rows runs at memory bandwidth.
+- `int8`: weight-only quantization to 8 bits with a scale for each small group. Changes the results.
+
+What multiplies, torch's products or those of native.c, is chosen by `kernels.py`.
 
 Letters: T tokens, C inputs, O outputs, V the vocabulary.
 """
@@ -19,7 +17,7 @@ Letters: T tokens, C inputs, O outputs, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,26 +25,23 @@ from torch import Tensor, nn
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import device, torch_private
+from tui_llm.llm.model import device, kernels, native
+from tui_llm.llm.model.kernels import Kernel
+from tui_llm.llm.model.linear_layers import Exact, Function, Matrix, Reduced, Rows
 from tui_llm.llm.model.model import GPT, Block, KVCache
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.weight_names import check_weights
 
-_FEW = 5  # up to this many rows, multiply by the packed weights; beyond, converting them to fp32 first is faster
-_ROWS = 4096  # outputs converted to fp32 at a time
-_GROUP = 384  # group size: outputs whose weights from one input share a scale; a multiple of 16
 _STREAMED = 8  # reading one weight from memory takes a core about as long as this many multiply-adds
-
-
-Function = Callable[[Tensor], Tensor]
 
 
 class FastPredictor(GPTPredictor):
     """`GPTPredictor` for a model whose layers `prepare` has replaced. Without `steps` a single token goes through the
     model's modules too, so that their hooks are called."""
 
-    def __init__(self, model: GPT, *, steps: bool = True) -> None:
+    def __init__(self, model: GPT, kernel: str = "torch", *, steps: bool = True) -> None:
         super().__init__(model)
+        self.kernel = kernel
         self._step = _Step(model, self._cache) if steps and model.device.type == "cpu" else None
 
     def run(self, ids: Sequence[int]) -> Tensor:
@@ -62,26 +57,6 @@ class FastPredictor(GPTPredictor):
         with torch.inference_mode(), device.threads(max(T, _STREAMED) * C * size):
             logits: Tensor = self.model.head(features.to(self.model.device))
             return logits[:, :size].float().cpu()
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` in fp32, by oneDNN if torch has both it and MKL. Not differentiable."""
-    if torch_private.HAS_ONEDNN_LINEAR and x.device.type == "cpu":
-        return torch_private.onednn_linear(x, weight, bias)
-    return F.linear(x, weight, bias)
-
-
-class Exact(nn.Linear):
-    """`nn.Linear` that multiplies through `_linear` when grad mode is disabled; same weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if torch.is_grad_enabled() else _linear(x, self.weight, self.bias)
-
-    def one(self) -> Function:
-        """A function equal to `forward` for one token (1, C), with its tensors bound: module attribute lookup is
-        slow."""
-        weight, bias = self.weight, self.bias
-        return lambda x: _linear(x, weight, bias)
 
 
 _Layer = tuple[Function, Function, Function, Function, Function, Function, Tensor, Tensor]
@@ -144,20 +119,11 @@ def _norm(layer: nn.LayerNorm) -> Function:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def predictor(model: GPT, weights: str = "fp32") -> FastPredictor:
+def predictor(model: GPT, weights: str = "fp32", kernel: str = "") -> FastPredictor:
     """Prepare `model` and wrap it. Modifies `model` in place, see `prepare`. Raises `UserError` if that is
     impossible."""
-    prepare(model, weights)
-    return FastPredictor(model)
-
-
-class Matrix(Protocol):
-    """A weight (O, C) in fp32 of which a slice of rows can be had: a tensor, or one that is read from its file on demand."""
-
-    @property
-    def shape(self) -> Sequence[int]: ...
-
-    def __getitem__(self, rows: slice) -> Tensor: ...
+    chosen = prepare(model, weights, kernel=kernel)
+    return FastPredictor(model, chosen.name)
 
 
 _REDUCED = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
@@ -169,186 +135,31 @@ def is_reduced(name: str) -> bool:
 
 
 @torch.no_grad()
-def prepare(model: GPT, weights: str, read: Callable[[str], Matrix] | None = None) -> None:
+def prepare(model: GPT, weights: str, read: Callable[[str], Matrix] | None = None, *, kernel: str = "") -> Kernel:
     """Replace the linear layers and the embedding of an inference-only model by those of the format `weights`, in
-    place. With `read`, the weights are those that it returns for a parameter's name, not the model's own. Raises `UserError` on an unknown format,
-    on int8 off the CPU, and on a weight that overflows fp16."""
+    place. With `read`, the weights are those that it returns for a parameter's name, not the model's own. `kernel`: its
+    name, see `kernels.choose`. Returns the one used. Raises `UserError` on an unknown format or kernel, on int8 off the
+    CPU, and on a weight that overflows fp16."""
     check_weights(weights)
     place = model.device
+    if weights == "int8" and place.type != "cpu":
+        raise UserError(f"int8 weights are for the CPU, not for {place.type}; try --weights half, or --device cpu")
+    chosen = kernels.choose(weights, kernel, place, model.config.parameters())
     if weights == "fp32":
         for layer in model.modules():
             if type(layer) is nn.Linear:
-                layer.__class__ = Exact
-        return
-    if weights == "int8" and place.type != "cpu":
-        raise UserError(f"int8 weights are for the CPU, not for {place.type}; try --weights half, or --device cpu")
-    kind = Half if weights == "half" else Int8
+                layer.__class__ = chosen.layer  # type: ignore[assignment]
+                native.use_huge_pages(layer.weight)
+        return chosen
     matrix = read or (lambda name: model.get_parameter(name).detach())
     tied = model.head.weight is model.tokens.weight
     for number, block in enumerate(model.blocks):  # each replaced one is freed before the next is converted
         for name in _REDUCED:
             bias = block.get_submodule(name).bias
             assert isinstance(bias, Tensor)
-            block.set_submodule(name, kind(matrix(f"blocks.{number}.{name}.weight"), bias.detach()))
+            block.set_submodule(name, chosen.reduced(matrix(f"blocks.{number}.{name}.weight"), bias.detach()))
         memory.trim()
-    rows = kind(matrix("tokens.weight"), centre=weights == "half")
-    head = rows if tied else kind(matrix("head.weight"), centre=weights == "half")
+    rows = chosen.table(matrix("tokens.weight"))
+    head = rows if tied else chosen.table(matrix("head.weight"))
     model.tokens, model.head = Rows(rows), head  # type: ignore[assignment]
-
-
-class Reduced(nn.Module):
-    """A linear layer (O, C) with its weights in fewer bits; input and output are fp32.
-
-    With `centre`, the mean of the weight's rows is subtracted and kept in fp32. An output head's logits often share a
-    large offset (around −100 in GPT-2) that comes from this mean and would waste precision.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    mean: Tensor | None
-
-    def __init__(self, weight: Matrix, bias: Tensor | None = None, *, centre: bool = False) -> None:
-        super().__init__()
-        mean = weight[:].mean(0) if centre else None
-        self.register_buffer("bias", bias)
-        self.register_buffer("mean", mean)
-        self.pack(weight if mean is None else weight[:] - mean)
-
-    def pack(self, weight: Matrix) -> None:
-        """Convert the weight (O, C) and register it as buffers."""
-        raise NotImplementedError
-
-    def product(self, x: Tensor) -> Tensor:
-        """(T, C) → (T, O), both fp32, without bias and mean."""
-        raise NotImplementedError
-
-    def one(self) -> Function:
-        """A function equal to `forward` for one token (1, C), for a layer with a bias and no mean."""
-        raise NotImplementedError
-
-    def _offset(self) -> Tensor:
-        assert self.bias is not None and self.mean is None
-        return self.bias
-
-    def rows(self, ids: Tensor | slice) -> Tensor:
-        """Rows of the weight in fp32, without the mean."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, C) → (…, O), both fp32."""
-        flat = x.reshape(-1, x.size(-1))
-        y = self.product(flat)
-        if self.mean is not None:
-            y += (flat @ self.mean)[:, None]
-        if self.bias is not None:
-            y += self.bias
-        return y.view(*x.shape[:-1], -1)
-
-
-class Half(Reduced):
-    """fp16 weights. Raises `UserError` if a weight overflows fp16."""
-
-    def pack(self, weight: Matrix) -> None:
-        half = weight[:].half()
-        if half.isinf().any():
-            raise UserError("a weight of this model is beyond float16's range; try --weights fp32")
-        self.register_buffer("weight", half.contiguous())
-
-    def product(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return F.linear(x.half(), self.weight).float()
-        if len(x) == 1:
-            return torch.mv(self.weight, x[0].half()).float()[None]
-        if len(x) <= _FEW:
-            return torch.stack([torch.mv(self.weight, row) for row in x.half()]).float()
-        return torch.cat([_linear(x, part.float(), None) for part in self.weight.split(_ROWS)], dim=-1)
-
-    def one(self) -> Function:
-        weight, bias = self.weight, self._offset()
-        return lambda x: torch.mv(weight, x[0].half()).float().add_(bias)[None]
-
-    def rows(self, ids: Tensor | slice) -> Tensor:
-        return self.weight[ids].float()
-
-
-class Int8(Reduced):
-    """Outputs are split into groups. A group is stored as C rows, one per input, each followed by its scale and its
-    minimum, as torch's byte-rowwise format has it. The offset that all logits share is part of the minimum, so no mean
-    is needed."""
-
-    ids: Tensor  # the index of every row, int32
-    bags: Tensor  # the index of each group's first row, int32
-
-    def pack(self, weight: Matrix) -> None:
-        self.outputs, self.inputs = weight.shape
-        self.groups = -(-self.outputs // _GROUP)
-        size = min(_GROUP, -(-self.outputs // 16) * 16)
-        packed = torch.empty(self.groups, self.inputs, size + 8, dtype=torch.uint8)
-        for group, into in enumerate(packed):  # one at a time: a large vocabulary's fp32 weights are never in memory
-            rows = weight[group * size : (group + 1) * size]
-            spare = rows[-1:].expand(size - len(rows), -1)  # padding that keeps the group's range
-            into.copy_(torch_private.pack_bytes(torch.cat((rows, spare)).T.contiguous()))
-        packed = packed.view(-1, size + 8)
-        self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
-        self.register_buffer("ids", torch.arange(len(packed), dtype=torch.int32), persistent=False)
-        self.register_buffer("bags", self.ids[:: self.inputs].contiguous(), persistent=False)
-
-    def product(self, x: Tensor) -> Tensor:
-        T, C = x.shape
-        if T > _FEW:
-            # Convert one group at a time, so that its fp32 copy stays in the CPU's cache and reuses allocated memory.
-            parts = [_linear(x, self._wide(group).T, None) for group in range(self.groups)]
-            return torch.cat(parts, dim=-1)[:, : self.outputs]
-        if T == 1:
-            return self._sums(x, self.ids, self.bags).view(1, -1)[:, : self.outputs]
-        ids = self.ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
-        made = self._sums(x, ids, torch.arange(0, len(ids), C, dtype=torch.int32))
-        return made.view(self.groups, T, -1).transpose(0, 1).reshape(T, -1)[:, : self.outputs]
-
-    def _sums(self, x: Tensor, ids: Tensor, bags: Tensor) -> Tensor:
-        """One bag per group and token: C rows, weighted with the input's components. Returns (groups × T, size)."""
-        given = x.expand(self.groups, *x.shape).reshape(-1)
-        made: Tensor = torch_private.byte_bags(self.weight, ids, bags, False, 0, False, given)
-        return made
-
-    def one(self) -> Function:
-        weight, ids, bags, groups, inputs = self.weight, self.ids, self.bags, self.groups, self.inputs
-        outputs, bias = self.outputs, self._offset()
-
-        def one(x: Tensor) -> Tensor:
-            made = torch_private.byte_bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1))
-            return made.view(1, -1)[:, :outputs].add_(bias)
-
-        return one
-
-    def _wide(self, group: int) -> Tensor:
-        """The weights (C, size) of a group, in fp32."""
-        rows = self.weight[group * self.inputs : (group + 1) * self.inputs]
-        return torch_private.unpack_bytes(rows)
-
-    def rows(self, ids: Tensor | slice) -> Tensor:
-        if isinstance(ids, slice):
-            return torch.cat([self._wide(group).T for group in range(self.groups)])[: self.outputs][ids]
-        table = self.weight.view(self.groups, self.inputs, -1)
-        size = table.size(2) - 8
-        group = ids // size
-        level, lowest = table[:, :, size:][group].view(torch.float32).unbind(-1)  # (T, C)
-        return table[group, :, ids % size] * level + lowest
-
-
-class Rows(nn.Module):
-    """The token embedding: looks up the rows of `table`, which is the output head's own if the two are tied."""
-
-    def __init__(self, table: Reduced) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (…) → embeddings (…, C), fp32."""
-        rows, mean = self.table.rows(ids), self.table.mean
-        return rows if mean is None else rows + mean
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight (V, C) in fp32, dequantized on each access."""
-        return self.forward(slice(None))  # type: ignore[arg-type]
+    return chosen

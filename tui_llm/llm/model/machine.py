@@ -116,7 +116,8 @@ def measure(device: torch.device) -> Machine:
 def measure_in_subprocess(device: torch.device) -> Machine | None:
     """As `measure`, in a subprocess, so that its memory is freed and not attributed to this process. None on
     failure."""
-    command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]
+    code = "import sys; from tui_llm.llm.model import device, machine; machine.measure(device.choose(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(device)]
     threads = str(torch.get_num_threads())
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with suppress(OSError, subprocess.SubprocessError):

@@ -19,10 +19,11 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.llm.model import stored_gpt
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.model.stored_gpt import StoredParameter
+from tui_llm.llm.model.stored_gpt import StoredGPT, StoredParameter
 
 Array = npt.NDArray[np.float32]
 
+_erf = np.frompyfunc(math.erf, 1, 1)
 MOST_PARAMETERS = 20_000_000  # larger models gain more from torch's kernels than its import takes
 _BLAS = 48 << 20  # bytes that OpenBLAS takes at the first product; if it can't, it ends the process
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -34,6 +35,7 @@ class NumpyGPT:
     def __init__(self, config: GPTConfig, weights: Mapping[str, Array]) -> None:
         self.config, self.weights = config, weights
         self.parameters = config.parameters()
+        self._gelu = _exact_gelu if config.exact_gelu else _gelu
         self.layers, self.heads, self.width = config.layers, config.heads, config.width
         self.context, self.vocabulary, self.kept = config.context, config.vocabulary, config.width
         shape = (config.layers, config.heads, config.context, config.width // config.heads)
@@ -50,7 +52,7 @@ class NumpyGPT:
             block = f"blocks.{layer}"
             x = x + self._attention(self._norm(x, f"{block}.norm1"), layer)
             x = x + self._linear(
-                _gelu(self._linear(self._norm(x, f"{block}.norm2"), f"{block}.mlp.up")), f"{block}.mlp.down"
+                self._gelu(self._linear(self._norm(x, f"{block}.norm2"), f"{block}.mlp.up")), f"{block}.mlp.down"
             )
         self._length = end
         return self._norm(x, "norm")
@@ -93,14 +95,29 @@ def _gelu(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
+def _exact_gelu(x: Array) -> Array:
+    """x · Φ(x), with the normal distribution's Φ. numpy has no erf, the standard library has."""
+    return x * (0.5 + 0.5 * _erf(x * math.sqrt(0.5)).astype(np.float32))
+
+
+def fits(folder: Path) -> bool:
+    """Whether `load` reads this model folder: at most `MOST_PARAMETERS`, with weights of a usual dtype. Raises
+    `UserError` if it is damaged."""
+    return _fits(stored_gpt.find(folder))
+
+
+def _fits(stored: StoredGPT) -> bool:
+    if stored.config.parameters() > MOST_PARAMETERS:
+        return False
+    return all(parameter.tensor.info.dtype in _DTYPES for parameter in stored.tensors.values())
+
+
 def load(folder: Path) -> NumpyGPT | None:
-    """Load a model folder in float32; None if it is one for torch: larger, with the exact GELU, or with weights of a
-    rare dtype. Raises `UserError` if it can't be loaded."""
+    """Load a model folder in float32; None if it is one for torch, see `fits`. Raises `UserError` if it can't be
+    loaded."""
     stored = stored_gpt.find(folder)
     config, parameters = stored.config, stored.tensors
-    if config.parameters() > MOST_PARAMETERS or config.exact_gelu:
-        return None
-    if any(parameter.tensor.info.dtype not in _DTYPES for parameter in parameters.values()):
+    if not _fits(stored):
         return None
     memory.check(stored_gpt.need(config) + _BLAS, memory.free_bytes(), f"opening {folder}")
     with memory.enough(f"open {folder}"):

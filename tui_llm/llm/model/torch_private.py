@@ -14,6 +14,8 @@ signature has changed; `tests/test_walls.py` fails if another file uses a privat
   reads a matrix for one token at half the memory bandwidth (dev/LOG.md), and there is no public switch.
 - `quantized::embedding_bag_byte_rowwise_offsets`, `…_prepack`, `…_unpack`: a weighted sum of byte rows. The documented
   quantized modules have no matrix-vector product whose weights stay int8 at memory bandwidth (dev/LOG.md).
+- `quantized::linear_prepack_fp16`, `linear_dynamic_fp16`, `linear_unpack_fp16`: fbgemm's product with fp16 weights and
+  fp32 inputs. The documented module, `torch.ao.nn.quantized.dynamic.Linear`, imports torch._dynamo, and is deprecated.
 - `torch.cpu._is_avx512_bf16_supported`: whether the CPU multiplies in bfloat16. There is no public way to ask.
 - The functions that `torch.optim` decorates, reached through `__wrapped__`: the decorators of an optimizer's constructor
   and `step` import torch._dynamo, and with it torch._inductor and sympy, only to say that it must not compile them.
@@ -137,3 +139,20 @@ def default_store() -> Any:
     from torch.distributed import distributed_c10d
 
     return distributed_c10d._get_default_store()
+
+
+def fbgemm_half(weight: Tensor) -> Any:
+    """A weight (O, C) packed in fp16 for `fbgemm_half_linear`."""
+    return torch.ops.quantized.linear_prepack_fp16(weight, None)
+
+
+def fbgemm_half_linear(x: Tensor, packed: Any) -> Tensor:
+    """(T, C) → (T, O), fp32, with fp16 weights and fp32 sums."""
+    made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+    return made
+
+
+def fbgemm_half_weight(packed: Any) -> Tensor:
+    """The weight (O, C), in fp32, of what `fbgemm_half` made."""
+    weight: Tensor = torch.ops.quantized.linear_unpack_fp16(packed)[0]
+    return weight

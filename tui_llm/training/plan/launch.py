@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -221,7 +222,7 @@ def start(run: Run) -> None:
     command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": _python_path()}
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": processes.python_path()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -251,17 +252,8 @@ def resume(run: Run) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Returns the environment for a child process that imports this same package from any working directory."""
-    return {**os.environ, "PYTHONPATH": _python_path()}
-
-
-def _python_path() -> str:
-    """Returns a PYTHONPATH with which the worker, whose working directory is the run's, imports this same package."""
-    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    root = Path(__file__).resolve().parents[3]
-    if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
-        places.append(str(root))
-    return os.pathsep.join(places)
+    """Returns the environment for a child process that imports this same package from any folder."""
+    return {**os.environ, "PYTHONPATH": processes.python_path()}
 
 
 _children: list[tuple[Run, subprocess.Popen[bytes]]] = []
@@ -384,9 +376,8 @@ def stop(run: Run) -> None:
         run.write_control(stop=True)
         return
     try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass  # it has just ended
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGTERM)
     except PermissionError as error:
         raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
 

@@ -63,3 +63,12 @@ def command(run: Path, nproc: int) -> list[str]:
 def threads(nproc: int) -> dict[str, str]:
     """Returns environment variables that divide the CPU cores among the processes (torchrun's default: one thread)."""
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} if nproc > 1 else {}
+
+
+def python_path() -> str:
+    """Returns a PYTHONPATH with which the worker, in another working directory, imports this same package."""
+    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    root = Path(__file__).resolve().parents[3]
+    if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
+        places.append(str(root))
+    return os.pathsep.join(places)

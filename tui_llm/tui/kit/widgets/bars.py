@@ -52,7 +52,12 @@ class TopBar(Bar):
             ),
             (f"context {fmt.count(weights.context)} tokens", 3),
             (f"vocabulary {fmt.count(weights.vocabulary)}", 1),
-            (visible(weights.device) + ("" if reader == "torch" else f", {reader}"), 8 if reader == "llama.cpp" else 2),
+            (
+                visible(weights.device)
+                + ("" if reader == "torch" else f", {reader}")
+                + (f", {weights.kernel} kernel" if weights.kernel else ""),
+                8 if reader == "llama.cpp" else 2,
+            ),
         ]
         if reading is not None:
             fed, took = reading.forward_tokens, reading.milliseconds

@@ -1,0 +1,112 @@
+"""Compile and load native.c, this package's own products for a CPU. Only used where a compiler is found.
+
+The library is kept in the cache folder, under a name made of the source and the flags, so that a newer version of the
+package compiles its own. Its threads are those of torch's OpenMP: both ask for libgomp.so.1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from tui_llm.common import paths
+
+_SOURCE = Path(__file__).with_name("native.c")
+_FLAGS = ("-O3", "-march=x86-64-v3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")  # fmt: skip
+_SECONDS = 120  # for the compiler
+_P, _N, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+_SIGNATURES = {
+    "linear_fp32": (_P, _P, _P, _P, _N, _N, _N, _I),
+    "linear_fp16": (_P, _P, _P, _P, _N, _N, _N, _I),
+    "linear_int8": (_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _N, _I),
+    "pack_int8": (_P, _P, _P, _N, _N, _N, _I),
+    "unpack_int8": (_P, _P, _P, _N, _N, _N, _N, _I),
+    "widen": (_P, _P, _N, _I),
+}
+
+
+def _compiler() -> str | None:
+    return next((found for name in (os.environ.get("CC", ""), "gcc", "cc") if name and (found := shutil.which(name))), None)  # fmt: skip
+
+
+def why_not() -> str:
+    """Why this machine can't use it, in a few words; empty if it can, as far as is known before compiling."""
+    if platform.machine() not in ("x86_64", "AMD64") or not sys.platform.startswith("linux"):
+        return "it is for Linux on x86-64"
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return "this CPU lacks AVX2"
+    if not _file().exists() and _compiler() is None:
+        return "it has to be compiled, and there is no C compiler (install gcc)"
+    return ""
+
+
+@functools.cache
+def _file() -> Path:
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_FLAGS).encode()).hexdigest()[:16]
+    return paths.cache_dir() / "native" / f"{digest}.so"
+
+
+def is_built() -> bool:
+    return not why_not() and _file().exists()
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library, compiled if it is not there; None if that is impossible or fails."""
+    if why_not():
+        return None
+    with suppress(OSError, subprocess.SubprocessError, AttributeError):
+        if not _file().exists():
+            _compile()
+        loaded = ctypes.CDLL(str(_file()))
+        for name, types in _SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = types, None
+        return loaded
+    return None
+
+
+def _compile() -> None:
+    """Raises `OSError` or `SubprocessError`."""
+    compiler = _compiler()
+    if compiler is None:
+        raise OSError("there is no C compiler")
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_file().parent) as scratch:  # replaced at once: another process may load it
+        made = Path(scratch) / "native.so"
+        subprocess.run(
+            [compiler, *_FLAGS, str(_SOURCE), "-o", str(made), "-lm"],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True,
+        )  # fmt: skip
+        made.replace(_file())
+
+
+_PAGE = 1 << 21  # a huge page
+_ADVISE, _COLLAPSE = 14, 25  # Linux: MADV_HUGEPAGE, MADV_COLLAPSE
+
+
+def use_huge_pages(tensor: torch.Tensor) -> None:
+    """Move a large tensor's memory into huge pages, in place, where Linux can: reading 500 MB takes a sixth less
+    without a look-up of each 4 KB page. What is refused is as slow as before, no more."""
+    if not sys.platform.startswith("linux") or tensor.device.type != "cpu":
+        return
+    first = -(-tensor.data_ptr() // _PAGE) * _PAGE
+    size = (tensor.data_ptr() + tensor.numel() * tensor.element_size() - first) // _PAGE * _PAGE
+    if size <= 0:
+        return
+    with suppress(OSError, AttributeError):
+        advise = ctypes.CDLL(None).madvise
+        advise.argtypes = (_P, ctypes.c_size_t, _I)
+        for advice in (_ADVISE, _COLLAPSE):
+            advise(first, size, advice)
