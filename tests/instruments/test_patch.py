@@ -277,7 +277,7 @@ def test_one_token_each() -> None:
         (asked(clean=CHANGED), "same tokens"),
         (asked(changed=""), "type some text first"),
         (asked("logits"), "can't be patched"),
-        (asked(rival=99999), "there is no token 99999"),
+        (asked(rival=Target(id=99999)), "there is no token 99999"),
         (PatchQuestion(Request(prompt="a", target=Target(text="")), "b"), "target is empty"),
         (PatchQuestion(Request(prompt="a b", position=0), "b"), "first token has no prediction"),
     ],
@@ -291,7 +291,7 @@ def test_target_and_rival_must_differ() -> None:
     model = engine()
     target = model.answer(asked()).target.id
     with pytest.raises(UserError, match="another rival"):
-        model.answer(asked(rival=target))
+        model.answer(asked(rival=Target(id=target)))
 
 
 def test_batches_are_bounded_and_cover_each_cell_once() -> None:
@@ -310,7 +310,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert_close(made["effects"], grid.effects)
     assert made["layers"] == [0, 1, 2, 3, 4]
     assert len(made["tokens"]) == len(made["effects"][0]) and made["rival"]["id"] == grid.piece.rival.id
-    assert main(["patch", CLEAN, CHANGED, "--part", "mlp", "--rival", " Tom"]) == 0
+    assert main(["patch", CLEAN, CHANGED, "--part", "mlp", "--target", " Lily"]) == 0
     text = capsys.readouterr().out
     assert "·Lily    ·Tom" in text and "output of a block's MLP" in text
     for words in ((CLEAN, CLEAN), (CLEAN, ""), ("", CHANGED), (CLEAN, CHANGED, "--target", "")):

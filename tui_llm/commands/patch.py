@@ -62,7 +62,7 @@ def patch(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     options.prompt = options.changed
     request = request_of(options, target=None if options.target is None else Target(text=options.target))
-    rival = None if options.rival is None else engine.target_ids(Target(text=options.rival), request)[0]
+    rival = None if options.rival is None else Target(text=options.rival)
     grid = PatchGrid(engine.answer(PatchQuestion(request, options.clean, PARTS[options.part], rival)))
     put_json(_patch_json(grid, options.part)) if options.json else put(_patch_text(grid))
 

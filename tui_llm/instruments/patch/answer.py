@@ -157,12 +157,11 @@ def _prompts(open_model: OpenModel, question: PatchQuestion, overtaken: Callable
         target = likeliest(before, 1)[0]
     else:
         target = open_model.target_ids(wanted, request, following, overtaken)[0]
-    rival = question.rival
-    if rival is None:
+    if question.rival is None:
         rival = next(id for id in likeliest(after, 2) if id != target)
-    elif not 0 <= rival < len(after):
-        raise UserError(f"there is no token {rival}; ids go from 0 to {len(after) - 1}")
-    elif rival == target:
+    else:
+        rival = open_model.target_ids(question.rival, request, following, overtaken)[0]
+    if rival == target:
         raise UserError("target and rival are the same token, so their logits can't differ; give another rival")
     open_model.intervene(())
     return _Prompts(

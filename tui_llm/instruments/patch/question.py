@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tui_llm.facts.interventions import ATTENTION, MLP, PATCH, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.model import Weights
-from tui_llm.facts.request import Question
+from tui_llm.facts.request import Question, Target
 from tui_llm.facts.tokens import Token
 
 PARTS = {"residual": RESIDUAL, "attention": ATTENTION, "mlp": MLP}
@@ -21,7 +21,7 @@ class PatchQuestion(Question["PatchPiece"]):
     """A piece of the grid of the request's text, up to its position: the changed prompt.
 
     clean: the prompt whose values are put into it, encoded as the request's. kind: `RESIDUAL`, `ATTENTION` or `MLP`.
-    rival: id of the token to compare with; None is the changed prompt's most probable one other than the target. The
+    rival: the token to compare with; None is the changed prompt's most probable one other than the target. The
     target is the first token of the request's target; without one, or with the likeliest, the clean prompt's most
     probable token.
     known: so many batches are known already; seconds: compute further ones for so long, at least one of them.
@@ -29,7 +29,7 @@ class PatchQuestion(Question["PatchPiece"]):
 
     clean: str = ""
     kind: str = RESIDUAL
-    rival: int | None = None
+    rival: Target | None = None
     known: int = 0
     seconds: float = math.inf
 

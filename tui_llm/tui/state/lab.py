@@ -6,11 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
+from tui_llm.instruments.steer.question import Direction
 from tui_llm.instruments.temperatures.question import USUAL
 from tui_llm.tui.kit.token_shades import PLAIN
 from tui_llm.tui.state.history import History, TextChange
@@ -150,6 +152,9 @@ class Lab:
     colour: str = PLAIN  # what colours the tokens (`token_shades.KINDS`)
     cursor: Cursor | None = None
     speed: float | None = None  # tokens per second of the newest generation
+    interventions: tuple[Intervention, ...] = ()  # the model's parts that are switched off or changed
+    clean_prompt: str = ""  # of the patch grid; the text is the changed one
+    direction: Direction = field(default_factory=Direction)  # to steer along
     history: History = field(init=False)
 
     def __post_init__(self) -> None:
@@ -233,8 +238,13 @@ class Lab:
             position=self.position,
             scores=self.colour != PLAIN,
             chat=self.chat,
+            interventions=self.interventions,
         )
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
+
+    def intervene(self, interventions: tuple[Intervention, ...]) -> None:
+        """Changes which of the model's parts are changed; undo reverts it."""
+        self.interventions = interventions
 
     def change_logit(self, id: int, value: float, seen: Request) -> None:
         """What if: sets the logit of token `id` in the prediction that `seen` requests."""
