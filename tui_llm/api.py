@@ -28,8 +28,10 @@ from tui_llm.session.tokenization import tokenization
 if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
     from tui_llm.instruments.compare_models.question import ModelComparison
+    from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
+    from tui_llm.instruments.steer.question import Steering
 
 
 class LanguageModel:
@@ -249,6 +251,70 @@ class LanguageModel:
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
+    def patch(
+        self,
+        clean: str,
+        changed: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        part: str = "residual",
+    ) -> PatchGrid:
+        """Activation patching: the target's logit minus its rival's after `changed`, with one part's value at one token
+        replaced by that of `clean`, for each layer and token. The prompts are aligned from the end.
+
+        target: text or token id; without one, the most probable token after `clean`. rival: without one, the most
+            probable other token after `changed`.
+        part: `residual`, the stream before each block and after the last; `attention` or `mlp`, that part's output.
+
+        The result's `effects` has a row for each layer and a column for each token, None where no token is aligned;
+        `piece.clean` and `piece.changed` are the differences without a patch, `piece.patch(layer, token)` the
+        intervention of a cell.
+
+        Raises `UserError` if the prompts have the same tokens.
+        """
+        from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchQuestion
+
+        if part not in PARTS:
+            raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
+        request = Request(prompt=changed, target=_one_target(target))
+        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _one_target(rival))))
+
+    def steer(
+        self,
+        prompt: str,
+        toward: str = "",
+        away: str = "",
+        *,
+        layer: int | None = None,
+        coefficient: float = 1.0,
+        load: str | None = None,
+        save: str | None = None,
+        force: bool = False,
+        max_tokens: int = 24,
+        seed: int = 1,
+        sampler: SamplerSettings | None = None,
+    ) -> Steering:
+        """Activation steering: predictions and continuations of `prompt` as they are, and with `coefficient` × a direction
+        added to the residual stream before block `layer`, at every token. The open model does not change.
+
+        toward, away: two prompts; the direction is the stream after the first minus that after the second, at their last
+            tokens. load: or a safetensors file of a direction.
+        layer: from 0 to the number of blocks; without one the file's, or the middle.
+        save: also write the direction to this file; over an existing one with `force` only.
+
+        Raises `UserError` if there is no such direction, or it is of another width than the model.
+        """
+        from tui_llm.instruments.steer.question import Direction, SteerQuestion, SteerSaveQuestion
+
+        layer = self.weights.layers // 2 if layer is None and load is None else layer
+        direction = Direction(toward, away, layer, load or "")
+        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
+        if save is not None:
+            self.engine.answer(SteerSaveQuestion(request, direction, save, force))
+        return made
+
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
@@ -257,6 +323,12 @@ class LanguageModel:
         w = self.weights
         step = "" if w.step is None else f", step {w.step:,}"
         return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.dtype == 'fp32' else f', {w.dtype} weights'}, on {w.device}>"
+
+
+def _one_target(target: str | int | None) -> Target | None:
+    if target is None:
+        return None
+    return Target(id=target) if isinstance(target, int) else Target(text=target)
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:
