@@ -86,7 +86,10 @@ def steer(options: argparse.Namespace) -> None:
         raise UserError("--max-tokens takes 0 or more, --top 1 or more")
     check_coefficient(options.coefficient)
     if options.save is not None:
-        check_file(out_path(options.save, "--save"), force=options.force)  # before the work
+        from tui_llm.llm.hub.lookup import find
+
+        reads = (find(options.model).folder,)
+        check_file(out_path(options.save, "--save"), force=options.force, inputs=reads)  # before the work
     request = request_of(options, sampler=sampler_of(options))
     engine = engine_of(options)
     layer = options.layer if options.load is not None or options.layer is not None else engine.weights().layers // 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +74,16 @@ def load(file: str) -> SteeringFile:
 def save(path: Path, made: SteeringFile, *, force: bool = False) -> None:
     """Write a vector under `path`. Raises `UserError` if it can't be written, `new_files.AlreadyExists` if the file
     exists and `force` is not set; an existing file is then unchanged."""
-    from safetensors.torch import save as to_bytes
-
     from tui_llm.common import storage
     from tui_llm.common.new_files import write_new
 
+    data = to_bytes(made)
+    write_new(path, lambda part: storage.write_bytes(part, data), force=force)
+
+
+def to_bytes(made: SteeringFile) -> bytes:
+    """The file: https://huggingface.co/docs/safetensors, "Format". Written here because `safetensors.torch.save` orders
+    several metadata differently from call to call, so that the same direction would give different files."""
     known = {
         "format": FORMAT,
         "layer": "" if made.layer is None else str(made.layer),
@@ -84,5 +91,8 @@ def save(path: Path, made: SteeringFile, *, force: bool = False) -> None:
         "toward": made.toward,
         "against": made.against,
     }
-    data = to_bytes({NAME: made.direction.contiguous()}, {name: text for name, text in known.items() if text})
-    write_new(path, lambda part: storage.write_bytes(part, data), force=force)
+    values = made.direction.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes()
+    entry = {"dtype": "F32", "shape": [len(made.direction)], "data_offsets": [0, len(values)]}
+    header = json.dumps({"__metadata__": {name: text for name, text in known.items() if text}, NAME: entry}).encode()
+    header += b" " * (-len(header) % 8)  # the values are aligned
+    return struct.pack("<Q", len(header)) + header + values
