@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
@@ -27,6 +28,7 @@ from tui_llm.session.tokenization import tokenization
 
 if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
+    from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
     from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
@@ -66,6 +68,7 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Reading:
         """The prediction for the token after `prompt`, or after its first `position` tokens.
 
@@ -74,12 +77,11 @@ class LanguageModel:
         top: number of candidates to return.
         start_token: prepend `<|endoftext|>`; allow_special: `<|endoftext|>` in the prompt is the special token.
         chat: apply the model's chat template to the prompt.
+        interventions: changes of the model's parts for this reading.
 
         Raises `UserError` with the reading's `problem` if nothing can be predicted.
         """
-        wanted = None
-        if target is not None:
-            wanted = Target(id=target) if isinstance(target, int) else Target(text=target)
+        wanted = _target(target)
         reading = self.engine.read(
             Request(
                 prompt=prompt,
@@ -91,6 +93,7 @@ class LanguageModel:
                 start_token=start_token,
                 allow_special=allow_special,
                 chat=chat,
+                interventions=tuple(interventions),
             )
         )
         problem = reading.problem or (reading.loss.problem if reading.loss else None)
@@ -108,15 +111,17 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Iterator[GeneratedToken]:
         """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens.
-        `start_token`, `allow_special` and `chat` as in `read`."""
+        `start_token`, `allow_special`, `chat` and `interventions` as in `read`."""
         request = Request(
             prompt=prompt,
             sampler=sampler or SamplerSettings(),
             start_token=start_token,
             allow_special=allow_special,
             chat=chat,
+            interventions=tuple(interventions),
         )
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
@@ -130,6 +135,7 @@ class LanguageModel:
         start_token: bool = False,
         allow_special: bool = False,
         chat: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> str:
         """The text of the tokens that `generate` yields, without the prompt."""
         made = self.generate(
@@ -140,6 +146,7 @@ class LanguageModel:
             start_token=start_token,
             allow_special=allow_special,
             chat=chat,
+            interventions=interventions,
         )
         return b"".join(token.bytes for token in made).decode("utf-8", "replace")
 
@@ -251,6 +258,50 @@ class LanguageModel:
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
+    def ablate(
+        self,
+        prompt: str,
+        *,
+        heads: str = "",
+        attention: str = "",
+        mlps: str = "",
+        layers: str = "",
+        tokens: str = "",
+        mean: bool = False,
+        other: str | None = None,
+        target: str | int | None = None,
+    ) -> Ablation:
+        """The target's logit and loss before and after parts of the model are switched off, all of them together.
+
+        heads: as in `0.3,1.2`; attention, mlps, layers: numbers of layers, as in `0,2`; tokens: numbers of tokens of the
+            prompt that get no attention. All count from 0.
+        mean: replace by the mean over the prompt, not by zero; other: by the values after this prompt, aligned from the
+            end.
+        target: text or token id; without one, the token that the unchanged model finds most probable.
+
+        Raises `UserError` if nothing is named, or the model has no such part.
+        """
+        from tui_llm.facts.interventions import parse_parts
+        from tui_llm.instruments.ablate.changes import interventions_of
+        from tui_llm.instruments.ablate.question import AblateQuestion
+
+        parts = parse_parts(heads, attention, mlps, layers, tokens)
+        if not parts:
+            raise UserError("name what to switch off, as in heads='0.3,1.2'")
+        request = Request(prompt=prompt, target=_target(target))
+        changes = interventions_of(self.engine.answer, request, parts, mean=mean, other=other)
+        return self.engine.answer(AblateQuestion(request, changes))
+
+    def effects(
+        self, prompt: str, *, mean: bool = False, other: str | None = None, target: str | int | None = None
+    ) -> Effects:
+        """The target's logit and loss with each part of the model alone switched off, for all parts. `mean`, `other` and
+        `target` as in `ablate`."""
+        from tui_llm.instruments.ablate.changes import effects_of_all
+
+        request = Request(prompt=prompt, target=_target(target))
+        return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
+
     def patch(
         self,
         clean: str,
@@ -260,16 +311,11 @@ class LanguageModel:
         rival: str | int | None = None,
         part: str = "residual",
     ) -> PatchGrid:
-        """Activation patching: the target's logit minus its rival's after `changed`, with one part's value at one token
-        replaced by that of `clean`, for each layer and token. The prompts are aligned from the end.
+        """Activation patching: the target's logit minus its rival's after `changed`, with the value of `part` (`residual`,
+        `attention` or `mlp`) at one token replaced by that of `clean`: `effects[layer][token]`. See `PatchQuestion`.
 
-        target: text or token id; without one, the most probable token after `clean`. rival: without one, the most
-            probable other token after `changed`.
-        part: `residual`, the stream before each block and after the last; `attention` or `mlp`, that part's output.
-
-        The result's `effects` has a row for each layer and a column for each token, None where no token is aligned;
-        `piece.clean` and `piece.changed` are the differences without a patch, `piece.patch(layer, token)` the
-        intervention of a cell.
+        target, rival: text or token id; by default the likeliest token after `clean`, and the likeliest other one after
+            `changed`.
 
         Raises `UserError` if the prompts have the same tokens.
         """
@@ -277,8 +323,8 @@ class LanguageModel:
 
         if part not in PARTS:
             raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
-        request = Request(prompt=changed, target=_one_target(target))
-        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _one_target(rival))))
+        request = Request(prompt=changed, target=_target(target))
+        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _target(rival))))
 
     def steer(
         self,
@@ -295,13 +341,11 @@ class LanguageModel:
         seed: int = 1,
         sampler: SamplerSettings | None = None,
     ) -> Steering:
-        """Activation steering: predictions and continuations of `prompt` as they are, and with `coefficient` × a direction
-        added to the residual stream before block `layer`, at every token. The open model does not change.
+        """Activation steering: predictions and continuations of `prompt`, as they are and with `coefficient` × a direction
+        added to the residual stream before block `layer` (by default the file's, or the middle). See `SteerQuestion`.
 
-        toward, away: two prompts; the direction is the stream after the first minus that after the second, at their last
-            tokens. load: or a safetensors file of a direction.
-        layer: from 0 to the number of blocks; without one the file's, or the middle.
-        save: also write the direction to this file; over an existing one with `force` only.
+        toward, away: the direction is the stream after the first prompt minus that after the second. load: or a
+            safetensors file of one. save: also write it there; over an existing file with `force` only.
 
         Raises `UserError` if there is no such direction, or it is of another width than the model.
         """
@@ -325,7 +369,7 @@ class LanguageModel:
         return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.dtype == 'fp32' else f', {w.dtype} weights'}, on {w.device}>"
 
 
-def _one_target(target: str | int | None) -> Target | None:
+def _target(target: str | int | None) -> Target | None:
     if target is None:
         return None
     return Target(id=target) if isinstance(target, int) else Target(text=target)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.interventions import refusal
 from tui_llm.facts.model import ModelInfo
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
@@ -43,7 +44,10 @@ class PipelineEngine(OpenModel):
 
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
         """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
-        self.intervene(question.request.interventions)
+        if question.uses_parts:
+            if question.unchanged_only and question.request.interventions:
+                raise UserError(refusal(question.unchanged_only, question.request.interventions))
+            self.intervene(question.request.interventions)
         return answers.answer(self, question, overtaken)
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
@@ -102,6 +106,8 @@ class PipelineEngine(OpenModel):
             if step is None:
                 return
             overrides = request.overrides if step.index == start else ()
-            yield dataclasses.replace(step, overrides=overrides) if overrides else step
+            if overrides or request.interventions:
+                step = dataclasses.replace(step, overrides=overrides, interventions=request.interventions)
+            yield step
             if stop_at_end and step.ends:
                 return

@@ -64,6 +64,11 @@ class Intervention:
     file: str = ""
 
     @property
+    def numbered(self) -> bool:
+        """Whether it depends on the tokens' numbers in the text."""
+        return self.part.kind == KEY or self.at is not None or self.how == PATCH
+
+    @property
     def name(self) -> str:
         """As every pane names it. Example: `head 0.3 off`."""
         where = "" if self.at is None else f" at token {self.at}"
@@ -92,6 +97,35 @@ def named(interventions: Sequence[Intervention]) -> str:
     return ", ".join(one.name for one in interventions)
 
 
+def mark(interventions: Sequence[Intervention]) -> str:
+    """What marks the numbers of a changed model: at most three changes by name; empty if there is none."""
+    if not interventions:
+        return ""
+    more = f" and {len(interventions) - 3} more" if len(interventions) > 3 else ""
+    return f"changed model: {named(interventions[:3])}{more}"
+
+
+def refusal(why: str, interventions: Sequence[Intervention]) -> str:
+    """Why something is not done for a changed model."""
+    return f"{why}; switch the parts on first (0): {named(interventions)}"
+
+
+def fitting(
+    interventions: Iterable[Intervention], layers: int, heads: int, same_tokens: bool = True
+) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """Those that a model with so many layers and heads can have, and the others. Without `same_tokens` the model's
+    vocabulary or width is another, so values from a text or a file are none of its."""
+    kept, dropped = list[Intervention](), list[Intervention]()
+    for one in interventions:
+        try:
+            check_parts((one.part,), layers, heads)
+        except UserError:
+            dropped.append(one)
+        else:
+            (kept if same_tokens or one.how == ZERO else dropped).append(one)
+    return tuple(kept), tuple(dropped)
+
+
 _HEAD = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*(\d{1,6})\s*", re.ASCII)
 
@@ -104,6 +138,16 @@ def parse_heads(text: str) -> list[ModelPart]:
 def parse_layers(text: str, kind: str) -> list[ModelPart]:
     """`0,2` → the MLPs, attentions, layers or tokens of these numbers. Raises `UserError`."""
     return [ModelPart(kind, *_numbers(_NUMBER, one, kind, "numbers from 0, such as 0,2")) for one in _pieces(text)]
+
+
+def parse_parts(
+    heads: str = "", attention: str = "", mlps: str = "", layers: str = "", tokens: str = ""
+) -> list[ModelPart]:
+    """The named parts, each once. Raises `UserError`."""
+    lists = ((attention, ATTENTION), (mlps, MLP), (layers, LAYER), (tokens, KEY))
+    return list(
+        dict.fromkeys([*parse_heads(heads), *(part for text, kind in lists for part in parse_layers(text, kind))])
+    )
 
 
 def _pieces(text: str) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
 
@@ -173,3 +174,4 @@ class GeneratedToken:
     by_hand: bool = False  # the user chose the token; nothing was sampled
     ends: bool = False  # it is an end-of-text token
     overrides: tuple[tuple[int, float], ...] = ()  # logits that the user had overridden at that step, (id, logit)
+    interventions: tuple[Intervention, ...] = ()  # the changes of the model's parts at that step

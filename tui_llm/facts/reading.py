@@ -13,6 +13,7 @@ from typing import Any
 from tui_llm.common.display import visible, visible_token
 from tui_llm.common.numbers import counted
 from tui_llm.facts import report
+from tui_llm.facts.interventions import mark
 from tui_llm.facts.model import ModelChoice, Weights
 from tui_llm.facts.prediction import Distribution, LossReading, TokenScore
 from tui_llm.facts.request import Request
@@ -73,6 +74,8 @@ class Reading:
         ]
         if self.position < len(self.prompt_ids):
             parts.append(f"after the first {self.position:,} of them:")
+        if changed := mark(self.request.interventions):
+            parts.append(changed)
         if self.problem:
             parts.append(visible(self.problem))
         if self.distribution is not None:

@@ -61,3 +61,5 @@ class Question(Generic[AnswerOf]):
 
     request: Request
     writes: ClassVar[bool] = False  # answering writes a file, so the app waits for it before exiting
+    uses_parts: ClassVar[bool] = True  # the answer depends on what the model's parts compute
+    unchanged_only: ClassVar[str] = ""  # why it can't be answered while parts are changed: said before "switch …"

@@ -22,6 +22,7 @@ from textual.screen import Screen
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
+from tui_llm.facts.interventions import mark
 from tui_llm.tui.kit.closing_keys import ClosingKeys
 from tui_llm.tui.kit.command import PANES, Command, bindings
 from tui_llm.tui.kit.key_order import KeyHandled, KeyOrder, Typed
@@ -137,6 +138,11 @@ class LabApp(ResilientApp):
         if severity == "error":
             self._trouble_until = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
         super().notify(message, severity=severity, timeout=timeout, **more)
+
+    @property
+    def changed_model(self) -> str:
+        """What marks the numbers of a changed model on every screen; empty if every part is on."""
+        return mark(self.lab_screen.lab.interventions)
 
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen

@@ -48,7 +48,12 @@ def answer(open_model: OpenModel, question: CompareModelsQuestion, overtaken: Ca
         raise UserError(f"give 1 to {MOST_OTHERS} models to compare with, not {len(question.others)}")
     request = _as_text(open_model, question.request)
     models = (open_model, *_others(open_model, question.others, overtaken))
-    sides = tuple(_side(model, request, question, overtaken) for model in models)
+    # Changes of the open model's parts are not made in the others.
+    plain = dataclasses.replace(request, interventions=())
+    sides = (
+        _side(open_model, request, question, overtaken),
+        *(_side(model, plain, question, overtaken) for model in models[1:]),
+    )
     problem, pieces = "", list[TextPiece]()
     try:
         pieces = list(_pieces([side.reading for side in sides]))

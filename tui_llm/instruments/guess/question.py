@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
@@ -27,6 +28,7 @@ class RoundQuestion(Question["GuessRound"]):
 class BetsQuestion(Question["Bets"]):
     """The typed `line` as bets on the next token of the text `before`; `#2` is the second of `choices`."""
 
+    uses_parts: ClassVar[bool] = False
     line: str = ""
     before: str = ""
     choices: tuple[Token, ...] = ()

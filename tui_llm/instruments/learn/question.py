@@ -21,6 +21,7 @@ class LearnQuestion(Question["Learned"]):
     later ones are undone, so asking the same question twice changes nothing. `pins` are not trained on: they show what
     else changes."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     at: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     pins: tuple[Pin, ...] = ()
@@ -32,6 +33,7 @@ class KeepQuestion(Question["Kept"]):
     """Write the copy as a new model folder: a plain `name` goes into the user's models folder, a name with a separator
     is a path. With `force`, the model files of an existing folder are replaced."""
 
+    unchanged_only: ClassVar[str] = "a copy is saved of the model as it is"
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True

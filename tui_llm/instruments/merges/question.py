@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
@@ -14,6 +15,7 @@ class MergesQuestion(Question["Merges"]):
     """Words of `text`, or of the request's text if None: `count` words (None: all) from word number `first`. If `first`
     is None, start with the word at the request's position."""
 
+    uses_parts: ClassVar[bool] = False
     text: str | None = None
     first: int | None = None
     count: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
@@ -14,6 +15,7 @@ class NeighboursQuestion(Question["Neighbours"]):
     """The `count` tokens nearest to token `id`, by the cosine similarity of their embeddings. `text`, if given,
     replaces `id`: the text of a single token, or `#464` for an id."""
 
+    uses_parts: ClassVar[bool] = False
     id: int = 0
     count: int = 20
     text: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tui_llm.facts.interventions import ATTENTION, MLP, PATCH, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.model import Weights
@@ -32,6 +33,7 @@ class PatchQuestion(Question["PatchPiece"]):
     rival: Target | None = None
     known: int = 0
     seconds: float = math.inf
+    uses_parts: ClassVar[bool] = False  # the answer itself switches the interventions on and off
 
 
 @dataclass(frozen=True, slots=True)

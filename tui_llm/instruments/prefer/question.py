@@ -19,6 +19,7 @@ class AnswersQuestion(Question["TwoAnswers"]):
     """Two answers to the request's prompt from the copy after `ranked`. Each is drawn with its seed and the request's
     sampler, up to `count` tokens, or is the text that was typed."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     ranked: tuple[RankedPair, ...] = ()
     seeds: tuple[int, int] = (1, 2)
     texts: tuple[str | None, str | None] = (None, None)
@@ -62,6 +63,7 @@ class PreferQuestion(Question["Preferred"]):
     None: whatever was learned since the model was opened. `file`: the pairs are written there as they are ranked, a row of
     JSON each; empty: nowhere."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     ranked: tuple[RankedPair, ...] | None = None
     file: str = ""
     writes: ClassVar[bool] = True
@@ -99,6 +101,7 @@ class Preferred:
 class PreferTextQuestion(Question["Preferred"]):
     """Learn one pair of texts on a fresh copy: the command's and Python's question."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     chosen: str = ""
     rejected: str = ""
     recipe: PreferenceRecipe = field(default_factory=PreferenceRecipe)
@@ -108,6 +111,7 @@ class PreferTextQuestion(Question["Preferred"]):
 class SavePreferredQuestion(Question["SavedPreferred"]):
     """Write the copy as a new model folder, with `name` and `force` as in `KeepQuestion`."""
 
+    unchanged_only: ClassVar[str] = "a copy is saved of the model as it is"
     ranked: tuple[RankedPair, ...] = ()
     name: str = ""
     force: bool = False

@@ -59,6 +59,7 @@ class RewardQuestion(Question["RewardRun"]):
     score: a function of an answer's text that takes the place of the rule; `spec` is then only its name.
     """
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     at: int | None = 0
     spec: str = PRESETS[0].spec
     recipe: PolicyRecipe = field(default_factory=PolicyRecipe)
@@ -155,6 +156,7 @@ class RewardRun:
 class SaveRewardedQuestion(Question["SavedRewarded"]):
     """Write the copy as a new model folder, with `name` and `force` as in `KeepQuestion`."""
 
+    unchanged_only: ClassVar[str] = "a copy is saved of the model as it is"
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Distribution
@@ -24,6 +25,7 @@ class ScratchQuestion(Question["Scratch"]):
     seen: names of the tokens that the repetition penalty applies to.
     """
 
+    uses_parts: ClassVar[bool] = False
     words: tuple[str, ...] = ()
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     temperatures: tuple[float, ...] = ()

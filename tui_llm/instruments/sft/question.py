@@ -23,6 +23,7 @@ class InstructQuestion(Question["Instructed"]):
     `KeepQuestion`; if empty, `assistant`, or the first free `assistant-2`, `assistant-3`, … With `learned`, go on after
     `steps` until the loss is at most `learned`, up to `LONGEST` steps."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     pairs: tuple[Pair, ...] = ()
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
@@ -57,6 +58,7 @@ class SftQuestion(Question["SftState"]):
     """The state of the copy after `at` steps on `pairs`: missing steps are taken, later ones are undone. With `answers`,
     also how the model and the copy answer the questions, greedily."""
 
+    unchanged_only: ClassVar[str] = "a copy is trained from the model as it is"
     pairs: tuple[Pair, ...] = ()
     at: int = 0
     learning_rate: float = LEARNING_RATE
@@ -95,4 +97,5 @@ class SftState:
 class PairsFileQuestion(Question[tuple[Pair, ...]]):
     """The pairs of a file: `instruction_pairs.read`."""
 
+    uses_parts: ClassVar[bool] = False
     path: str = ""

@@ -38,6 +38,7 @@ class SteerQuestion(Question["Steering"]):
     rows: int = 8
     tokens: int = 24
     seed: int = 1
+    uses_parts: ClassVar[bool] = False  # the answer itself switches the interventions on and off
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class SteerSaveQuestion(Question[str]):
     path: str
     force: bool = False
     writes: ClassVar[bool] = True
+    uses_parts: ClassVar[bool] = False
 
 
 def check_coefficient(value: float) -> float:

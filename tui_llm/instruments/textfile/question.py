@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.request import Question
 
@@ -11,6 +12,7 @@ from tui_llm.facts.request import Question
 class TextFileQuestion(Question["TextFile"]):
     """The file at `path`, tokenized with the open model's vocabulary."""
 
+    uses_parts: ClassVar[bool] = False
     path: str = ""
 
 

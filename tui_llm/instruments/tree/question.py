@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
@@ -35,6 +36,7 @@ class SampleQuestion(Question["Branches"]):
 class KnownQuestion(Question["Known"]):
     """The open model's tokens with the ids `ids`: a tree from a file must have the same."""
 
+    uses_parts: ClassVar[bool] = False
     ids: tuple[int, ...] = ()
 
 

@@ -21,6 +21,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import json_text
 from tui_llm.common.foreign_files import read_json
 from tui_llm.common.new_files import write_new
+from tui_llm.facts.interventions import refusal
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
@@ -87,6 +88,8 @@ def tree_json(tree: Tree) -> dict[str, Any]:
 def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Raises `UserError` if the file can't be written, `new_files.AlreadyExists` if it exists and `force` is not set; an
     existing file is then unchanged."""
+    if off := tree.request.interventions:
+        raise UserError(refusal("a file holds trees of an unchanged model", off))
     text = json_text(tree_json(tree))
     write_new(path, lambda part: storage.write_text(part, text), force=force, inputs=inputs)
     tree.changed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Tokenization
@@ -11,6 +12,8 @@ from tui_llm.facts.tokens import Tokenization
 @dataclass(frozen=True, slots=True)
 class VocabulariesQuestion(Question["Vocabularies"]):
     """The request's prompt and continuation in every vocabulary."""
+
+    uses_parts: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ native_layers.py  the same with those of native.c
 native.py         compile and load native.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
 interventions.py  read and change what the parts of a model compute, with forward hooks
+part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture

@@ -9,11 +9,12 @@ tokens, C the width, H heads, D = C ÷ H, V the vocabulary; N is the number of b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tui_llm.common.errors import Overtaken
 from tui_llm.llm.model import device
@@ -26,9 +27,10 @@ class Trace:
     attention weights, H × T × T."""
 
     ids: tuple[int, ...]
-    residuals: Tensor  # (N + 1, T, C): the residual stream before the first block and after each
+    residuals: Tensor  # (N + 1, T, C): what each block gets, then what the final LayerNorm gets
     queries: Tensor  # (N, H, T, D)
     keys: Tensor  # (N, H, T, D)
+    cut: tuple[int, ...] = ()  # tokens to which no other attends (see `interventions`)
 
 
 def projections(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,16 +54,36 @@ def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda
     shape = (config.layers, config.heads, T, config.width // config.heads)
     queries, keys = x.new_empty(shape), x.new_empty(shape)
     residuals = x.new_empty(config.layers + 1, T, config.width)
-    residuals[0] = x[0]
+    cut: tuple[int, ...] = ()
     for layer, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         if overtaken():
             raise Overtaken
-        with device.threads(config.parameters() // config.layers * T):
-            queries[layer], keys[layer], _ = projections(block.attention, block.norm1(x)[0])
-            x = block(x)  # the block's own forward, so the trace can't differ from the model
-        residuals[layer + 1] = x[0]
-    return Trace(tuple(ids), residuals, queries, keys)
+        attention = block.attention
+        # The block's own forward, hooks included, so that the trace can't differ from the model.
+        with device.threads(config.parameters() // config.layers * T), _seen(block) as seen:
+            x = block(x)
+        residuals[layer] = seen[block][0]
+        queries[layer], keys[layer], _ = projections(attention, block.norm1.forward(seen[block])[0])
+        cut = getattr(vars(attention).get("forward"), "cut", cut)
+    with _seen(model.norm) as seen:
+        model.norm(x)
+    residuals[config.layers] = seen[model.norm][0]
+    return Trace(tuple(ids), residuals, queries, keys, cut)
+
+
+@contextmanager
+def _seen(*modules: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
+    """The inputs of modules in the forward passes of this context, after other hooks."""
+    seen: dict[nn.Module, Tensor] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: seen.__setitem__(module, args[0])) for module in modules
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.inference_mode()
@@ -72,6 +94,7 @@ def attention(traced: Trace, at: int) -> Tensor:
     keys = traced.keys[:, :, : at + 1].float()  # (N, H, at + 1, D)
     with device.threads(keys.numel()):
         scores = (keys @ queries[..., None])[..., 0] / math.sqrt(queries.size(-1))
+        scores[..., [token for token in traced.cut if token < at]] = -math.inf
         return scores.softmax(-1).cpu()
 
 
@@ -80,7 +103,7 @@ def lens(model: GPT, traced: Trace, at: int) -> Tensor:
     """The logit lens for the token after number `at`: the final LayerNorm and output head applied to the residual
     stream before the first block and after each. (N + 1, V), float32 on the CPU; the last row is the model's own
     logits."""
-    x = model.norm(traced.residuals[:, at])  # (N + 1, C)
+    x = model.norm.forward(traced.residuals[:, at])  # (N + 1, C); without hooks, which the trace has met
     with device.threads(x.numel() * model.config.vocabulary):
         # The last row separately, as the model computes it: a product of several rows rounds differently.
         return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()

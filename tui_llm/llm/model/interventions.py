@@ -142,7 +142,8 @@ class _Masked:
     """`Attention.forward`, without attention to some tokens."""
 
     def __init__(self, attention: Attention, tokens: Sequence[int]) -> None:
-        self.attention, self.tokens = attention, torch.tensor(sorted(set(tokens)))
+        self.attention, self.cut = attention, tuple(sorted(set(tokens)))
+        self.tokens = torch.tensor(self.cut)
 
     def __call__(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         attention = self.attention
@@ -225,24 +226,44 @@ class Hooks:
         direction: Callable[[str], Tensor] | None = None,
     ) -> None:
         self.layout = layout
+        self.first = 0
         self._handles: list[Any] = []
         self._masked: Any = None
-        changes = [
-            (layout.site(one.part), _change(layout, one, direction)) for one in interventions if one.part.kind != KEY
+        self._changes = [
+            (layout.site(one.part), change_of(layout, one, direction)) for one in interventions if one.part.kind != KEY
         ]  # all of them first: they record with the model as it is
-        keys = [one.part.layer for one in interventions if one.part.kind == KEY]
-        self._handles.append(layout.watch())
-        for site, change in changes:
+        self._keys = [one.part.layer for one in interventions if one.part.kind == KEY]
+        self.numbered = any(one.numbered for one in interventions)
+        self.attach()
+
+    def attach(self) -> None:
+        """Apply them again, after `remove`."""
+        self._handles.append(self.layout.watch())
+        for site, change in self._changes:
             self._handles += self._hook(site, change)
-        if keys:
-            self._masked = layout.without(keys)
+        self._mask()
+
+    def _mask(self) -> None:
+        if self._masked is not None:
+            masked, self._masked = self._masked, None
+            masked.__exit__(None, None, None)
+        if self._keys:
+            self._masked = self.layout.without([key - self.first for key in self._keys if key >= self.first])
             self._masked.__enter__()
+
+    def starts_at(self, first: int) -> bool:
+        """Says that the model sees a text from its token number `first` on. Returns whether that changes what was
+        computed before."""
+        moved, self.first = first != self.first and self.numbered, first
+        if moved:
+            self._mask()
+        return moved
 
     def _hook(self, site: Site, change: Change) -> list[Any]:
         layout = self.layout
 
         def changed(value: Tensor) -> Tensor:
-            where = layout.where().reshape(-1).to(value.device)
+            where = layout.where().reshape(-1).to(value.device) + self.first
             if site.columns is None:
                 return _same_shape(change(value, where), value)
             value = value.clone()
@@ -283,12 +304,19 @@ def _same_shape(made: Tensor, value: Tensor) -> Tensor:
     return made.expand_as(value).to(value.dtype)
 
 
-def _change(layout: Layout, one: Intervention, direction: Callable[[str], Tensor] | None) -> Change:
+def change_of(
+    layout: Layout,
+    one: Intervention,
+    direction: Callable[[str], Tensor] | None = None,
+    known: dict[ModelPart, Tensor] | None = None,
+) -> Change:
+    """What an intervention makes of its part's value. `known`: the parts' values after `reference`, if they have been
+    recorded."""
     if one.how == MEAN:
-        mean = record(layout, one.reference, [one.part])[one.part].mean(0)
+        mean = (known or record(layout, one.reference, [one.part]))[one.part].mean(0)
         return _at(one, lambda value, where: mean.to(value).expand_as(value))
     if one.how == PATCH:
-        rows = record(layout, one.reference, [one.part])[one.part]
+        rows = (known or record(layout, one.reference, [one.part]))[one.part]
         return _at(one, lambda value, where: _patched(value, where + one.shift, rows))
     if one.how == STEER:
         vector = one.coefficient * _direction(layout, one, direction)

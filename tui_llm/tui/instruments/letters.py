@@ -40,6 +40,7 @@ class LettersScreen(FullScreen):
     tour_name = "letters"
     TITLE_WORDS: ClassVar[str] = "Letters"
     own_keys = KEYS
+    shows_model = False  # the vocabulary's
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

@@ -68,6 +68,7 @@ class MergesScreen(FullScreen):
     tour_name = "merges"
     TITLE_WORDS: ClassVar[str] = "Merges"
     own_keys = KEYS
+    shows_model = False  # the vocabulary's
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

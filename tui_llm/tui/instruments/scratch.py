@@ -78,6 +78,7 @@ KEYS = (
 class ScratchScreen(OverLab):
     tour_name = "scratch"
     own_keys = KEYS
+    shows_model = False  # typed by the user
     BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Lab, inquire: Inquire, typing_keys: Sequence[Command] = ()) -> None:

@@ -40,6 +40,7 @@ class VocabulariesScreen(FullScreen):
     tour_name = "vocabularies"
     TITLE_WORDS: ClassVar[str] = "Side by side"
     own_keys = KEYS
+    shows_model = False  # the vocabulary's
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Protocol
 
+from textual.content import Content
 from textual.screen import Screen
 
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import Command
-from tui_llm.tui.kit.widgets.bars import KeyBar
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 
 Row = tuple[str, ...]
 _IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # these would end the cell or the row
@@ -21,11 +22,13 @@ class Clipboard(Protocol):
     def copy_to_clipboard(self, text: str) -> None: ...
 
 
-def copy_rows(clipboard: Clipboard, rows: Sequence[Row]) -> str:
+def copy_rows(clipboard: Clipboard, rows: Sequence[Row], changed: str = "") -> str:
     """Copies `rows`, the header first, to the clipboard as tab-separated lines; returns the line to notify the user
-    with."""
+    with. `changed`, in a last column, says that the numbers are those of a changed model."""
     if len(rows) < 2:
         return "there is nothing to copy here yet"
+    if changed:
+        rows = [(*row, changed if at else "changed_model") for at, row in enumerate(rows)]
     cleaned = ("\t".join(cell.translate(_IN_A_CELL) for cell in row) + "\n" for row in rows)
     clipboard.copy_to_clipboard("".join(cleaned))
     return f"copied {len(rows) - 1} row{'' if len(rows) == 2 else 's'}, tab-separated"
@@ -35,11 +38,22 @@ class OverLab(BaseScreen, Screen[None]):
     """A subclass defines `own_keys` (the commands of its footer and its palette), `BINDINGS` and `table`."""
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
+    shows_model: ClassVar[bool] = True  # its numbers are the open model's: marked if that is changed
     DEFAULT_CSS = """
     OverLab { layout: vertical; overflow: hidden; }
     OverLab > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
         link-style: none; link-background: $panel; link-color: $text; }
     """
+
+    def on_mount(self) -> None:
+        if (words := self.changed_words()) and not self.query("#changed-model"):
+            bar = Bar(id="changed-model")
+            self.mount(bar, before=0)
+            bar.put(Content.styled(words, "bold $text-warning"))
+
+    def changed_words(self) -> str:
+        """What marks the numbers of a changed model; empty if they are the model's own."""
+        return str(getattr(self.app, "changed_model", "")) if self.shows_model else ""
 
     def show_keys(self) -> None:
         self.query_one(KeyBar).show_commands(command for command in self.own_keys if command.footer)
@@ -49,7 +63,7 @@ class OverLab(BaseScreen, Screen[None]):
         return ()
 
     def action_copy(self) -> None:
-        self.notify(copy_rows(self.app, list(self.table())), markup=False, timeout=3)
+        self.notify(copy_rows(self.app, list(self.table()), self.changed_words()), markup=False, timeout=3)
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -19,6 +19,7 @@ token_settings.py   vocabulary, special tokens, chat template, colours
 swap.py             open the Swap screen, take its text
 inside.py           open the Inside screen
 tree.py             open the tree, accept one of its paths
+changed_model.py    parts of the model that are switched off
 models.py           choose another model, keep prompt and settings with it
 follow_run.py       follow a run's checkpoints
 pins.py             pin the prompt that is shown

@@ -11,6 +11,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import json_text
+from tui_llm.facts.interventions import mark
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit.over import Row, copy_rows
 from tui_llm.tui.kit.save import save_new
@@ -32,24 +33,33 @@ def plain(value: Any) -> Any:
     return value
 
 
+def reading_json(reading: Reading) -> dict[str, Any]:
+    """The reading as values that JSON can hold; `interventions` names the changes of the model's parts."""
+    return {**plain(reading), "interventions": [one.name for one in reading.request.interventions]}
+
+
 def save_reading(reading: Reading) -> Path:
     """Writes `reading-N.json` into the current folder or, if that is not writable, the data folder. Raises `UserError`
     if neither can be written."""
-    return save_new("reading", "json", "readings", json_text(plain(reading)))
+    return save_new("reading", "json", "readings", json_text(reading_json(reading)))
 
 
 class CopySaveController:
-    """`table` returns the current pane as rows of cells, the header first."""
+    """`table` returns the current pane as rows of cells, the header first; `of_reading` whether it shows a reading."""
 
-    def __init__(self, context: LabContext, table: Callable[[], Iterable[Row]]) -> None:
-        self.context, self.table = context, table
+    def __init__(
+        self, context: LabContext, table: Callable[[], Iterable[Row]], of_reading: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.context, self.table, self.of_reading = context, table, of_reading
 
     def copy_pane(self) -> None:
-        self.context.notify(copy_rows(self.context, list(self.table())))
+        reading = self.context.reading
+        changed = mark(reading.request.interventions) if reading is not None and self.of_reading() else ""
+        self.context.notify(copy_rows(self.context, list(self.table()), changed))
 
     def copy_json(self) -> None:
         if (reading := self._reading()) is not None:
-            self.context.copy_to_clipboard(json.dumps(plain(reading), ensure_ascii=False))
+            self.context.copy_to_clipboard(json.dumps(reading_json(reading), ensure_ascii=False))
             self.context.notify("copied the reading as JSON")
 
     def save(self) -> None:

@@ -31,6 +31,7 @@ class InsideController:
             allow_special=lab.allow_special,
             start_token=lab.start_token,
             chat=lab.chat,
+            interventions=lab.interventions,
         )
         self.screen = InsideScreen(self.context, request, lab.target, self._selected_token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tui_llm.tui.instruments.ablate.keys import OPEN as ABLATE
 from tui_llm.tui.instruments.inside.keys import OPEN as INSIDE
 from tui_llm.tui.instruments.open_keys import CHAT, COMPARE_MODELS, GUESS, SFT
 from tui_llm.tui.instruments.sampler_keys import temperature_keys
@@ -44,6 +45,7 @@ KEYS = (
     *temperature_keys(CommandFactory("lab", "Sampler", ("logits", "generate"))),
     *generate.KEYS,
     *TRAINING_KEYS,
+    Command("parts_on", "0", "all parts on", "Switch on every part of the model that is switched off or changed", "Switch off", "lab", "parts_on"),
     # Copies and files
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Copy and save", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Copy and save", "lab", "copy_json"),
@@ -62,7 +64,7 @@ KEYS = (
     Command("quit_anywhere", "ctrl+q", "quit", "Quit, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
 # Every command of the lab screen. The help lists those after `KEYS` with other screens (see `keymap.py`).
-ALL = (*KEYS, INSIDE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS, GUESS, COMPARE_MODELS, SFT, CHAT)
+ALL = (*KEYS, INSIDE, ABLATE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS, GUESS, COMPARE_MODELS, SFT, CHAT)
 CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which a pane's border does not list
 
 

@@ -18,6 +18,7 @@ from tui_llm.tui.kit.command import PANES, bindings
 from tui_llm.tui.kit.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.candidate_table import CandidateTableController
+from tui_llm.tui.lab.changed_model import ChangedModelController
 from tui_llm.tui.lab.copy_save import CopySaveController
 from tui_llm.tui.lab.follow_run import FollowRunController
 from tui_llm.tui.lab.footer import FooterController
@@ -28,7 +29,7 @@ from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.loss import LossController
 from tui_llm.tui.lab.models import ModelsController
 from tui_llm.tui.lab.pane_layout import PaneGrid
-from tui_llm.tui.lab.panes.logits import what_if_words
+from tui_llm.tui.lab.panes.logits import changes_words
 from tui_llm.tui.lab.panes.panes import LabPanes
 from tui_llm.tui.lab.pins import PinsController
 from tui_llm.tui.lab.readings import ReadingsController
@@ -85,8 +86,9 @@ class LabScreen(BaseScreen, Screen[None]):
         self.token_tree = TreeController(context)
         self.follow_run = FollowRunController(context, panes.training)
         self.models = ModelsController(context, self.follow_run.stop)
+        self.changed_model = ChangedModelController(context)
         self.pins = PinsController(context, panes.training)
-        self.copy_save = CopySaveController(context, panes.table)
+        self.copy_save = CopySaveController(context, panes.table, lambda: panes.current != "training")
         self.top_line = TopLineController(context, TopBar(id="top"), self._model_words)
         self.tour = TourController(context, panes, self._fit_tour, key_of)
         self.footer = FooterController(KeyBar(id="keys"), panes, self.tour)
@@ -97,6 +99,7 @@ class LabScreen(BaseScreen, Screen[None]):
         context.show_history = self.undo.show
         context.refresh_generation = lambda: panes.generate.show(None)
         context.set_prompt = self._set_prompt
+        context.intervene = self.changed_model.set
         context.generate = self.generation.generate
         context.stop_generation = self.generation.stop
         context.open_model = self.models.open
@@ -138,6 +141,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.action_copy_pane = self.copy_save.copy_pane
         self.action_copy_json = self.copy_save.copy_json
         self.action_save = self.copy_save.save
+        self.action_parts_on = self.changed_model.all_on
 
     @property
     def weights(self) -> Weights | None:
@@ -276,8 +280,7 @@ class LabScreen(BaseScreen, Screen[None]):
 
     def _model_words(self) -> str:
         """The words after the model in the top line: foreign text."""
-        what_if = what_if_words(self.reading)
-        return self.follow_run.words + (f" · {what_if}" if what_if else "")
+        return "".join((self.follow_run.words, *(f" · {words}" for words in changes_words(self.reading))))
 
     @on(PromptEditor.Edited)
     def _prompt_edited(self) -> None:
@@ -286,6 +289,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self.lab.prompt = text
             self.ghost_text.drop()
             self.generation.prompt_edited()
+            self.changed_model.prompt_edited()
             self.readings.request()
 
     @on(messages.ModelOpened)
@@ -294,6 +298,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.lab.drop_changes()
         if message.fresh:
             self.models.opened(before, message.weights)
+            self.changed_model.opened(before, message.weights)
             self.lab.history.forget_steps()
             self.prompt.show_ghost(())
         self.top_line.problem = ""

@@ -27,6 +27,8 @@ class LossController:
         if reading is None or reading.loss is None or reading.loss.problem or not reading.loss.tokens:
             self.context.notify("there is nothing to learn yet: type a prompt, and choose a target (t)")
             return
+        if not self.context.is_unchanged():
+            return
         if not self.context.reading_is_current:
             self.context.notify("the panes are still updating; press L again")
             return

@@ -50,5 +50,6 @@ class ReadingsController:
         self.prompt.mark(reading.span if current and self.lab.position is not None else None)
         for pane in self.panes.of_reading:
             pane.show(reading)
+            pane.put_title()
             if current:
                 pane.mark_stale(False)

@@ -267,7 +267,9 @@ class TourController:
             self._typed[ask.key] = text
             self._answers.pop(InstructQuestion, None)
             self._problems.pop(InstructQuestion, None)
-            question = InstructQuestion(Request(), parse_pairs(text), learned=LEARNED)
+            question = InstructQuestion(
+                Request(interventions=self.context.lab.interventions), parse_pairs(text), learned=LEARNED
+            )
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 

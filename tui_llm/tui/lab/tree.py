@@ -59,7 +59,7 @@ class TreeController:
     def _root(self) -> Request:
         lab = self.lab
         return Request(prompt=lab.prompt, continuation=lab.continuation, allow_special=lab.allow_special,
-                       start_token=lab.start_token, chat=lab.chat, sampler=lab.sampler)  # fmt: skip
+                       start_token=lab.start_token, chat=lab.chat, sampler=lab.sampler, interventions=lab.interventions)  # fmt: skip
 
     def _key(self, request: Request, weights: Weights) -> object:
         return request, dataclasses.replace(weights, device="")

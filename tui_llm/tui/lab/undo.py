@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
+from tui_llm.facts.interventions import named
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.history import TextChange
@@ -27,7 +28,13 @@ def quoted(text: str, steps: int) -> str:
 
 
 def words(change: TextChange) -> str:
-    """What the change does, or did, to the text, in words: safe to show."""
+    """What the change does, or did, to the text or the model's parts, in words: safe to show."""
+    if change.parts is not None:
+        before, after = change.parts
+        gone, new = ([one for one in a if one not in b] for a, b in ((before, after), (after, before)))
+        words = [f"switches on {truncate(', '.join(one.part.name for one in gone), NAMED)}"] if gone else []
+        words += [f"changes the model: {truncate(named(new), NAMED)}"] if new else []
+        return visible(", ".join(words))
     comes, goes = quoted(change.added, len(change.gained)), quoted(change.taken, len(change.lost))
     if change.added == change.taken:
         return f"turns {comes} into " + ("drawn tokens" if change.gained else "typed text")

@@ -58,6 +58,7 @@ class LearnedScreen(OverLab):
 
     tour_name = "learned"
     own_keys = KEYS
+    shows_model = False  # a run's
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LearnedScreen PinList, LearnedScreen PinTable { padding: 0 1; }

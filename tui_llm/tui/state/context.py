@@ -9,6 +9,7 @@ from textual.screen import Screen
 
 from tui_llm.common.display import visible
 from tui_llm.facts.engine import Engine
+from tui_llm.facts.interventions import Intervention, refusal
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit.text import NO_TEXT
@@ -35,6 +36,7 @@ class LabContext:
     show_history: Callable[[bool], None]  # update the line under the prompt; True if the text changed, not by undo
     refresh_generation: Callable[[], None]  # show new steps or settings before a reading of them arrives
     set_prompt: Callable[[str], None]  # in the editor and in the state
+    intervene: Callable[[tuple[Intervention, ...]], None]  # change these parts of the model, and no others
     generate: Callable[[int], None]  # so many tokens
     stop_generation: Callable[[], None]
     open_model: Callable[[str], None]  # stops following a run
@@ -74,6 +76,12 @@ class LabContext:
         if self.weights is None:
             self.notify("the model is not open yet")
         return self.weights is not None
+
+    def is_unchanged(self) -> bool:
+        """Whether every part of the model is on; if not, notifies the user: what is opened trains a copy."""
+        if self.lab.interventions:
+            self.notify(refusal("this trains a copy of the model as it is", self.lab.interventions))
+        return not self.lab.interventions
 
     def has_reading(self) -> bool:
         """Whether there is any reading; if not, notifies the user."""

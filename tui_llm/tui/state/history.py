@@ -10,9 +10,11 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.prediction import GeneratedToken
 
 Steps = tuple[GeneratedToken, ...]
+Parts = tuple[Intervention, ...]
 MOST_CHANGES = 500
 MOST_SIZE = 4_000_000  # characters, summed over all changes; a generated token counts as `STEP_SIZE`
 STEP_SIZE = 500
@@ -25,7 +27,8 @@ class TextChange:
     """One change of the text.
 
     In the prompt, `inserted` replaced `removed` at character `at`. The first `kept` generated tokens are unchanged;
-    after them, the tokens `gained` replaced the tokens `lost`.
+    after them, the tokens `gained` replaced the tokens `lost`. Or the model's parts changed: `parts` are the
+    interventions before and after, and the text stayed as it was.
     """
 
     at: int
@@ -35,6 +38,7 @@ class TextChange:
     lost: Steps
     gained: Steps
     burst: object = None  # changes of the same burst are merged into one
+    parts: tuple[Parts, Parts] | None = None
 
     @property
     def size(self) -> int:
@@ -51,7 +55,8 @@ class TextChange:
         return self.removed + "".join(step.text for step in self.lost)
 
     def inverse(self) -> TextChange:
-        return TextChange(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost)
+        parts = None if self.parts is None else (self.parts[1], self.parts[0])
+        return TextChange(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost, parts=parts)
 
     def apply(self, prompt: str, steps: Steps) -> tuple[str, Steps]:
         return (
@@ -116,6 +121,7 @@ class History:
     def __init__(self, prompt: str = "", steps: Steps = ()) -> None:
         self.prompt = prompt
         self.steps = steps
+        self.interventions: Parts = ()
         self._undo: list[TextChange] = []
         self._redo: list[TextChange] = []
         self._size = 0
@@ -134,9 +140,7 @@ class History:
             return False
         now = time.monotonic() if now is None else now
         change = difference(self.prompt, self.steps, prompt, steps, burst)
-        for gone in self._redo:
-            self._size -= gone.size
-        self._redo.clear()
+        self._drop_redo()
         before = self._undo[-1] if self._undo else None
         start, self._before = self._before, (self.prompt, self.steps)
         if before is not None and start is not None:
@@ -146,11 +150,27 @@ class History:
                 self._size -= self._undo.pop().size
                 change, self._before = merged, start
         self.prompt, self.steps, self._recorded_at = prompt, steps, now
+        self._push(change)
+        return True
+
+    def record_parts(self, interventions: Parts) -> None:
+        """Records a change of the model's parts; record the text first."""
+        if interventions == self.interventions:
+            return
+        self._drop_redo()
+        change = TextChange(0, "", "", len(self.steps), (), (), parts=(self.interventions, interventions))
+        self.interventions, self._before = interventions, None
+        self._push(change)
+
+    def _drop_redo(self) -> None:
+        self._size -= sum(gone.size for gone in self._redo)
+        self._redo.clear()
+
+    def _push(self, change: TextChange) -> None:
         self._undo.append(change)
         self._size += change.size
         while len(self._undo) > 1 and (len(self._undo) > MOST_CHANGES or self._size > MOST_SIZE):
             self._size -= self._undo.pop(0).size
-        return True
 
     def forget_steps(self) -> None:
         """Drops the generated tokens when another model is opened: their ids belong to the old vocabulary. Typed text
@@ -182,7 +202,7 @@ class History:
             return None
         change = self._undo.pop()
         self._redo.append(change)
-        self.prompt, self.steps = change.inverse().apply(self.prompt, self.steps)
+        self._apply(change.inverse())
         self._before = None  # typing after an undo starts a new change
         return change
 
@@ -192,9 +212,15 @@ class History:
             return None
         change = self._redo.pop()
         self._undo.append(change)
-        self.prompt, self.steps = change.apply(self.prompt, self.steps)
+        self._apply(change)
         self._before = None
         return change
+
+    def _apply(self, change: TextChange) -> None:
+        if change.parts is not None:
+            self.interventions = change.parts[1]
+        else:
+            self.prompt, self.steps = change.apply(self.prompt, self.steps)
 
 
 def _merged(before: TextChange, change: TextChange, whole: TextChange, no_pause: bool) -> TextChange | None:

@@ -244,6 +244,8 @@ class Lab:
 
     def intervene(self, interventions: tuple[Intervention, ...]) -> None:
         """Changes which of the model's parts are changed; undo reverts it."""
+        self.history.record(self.prompt, self.steps)
+        self.history.record_parts(interventions)
         self.interventions = interventions
 
     def change_logit(self, id: int, value: float, seen: Request) -> None:
@@ -298,6 +300,7 @@ class Lab:
             start_token=self.start_token,
             chat=self.chat,
             sampler=self.sampler if step is None else step.sampler,
+            interventions=self.interventions if step is None else step.interventions,
         )
         if step is not None:
             return dataclasses.replace(made, overrides=step.overrides)
@@ -316,6 +319,7 @@ class Lab:
     def _moved(self, change: TextChange | None) -> TextChange | None:
         if change is not None:
             self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
+            self.interventions = self.history.interventions
         return change
 
     def clear(self, note: str = "") -> bool:

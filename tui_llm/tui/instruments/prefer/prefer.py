@@ -44,7 +44,7 @@ SHOWN_AFTER = 0.5  # seconds after which progress is shown
 NAMES = {"beta": "β", "learning_rate": "learning rate", "steps": "steps per choice", "sft_weight": "SFT weight"}
 
 
-@opens("prefer", LabContext.has_reading, LabContext.has_text)
+@opens("prefer", LabContext.has_reading, LabContext.has_text, LabContext.is_unchanged)
 class PreferScreen(FullScreen):
     """Holds the pairs that were ranked; the instrument brings the copy to the weights after them."""
 

@@ -47,7 +47,7 @@ SHOWN_AFTER = 0.5  # seconds after which progress is shown
 HAND = KINDS["hand"].name
 
 
-@opens("reward", LabContext.has_reading, LabContext.has_text)
+@opens("reward", LabContext.has_reading, LabContext.has_text, LabContext.is_unchanged)
 class RewardScreen(FullScreen):
     """Holds the rule and the recipe for the next step; the instrument brings the copy to the weights after each."""
 

@@ -55,7 +55,7 @@ KEYS = (
 )  # fmt: skip
 
 
-@opens("sft", LabContext.is_open)
+@opens("sft", LabContext.is_open, LabContext.is_unchanged)
 class SftScreen(FullScreen):
     """Holds the pairs and how many steps the copy is to have taken; asks for one step at a time, so that each is seen."""
 

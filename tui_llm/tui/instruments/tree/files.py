@@ -8,6 +8,7 @@ from pathlib import Path
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import AlreadyExists
+from tui_llm.facts.interventions import refusal
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.instruments.tree.tree_file import load, save
 from tui_llm.tui.kit.save import free_path
@@ -104,6 +105,8 @@ class TreeFiles:
         try:
             path = paths.expand(line)
             tree = load(path)
+            if off := self.context.lab.interventions:
+                raise UserError(refusal("a tree from a file is of an unchanged model", off))
         except UserError as error:
             self.context.warn(str(error))
             return

@@ -11,6 +11,7 @@ from textual.screen import Screen
 
 from tui_llm.common import numbers
 from tui_llm.common.display import visible
+from tui_llm.facts.interventions import mark
 from tui_llm.facts.model import Weights
 from tui_llm.instruments.tree.question import Branches, BranchQuestion, Known, KnownQuestion, Path, SampleQuestion
 from tui_llm.instruments.tree.tree import Growth, Node, Tree
@@ -337,7 +338,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             self.dismiss((self.shown_tree, self.here))
 
     def action_copy(self) -> None:
-        self.context.notify(copy_rows(self.app, list(self.table())))
+        self.context.notify(copy_rows(self.app, list(self.table()), mark(self.context.lab.interventions)))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.lines.table()

@@ -27,7 +27,9 @@ class ReadingPane(Lines):
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
-        title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
+        title = (
+            f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{self._changed_words()}{' …' if self.stale else ''}"
+        )
         if title != self._title:  # a new title repaints the whole pane
             self._title = title
             self.border_title = title  # our own text, not foreign
@@ -44,6 +46,10 @@ class ReadingPane(Lines):
         if (rows := self.content_rows(width)) != self._content:
             self._content = rows
             self.post_message(RoomWanted(self.NAME, rows))
+
+    def _changed_words(self) -> str:
+        """Marks the numbers of a changed model."""
+        return " · changed model" if self.reading is not None and self.reading.request.interventions else ""
 
     def title_words(self) -> str:
         """Words to add to the title."""

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import visible, visible_token
+from tui_llm.facts.interventions import mark
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
 from tui_llm.instruments.vocabulary.question import ORDERS
@@ -26,6 +27,12 @@ def what_if_words(reading: Reading | None) -> str:
     """How many logits of a reading were set by the user, in words; empty if none."""
     count = len(reading.request.overrides) if reading is not None else 0
     return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
+
+
+def changes_words(reading: Reading | None) -> list[str]:
+    """What is not as the model computes it, in words: changed parts, and logits that the user set."""
+    parts = mark(reading.request.interventions) if reading is not None else ""
+    return [words for words in (f"{parts}; 0 switches on" if parts else "", what_if_words(reading)) if words]
 
 
 _key = CommandFactory("logits", "Logits")
