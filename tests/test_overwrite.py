@@ -22,7 +22,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
     ),
     ("learn", "--keep"): (["learn", "a", "--target", "b", "--model", "model", "--keep"], "model"),
     ("reward", "--keep"): (
-        ["reward", "a", "--score", "contains:a", "--samples", "2", "--steps", "1", "--model", "model", "--keep"],
+        ["reward", "a", "--score", "count:e", "--samples", "8", "--steps", "1", "--model", "model", "--keep"],
         "model",
     ),
     ("sft", "--keep"): (["sft", "--pair", "a => b", "--steps", "1", "--model", "model", "--keep"], "model"),
