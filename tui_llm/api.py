@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
     from tui_llm.instruments.heads.question import Heads
+    from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
+    from tui_llm.instruments.steer.question import Steering
 
 
 class LanguageModel:
@@ -377,6 +379,63 @@ class LanguageModel:
 
         request = Request(prompt=prompt, target=_target(target))
         return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
+
+    def patch(
+        self,
+        clean: str,
+        changed: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        part: str = "residual",
+    ) -> PatchGrid:
+        """Activation patching: the target's logit minus its rival's after `changed`, with the value of `part` (`residual`,
+        `attention` or `mlp`) at one token replaced by that of `clean`: `effects[layer][token]`. See `PatchQuestion`.
+
+        target, rival: text or token id; by default the likeliest token after `clean`, and the likeliest other one after
+            `changed`.
+
+        Raises `UserError` if the prompts have the same tokens.
+        """
+        from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchQuestion
+
+        if part not in PARTS:
+            raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
+        request = Request(prompt=changed, target=_target(target))
+        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _target(rival))))
+
+    def steer(
+        self,
+        prompt: str,
+        toward: str = "",
+        away: str = "",
+        *,
+        layer: int | None = None,
+        coefficient: float = 1.0,
+        load: str | None = None,
+        save: str | None = None,
+        force: bool = False,
+        max_tokens: int = 24,
+        seed: int = 1,
+        sampler: SamplerSettings | None = None,
+    ) -> Steering:
+        """Activation steering: predictions and continuations of `prompt`, as they are and with `coefficient` × a direction
+        added to the residual stream before block `layer` (by default the file's, or the middle). See `SteerQuestion`.
+
+        toward, away: the direction is the stream after the first prompt minus that after the second. load: or a
+            safetensors file of one. save: also write it there; over an existing file with `force` only.
+
+        Raises `UserError` if there is no such direction, or it is of another width than the model.
+        """
+        from tui_llm.instruments.steer.question import Direction, SteerQuestion, SteerSaveQuestion
+
+        layer = self.weights.layers // 2 if layer is None and load is None else layer
+        direction = Direction(toward, away, layer, load or "")
+        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
+        if save is not None:
+            self.engine.answer(SteerSaveQuestion(request, direction, save, force))
+        return made
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
