@@ -25,6 +25,7 @@ from tui_llm.instruments.ablate.question import AblateQuestion
 from tui_llm.instruments.backward.question import BackwardQuestion
 from tui_llm.instruments.block.question import BlockQuestion
 from tui_llm.instruments.lens.question import LensGridQuestion
+from tui_llm.instruments.why.question import NeuronsQuestion, WhyQuestion
 
 SENTENCE = "Once upon a time, there was a little girl who liked to play outside in the sun with her red ball. "
 
@@ -76,6 +77,19 @@ def ranking(subject: Subject, **how: bool) -> Callable[[], object]:
     return run
 
 
+def why(subject: Subject) -> Callable[[], object]:
+    return lambda: subject.engine.answer(WhyQuestion(subject.request))
+
+
+def neurons(subject: Subject) -> Callable[[], object]:
+    """The neurons of the last layer's MLP, which Enter opens."""
+    engine, request = subject.engine, subject.request
+    found = engine.answer(WhyQuestion(request))
+    last = engine.weights().layers - 1
+    asked = NeuronsQuestion(request, found.place.number, last, found.target.id, found.rival.id)
+    return lambda: engine.answer(asked)
+
+
 def question(kind: Callable[[Request], Question[object]]) -> Callable[[Subject], Callable[[], object]]:
     """An instrument's answer, the forward pass included."""
 
@@ -95,6 +109,8 @@ MEASURES: dict[str, tuple[Callable[[Subject], Callable[[], object]], float | Non
     "every part on again": (switched_on, None),
     "ablate: before and after": (ablate, None),
     "effect of all parts, zero": (ranking, 500),
+    "why this token": (why, 50),
+    "why: neurons of an MLP": (neurons, None),
     "effect of all parts, mean": (lambda subject: ranking(subject, mean=True), 500),
     "the whole lens": (question(LensGridQuestion), 100),
     "one block at one token": (question(BlockQuestion), None),

@@ -10,7 +10,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import HEAD, MLP, POSITIONS, TOKENS, ModelPart, all_parts
+from tui_llm.facts.interventions import HEAD, MLP, POSITIONS, TOKENS, Intervention, ModelPart, all_parts
 from tui_llm.facts.place import Place
 from tui_llm.instruments.why.question import (
     NeuronOfLogit,
@@ -202,3 +202,15 @@ def test_a_bar_goes_to_both_sides_of_zero() -> None:
     assert bar_around_zero(-1, 4) == ("████", "")
     assert bar_around_zero(-0.375, 4) == ("  ▐█", "")
     assert bar_around_zero(0.5, 4) == ("    ", "██")
+
+
+async def test_of_a_changed_model(engine: PipelineEngine) -> None:
+    app = LabApp(lambda: engine, model="nano", prompt=TEXT)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        app.lab_screen.context.intervene((Intervention(ModelPart(HEAD, 3, 2)),))
+        await answered(pilot, app.lab_screen)
+        screen = await opened(pilot, app)
+        assert "head 3.2 off" in "".join(drawn(app))
+        assert dict(rows_of(screen))["head 3.2"] == 0
+        check_sums(rows(app))

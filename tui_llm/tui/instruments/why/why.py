@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.text import Text
 
 from tui_llm.common.display import token_label, truncate, visible
-from tui_llm.facts.interventions import HEAD, MLP, TOKENS, ModelPart, named
+from tui_llm.facts.interventions import HEAD, MLP, TOKENS, ModelPart
 from tui_llm.instruments.why.question import NeuronsQuestion, Why, WhyQuestion
 from tui_llm.instruments.why.sums import FORWARD, KINDS, LAYERS, ORDERS, PARTS, TABLES, LogitSum, logit_sum
 from tui_llm.tui.instruments.why.keys import KEYS
@@ -95,8 +95,7 @@ class WhyScreen(SumScreen):
             return ""
         weights = self.why.weights
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
-        changes = named(self.request.interventions)
-        return f"{weights.name}{step}" + (f" · {changes}" if changes else "")
+        return f"{weights.name}{step}"
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         muted, why, found = self.style("muted"), self.why, self.sum
