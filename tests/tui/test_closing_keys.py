@@ -32,6 +32,7 @@ from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.learn.learn import LearnScreen
+from tui_llm.tui.instruments.patch.patch import PatchScreen
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.scratch import ScratchScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
@@ -86,6 +87,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     ModelsScreen: "m",
     NewRunScreen: lambda app: NewRunScreen(),
     Palette: "ctrl+p",
+    PatchScreen: lambda app: quiet(PatchScreen(app.lab_screen.context)),
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),

@@ -1,4 +1,4 @@
-"""The traced forward pass of the request's text, cached between questions. Attention and the logit lens share it."""
+"""The traced forward pass of the request's text, cached between questions. Attention, lens and block share it."""
 
 from __future__ import annotations
 

@@ -297,5 +297,15 @@ class InsideScreen(OverLab):
         hint = "Enter shows its neighbours · #464: the token with that id · Esc cancels"
         self.app.push_screen(AskScreen("One token", hint, spaces=True), answered)
 
+    def action_over(self, name: str) -> None:
+        """Opens another screen for the same token."""
+        from tui_llm.tui.instruments.backward import BackwardScreen
+        from tui_llm.tui.instruments.block import BlockScreen
+        from tui_llm.tui.instruments.lens_grid import LensGridScreen
+
+        screens = {"grid": LensGridScreen, "block": BlockScreen, "backward": BackwardScreen}
+        if self.context.is_open() and self.context.has_text():
+            self.context.push_screen(screens[name](self.context, self.number))
+
     def table(self) -> Iterable[Row]:
         return self.body.table()
