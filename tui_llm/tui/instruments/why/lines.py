@@ -1,4 +1,4 @@
-"""A full screen with a table whose lines add up: numbers for target, rival and difference, and a bar around zero."""
+"""The lines of a table that adds up: numbers for target, rival and difference, and a bar around zero."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def bar_around_zero(fraction: float, half: int) -> tuple[str, str]:
     return ("▐" * (halves % 2) + "█" * (halves // 2)).rjust(half), ""
 
 
-class SumScreen(FullScreen):
-    """A subclass makes `content` of these lines."""
+class SumLines:
+    """Makes the lines of a full screen's table."""
+
+    def __init__(self, screen: FullScreen) -> None:
+        self.screen = screen
 
     def bar_cells(self, width: int, most: int = MOST_BAR) -> int:
         """An odd number of cells, with zero in the middle; 0 if there is no room."""
@@ -32,7 +35,7 @@ class SumScreen(FullScreen):
 
     def column_names(self, first: str, target: Token, rival: Token, bar: int) -> Text:
         names = [*(truncate(token_label(token.text), NUMBER) for token in (target, rival)), "difference"]
-        line = Text(fit(first, NAME), self.style("muted"), no_wrap=True)
+        line = Text(fit(first, NAME), self.screen.style("muted"), no_wrap=True)
         line.append("".join(" " * (NUMBER + 1 - Text(name).cell_len) + name for name in names))
         if bar:
             line.append("  " + "−".ljust(bar // 2) + "0" + "+".rjust(bar // 2))
@@ -44,16 +47,16 @@ class SumScreen(FullScreen):
     def sum_line(self, found: LogitSum, at: int, bar: int, most: int) -> Text:
         """Line number `at`; `most` is the difference of a full bar, in units."""
         line = found.lines[at]
-        made = self._numbers(found, line, ("▸" if at == self.listing.cursor else " ") + line.name)
+        made = self._numbers(found, line, ("▸" if at == self.screen.listing.cursor else " ") + line.name)
         if bar:
             left, right = bar_around_zero(line.difference / max(1, most), bar // 2)
-            made.append("  ").append(left, self.style("bad")).append("│", self.style("muted"))
-            made.append(right.ljust(bar // 2), self.style("good"))
+            made.append("  ").append(left, self.screen.style("bad")).append("│", self.screen.style("muted"))
+            made.append(right.ljust(bar // 2), self.screen.style("good"))
         return made
 
     def _numbers(self, found: LogitSum, line: SumLine, name: str, total: bool = False) -> Text:
-        strong = self.style("strong")
-        made = Text(no_wrap=True).append(fit(name, NAME), strong if total else self.style("accent"))
+        strong = self.screen.style("strong")
+        made = Text(no_wrap=True).append(fit(name, NAME), strong if total else self.screen.style("accent"))
         for units in (line.value, line.rival):
             made.append(found.text(units).rjust(NUMBER + 1), strong if total else None)
         return made.append(found.signed(line.difference).rjust(NUMBER + 1), strong)

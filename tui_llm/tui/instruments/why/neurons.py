@@ -11,10 +11,10 @@ from tui_llm.common.display import fit, token_label, visible
 from tui_llm.instruments.why.question import Neurons, NeuronsQuestion
 from tui_llm.instruments.why.sums import LogitSum, neuron_sum
 from tui_llm.tui.instruments.why.keys import NEURON_KEYS
-from tui_llm.tui.instruments.why.lines import NAME, NUMBER, SumScreen
+from tui_llm.tui.instruments.why.lines import NAME, NUMBER, SumLines
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
-from tui_llm.tui.kit.full import Lazy
+from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.context import LabContext
@@ -22,13 +22,14 @@ from tui_llm.tui.state.context import LabContext
 BAR, ACTIVATION, LEAST_TOKENS = 21, 12, 12  # cells
 
 
-class NeuronsScreen(SumScreen):
+class NeuronsScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Neurons"
     own_keys = NEURON_KEYS
     BINDINGS = bindings(NEURON_KEYS)
 
     def __init__(self, context: LabContext, question: NeuronsQuestion) -> None:
         super().__init__()
+        self.made = SumLines(self)
         self.context, self.question = context, question
         self.neurons: Neurons | None = None
         self.sum: LogitSum | None = None
@@ -62,18 +63,18 @@ class NeuronsScreen(SumScreen):
             note = "activation × what the neuron writes, projected onto the two tokens; promotes: the tokens it raises most"
             head += wrapped(Text(note, style=muted), width)[:2]
         room = width - NAME - 3 * (NUMBER + 1) - ACTIVATION
-        bar = self.bar_cells(width - ACTIVATION - LEAST_TOKENS, BAR)
+        bar = self.made.bar_cells(width - ACTIVATION - LEAST_TOKENS, BAR)
         tokens = room - (bar + 2 if bar else 0) - 2
-        names = self.column_names("neuron", found.target, found.rival, bar)
+        names = self.made.column_names("neuron", found.target, found.rival, bar)
         names.append("activation".rjust(ACTIVATION))
         if tokens >= LEAST_TOKENS:
             names.append("  promotes")
         most = max((abs(line.difference) for line in total.lines), default=0)
-        head += [names, self.total_line(total)]
+        head += [names, self.made.total_line(total)]
         return head, Lazy(len(total.lines), lambda at: self._row(found, total, at, bar, most, tokens))
 
     def _row(self, found: Neurons, total: LogitSum, at: int, bar: int, most: int, tokens: int) -> Text:
-        line = self.sum_line(total, at, bar, most)
+        line = self.made.sum_line(total, at, bar, most)
         if at < len(found.neurons):
             neuron = found.neurons[at]
             line.append(fmt.number(neuron.activation).rjust(ACTIVATION), self.style("muted"))

@@ -13,10 +13,10 @@ from tui_llm.facts.interventions import HEAD, MLP, TOKENS, ModelPart
 from tui_llm.instruments.why.question import NeuronsQuestion, Why, WhyQuestion
 from tui_llm.instruments.why.sums import FORWARD, KINDS, LAYERS, ORDERS, PARTS, TABLES, LogitSum, logit_sum
 from tui_llm.tui.instruments.why.keys import KEYS
-from tui_llm.tui.instruments.why.lines import SumScreen
+from tui_llm.tui.instruments.why.lines import SumLines
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
-from tui_llm.tui.kit.full import Lazy
+from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.context import LabContext
@@ -32,7 +32,7 @@ Typed = Callable[[str], None]
 
 
 @opens("why", LabContext.has_reading, LabContext.has_text)
-class WhyScreen(SumScreen):
+class WhyScreen(FullScreen):
     """The text is the lab's when the screen opens. `number` is the token whose prediction is explained: the one before
     the token cursor."""
 
@@ -43,6 +43,7 @@ class WhyScreen(SumScreen):
 
     def __init__(self, context: LabContext) -> None:
         super().__init__()
+        self.made = SumLines(self)
         self.context = context
         self.request = context.lab.current_request()
         position, reading = self.request.position, context.reading
@@ -110,10 +111,13 @@ class WhyScreen(SumScreen):
             head += wrapped(Text(f"of the difference: {told}", style=muted), width)[:2]
             note = f"sorted by {self.order} (o) · σ of the final norm, frozen: {why.scale:.4g}"
             head += wrapped(Text(note, style=muted), width)[:1]
-        bar = self.bar_cells(width)
-        head += [self.column_names(TITLES[self.table_name], why.target, why.rival, bar), self.total_line(found)]
+        bar = self.made.bar_cells(width)
+        head += [
+            self.made.column_names(TITLES[self.table_name], why.target, why.rival, bar),
+            self.made.total_line(found),
+        ]
         most = max((abs(line.difference) for line in found.lines), default=0)
-        return head, Lazy(len(found.lines), lambda at: self.sum_line(found, at, bar, most))
+        return head, Lazy(len(found.lines), lambda at: self.made.sum_line(found, at, bar, most))
 
     def _sentence(self, why: Why, found: LogitSum) -> Text:
         place, strong = why.place, self.style("strong")
