@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
+from tui_llm.facts.head_scores import LENGTH
 from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
+from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe, RankedPair
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.instruments.prefer.question import PreferTextQuestion
+from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
+from tui_llm.instruments.why.question import Why, WhyQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
     from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
+    from tui_llm.instruments.heads.question import Heads
     from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
@@ -200,11 +203,43 @@ class LanguageModel:
         """Learn to prefer `chosen` to `rejected` as the answer to `prompt`: steps of DPO on a copy of the weights. The
         open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
         `allow_special` and `chat` as in `read`."""
-        recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
-        if learning_rate is not None:
-            recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
         request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
         return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
+
+    def rank(
+        self,
+        pairs: Sequence[tuple[str, str, str]],
+        beta: float = 0.1,
+        *,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        length_normalized: bool = False,
+        sft_weight: float = 0.0,
+        keep: str | None = None,
+        force: bool = False,
+    ) -> Preferred:
+        """Learn the pairs (prompt, chosen, rejected) one after the other on one copy of the weights, as the app's Prefer
+        does. The open model does not change. The result's `changes` has what each pair changed, its `agreements` with how
+        many the copy agreed before it learned them. Settings as in `prefer`.
+
+        keep: also write the copy as a model folder: a name for the models folder, or a path; with `force`, over an
+            existing one.
+        """
+        from tui_llm.instruments.prefer.question import PreferQuestion, SavePreferredQuestion
+
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
+        encode = self.engine.tokenizer.encode_after
+        ranked = tuple(
+            RankedPair(
+                tuple(self.engine.ids(Request(prompt=prompt))), tuple(encode(chosen)), tuple(encode(rejected)), recipe
+            )
+            for prompt, chosen, rejected in pairs
+        )
+        preferred = self.engine.answer(PreferQuestion(Request(), ranked))
+        if keep is not None:
+            self.engine.answer(SavePreferredQuestion(Request(), ranked, keep, force))
+        return preferred
 
     def sft(
         self,
@@ -257,6 +292,49 @@ class LanguageModel:
             chat=chat,
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
+
+    def why(
+        self,
+        prompt: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        token: int | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> Why:
+        """Split the target's logit into what each part of the model adds to it (direct logit attribution).
+
+        token: explain the prediction after this token of the prompt, from 0 (default: the last).
+        target: the token to explain; its text or id. By default the text's own next token or, at its end, the most
+            probable one.
+        rival: the token to compare with (default: the most probable other one).
+        The other parameters as in `read`.
+        """
+        request = Request(
+            prompt=prompt, target=_target(target), start_token=start_token, allow_special=allow_special, chat=chat
+        )
+        id, text = (rival, None) if isinstance(rival, int) else (None, rival)
+        return self.engine.answer(WhyQuestion(request, token, id, text))
+
+    def heads(
+        self,
+        text: str | None = None,
+        *,
+        seed: int = 1,
+        length: int = LENGTH,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> Heads:
+        """Induction, previous-token and duplicate-token scores of every head, from 0 to 1, on `length` random tokens that
+        are repeated once; or on `text`. The formulas are in `tui_llm.llm.model.head_scores`; `start_token`,
+        `allow_special` and `chat` as in `read`, for `text`."""
+        from tui_llm.instruments.heads.question import HeadsQuestion
+
+        request = Request(prompt=text or "", start_token=start_token, allow_special=allow_special, chat=chat)
+        return self.engine.answer(HeadsQuestion(request, seed, length, own_text=text is not None))
 
     def ablate(
         self,
@@ -373,6 +451,13 @@ def _target(target: str | int | None) -> Target | None:
     if target is None:
         return None
     return Target(id=target) if isinstance(target, int) else Target(text=target)
+
+
+def _recipe(
+    beta: float, steps: int, learning_rate: float | None, length_normalized: bool, sft_weight: float
+) -> PreferenceRecipe:
+    recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
+    return recipe if learning_rate is None else dataclasses.replace(recipe, learning_rate=learning_rate)
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:

@@ -23,6 +23,7 @@ from tui_llm import tui
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.why.question import NeuronsQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.instruments.chat import ChatScreen
@@ -39,6 +40,7 @@ from tui_llm.tui.instruments.sft.sft import SftScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.instruments.why.neurons import NeuronsScreen
 from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -76,6 +78,9 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     HelpScreen: "question_mark",
     InsideScreen: "A",
+    NeuronsScreen: lambda app: NeuronsScreen(
+        app.lab_screen.context, NeuronsQuestion(app.lab_screen.lab.current_request(), 0, 0, 0, 1)
+    ),
     LearnedScreen: lambda app: LearnedScreen(fake_run.make("learned", done=20)),
     LearnScreen: "3 L",
     ModelInfoScreen: lambda app: ModelInfoScreen(FakeEngine().models()[0]),

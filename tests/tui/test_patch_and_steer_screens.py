@@ -87,7 +87,7 @@ async def test_a_direction_by_key_saved_loaded_and_used(tmp_path: Path, monkeypa
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
         await answered(pilot, lab)
-        await pilot.press("escape", "asterisk")
+        await pilot.press("escape", "colon")
         await until(pilot, lambda: isinstance(app.screen, SteerScreen))
         screen = app.screen
         assert isinstance(screen, SteerScreen)
@@ -156,7 +156,7 @@ async def test_a_damaged_file_is_said_in_a_line(tmp_path: Path) -> None:
     app = nano("The dog was")
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "asterisk", "o")
+        await pilot.press("escape", "colon", "o")
         await typed(app, pilot, str(file))
         screen = app.screen
         assert isinstance(screen, SteerScreen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, run_argument, whole
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tui_llm.commands.shared.pin_tables import Saved
     from tui_llm.facts.pin import Pin
     from tui_llm.training.run.pin_readings import PinReading
+    from tui_llm.training.run.run import Run
 
 
 def add(commands: Commands) -> None:
@@ -69,9 +70,20 @@ def probes(options: argparse.Namespace) -> None:
         values.append({"prompt": pin.prompt, "target": pin.target, **(value or {})})
         parts.append(f"{pin_tables.heading(pin)}\n{text or 'not pinned at that step'}")
     if options.json:
-        put_json({"run": run.name, "pins": values})
+        put_json({"run": run.name, "pins": values, "heads": _heads(run)})
     else:
         put("\n\n".join(parts))
+
+
+def _heads(run: Run) -> list[dict[str, Any]]:
+    """The scores of all attention heads at each evaluation; empty for a run without them."""
+    from dataclasses import asdict
+
+    from tui_llm.training.run import head_readings
+
+    return [
+        {"step": one.step, "heads": [asdict(head) for head in one.scores]} for one in head_readings.evaluations(run)
+    ]
 
 
 def _evaluation(run: str, pin: Pin, saved: Saved, step: int, *, one: bool) -> tuple[int, PinReading] | None:

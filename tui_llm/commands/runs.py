@@ -77,7 +77,7 @@ def list_runs(options: argparse.Namespace) -> None:
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "objective": _objective(run), **_measured(last), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
+             "objective": _objective(run), **_measured(last), "heads": _heads(run), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
         put_json({"runs": rows})
@@ -92,6 +92,22 @@ def list_runs(options: argparse.Namespace) -> None:
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _heads(run: Run) -> dict[str, Any] | None:
+    """The best heads at the newest evaluation; None if the run has no head scores."""
+    from tui_llm.facts.head_scores import SCORES, best
+    from tui_llm.training.run import head_readings
+
+    newest = head_readings.newest(run)
+    if newest is None:
+        return None
+    tops = {score: best(newest.scores, score) for score in SCORES}
+    return {"step": newest.step} | {
+        score: {"layer": top.layer, "head": top.head, "score": top.of(score)}
+        for score, top in tops.items()
+        if top is not None
+    }
 
 
 def _loss(row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 request.py     Request, Target and Question: what is asked of the engine
 interventions.py  parts of a model, and changes of what they compute
+head_scores.py  induction, previous-token and duplicate-token scores of attention heads
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
 model.py       Weights, ModelInfo, ModelChoices: the open model, those that can be opened, what numbers depend on

@@ -12,7 +12,7 @@ DEFAULT_MODEL = "nano"
 MODEL = "--model takes a shipped model, a run, a model folder, a GGUF or checkpoint file."  # for help pages
 
 CORPUS = (
-    "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
+    "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), repeats (random letters, repeated), stories "
     "(from a grammar whose entropy is known) or tinyshakespeare (downloaded); an existing file or folder of that name takes precedence"
 )
 
@@ -48,17 +48,22 @@ def number(text: str) -> float:
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def text_argument(parser: Parser, dest: str = "text", help: str = "the text, in quotes where it has spaces") -> None:
-    _text_or_file(parser, dest, "TEXT", help)
+def text_argument(
+    parser: Parser, dest: str = "text", help: str = "the text, in quotes where it has spaces", *, optional: bool = False
+) -> None:
+    """With `optional`, the command also runs without a text, and only `-` reads one from standard input."""
+    _text_or_file(parser, dest, "TEXT", help, optional=optional)
 
 
 def prompt_argument(parser: Parser) -> None:
     _text_or_file(parser, "prompt", "PROMPT", "the text whose next token is predicted, in quotes where it has spaces")
 
 
-def _text_or_file(parser: Parser, dest: str, metavar: str, help: str) -> None:
+def _text_or_file(parser: Parser, dest: str, metavar: str, help: str, *, optional: bool = False) -> None:
     """`cli` reads the file or standard input before the command runs."""
-    parser.add_argument(dest, nargs="?", metavar=metavar, help=help + text_input.HELP)
+    about = help + (text_input.OPTIONAL_HELP if optional else text_input.HELP)
+    parser.add_argument(dest, nargs="?", metavar=metavar, help=about)
+    parser.set_defaults(text_optional=optional)
     parser.add_argument("--file", metavar="FILE", help=text_input.FILE_HELP)
     parser.set_defaults(text_dest=dest)
 

@@ -11,12 +11,13 @@ from tui_llm.common.errors import UserError
 
 MOST = 16 << 20  # bytes
 HELP = "; - or a pipe: standard input"
+OPTIONAL_HELP = "; -: standard input"
 FILE_HELP = "read the text from this file (UTF-8); one line end at its end is not part of it, nor of standard input"
 
 
 def read(options: argparse.Namespace) -> None:
     """Puts the text into `options`, under the name `options.text_dest`. An optional argument `options.text_after` stands before
-    the text: where only one of both is given, it is the text. Raises `UserError` where there is none."""
+    the text: where only one of both is given, it is the text. Raises `UserError` where there is none, unless `options.text_optional`."""
     dest: str = options.text_dest
     given: str | None = getattr(options, dest)
     # Of two optional arguments in a row, argparse gives the only one to the first
@@ -27,6 +28,8 @@ def read(options: argparse.Namespace) -> None:
         setattr(options, before, None)
     if options.file is not None and given is not None:
         raise UserError("give the text or --file, not both")
+    if given is None and options.file is None and getattr(options, "text_optional", False):
+        return
     if options.file is not None:
         setattr(options, dest, _decoded(_of_file(options.file), options.file))
     elif given == "-" or (given is None and _is_piped()):

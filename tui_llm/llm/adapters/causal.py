@@ -7,6 +7,7 @@ logits are stored instead of hidden states, or the text is fed again: slower, wi
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -109,6 +110,12 @@ class CausalPredictor:
 
     # ── the predictor ──
 
+    def fresh(self) -> CausalPredictor:
+        """A predictor for the same model, with an empty cache of its own."""
+        made = copy.copy(self)
+        made._ids, made._cache = [], None
+        return made
+
     @torch.inference_mode()
     def run(self, ids: Sequence[int]) -> Tensor:
         pass_over = self._logits if self._head is None else self._hidden
@@ -141,6 +148,33 @@ class CausalPredictor:
             weight = self._head.weight
             logits = self._cap(self._head(features.to(weight.device, weight.dtype)))
             return logits[:, :size].float().cpu()
+
+    @torch.inference_mode()
+    def attentions(self, ids: Sequence[int]) -> list[Tensor]:
+        """The attention weights of every layer for `ids`, each (H, T, T) in float32 on the CPU. Computed by transformers'
+        eager attention, the only one that returns them. Raises `UserError` if the model has none."""
+        used = getattr(self.model.config, "_attn_implementation", None)
+        try:
+            with device.threads(self.parameters * len(ids)):
+                self.model.set_attn_implementation("eager")
+                made = self.model(input_ids=self._tensor(ids), output_attentions=True, use_cache=False)
+            layers = getattr(made, "attentions", None) or ()
+            shapes = {tuple(one.shape[2:]) if isinstance(one, Tensor) and one.dim() == 4 else () for one in layers}
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            raise UserError(self._no_attention) from error
+        finally:
+            if used:
+                self.model.set_attn_implementation(used)
+        if shapes != {(len(ids), len(ids))} or len({one.shape[1] for one in layers}) > 1:
+            raise UserError(self._no_attention)
+        return [one[0].float().cpu() for one in layers]
+
+    @property
+    def _no_attention(self) -> str:
+        kind = getattr(self.model.config, "model_type", "")
+        return (
+            f"{self.name} is a {kind!r} model: transformers gives no attention weights of all its layers; open another"
+        )
 
     def embedding(self) -> Tensor:
         weight: Tensor = self.model.get_input_embeddings().weight

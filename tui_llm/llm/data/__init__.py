@@ -7,6 +7,7 @@ parquet.py            a column of a Parquet file
 texts.py              find text files and read them in blocks: the one reader of corpora
 corpora.py            corpora by name, path or URL
 downloads.py          resumable downloads, verified by SHA-256
+repeats.py            random letters, repeated, with a known entropy
 stories.py            synthetic stories with a known entropy
 chunks.py             documents to chunks, which are tokenized one by one
 closed_vocabulary.py  the characters or words of a corpus

@@ -16,16 +16,21 @@ from pathlib import Path
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_bytes
-from tui_llm.llm.data import downloads, stories, texts
+from tui_llm.llm.data import downloads, repeats, stories, texts
 from tui_llm.llm.data.formats import AUTO, TextFormat, data_suffixes
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 
 NAMES = {
     "python-reference": "the language reference that ships inside Python",
+    "repeats": "random letters, repeated once, for induction heads",
     "stories": "simple stories from a grammar whose exact entropy is known",
     "tinyshakespeare": "a megabyte of Shakespeare, downloaded once",
 }
-_STORIES = (1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668")  # seed, bytes, SHA-256
+_GENERATED: dict[str, tuple[Callable[[int, int], Iterator[str]], Callable[..., float | None], int, int, str]] = {
+    # name → generator, its entropy, seed, bytes, SHA-256
+    "stories": (stories.text, stories.floor, 1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668"),
+    "repeats": (repeats.text, repeats.floor, 1, 2_000_000, "6c1494e081374a2fb726c68d6fb605fd58b30b348054b22207aa35dc271f0f28"),
+}  # fmt: skip
 Progress = Callable[[str], None]
 _DOWNLOADS = {  # name → URL, SHA-256
     "tinyshakespeare": (
@@ -145,9 +150,9 @@ def named(name: str, progress: Progress = lambda _: None) -> Path:
             downloads.fetch(address, path, digest, progress)
         return path
     progress(f"writing the corpus {name}")
-    if name == "stories":
-        seed, size, digest = _STORIES
-        return _cached(name, digest, lambda: "".join(stories.text(seed, size)).encode())
+    if name in _GENERATED:
+        make, _, seed, size, digest = _GENERATED[name]
+        return _cached(name, digest, lambda: "".join(make(seed, size)).encode())
     data = python_reference().encode()
     return _cached(name, hashlib.sha256(data).hexdigest(), lambda: data)
 
@@ -167,8 +172,11 @@ def _download(name: str) -> tuple[Path, str, str | None]:
 
 def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:
     """The entropy rate of the process that generates `places`, in nats per token; None unless it is known, see
-    `stories.floor`."""
-    return stories.floor(encode, separator=separator) if places and set(places) == {"stories"} else None
+    `stories.floor` and `repeats.floor`."""
+    known = set(map(str, places))
+    if len(known) != 1 or (name := known.pop()) not in _GENERATED:
+        return None
+    return _GENERATED[name][1](encode, separator=separator)
 
 
 def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:

@@ -22,7 +22,6 @@ from torch import Tensor
 from tui_llm.common.errors import Overtaken
 from tui_llm.facts.interventions import ATTENTION, MLP, RESIDUAL, ModelPart
 from tui_llm.llm.model import device
-from tui_llm.llm.model.attribution import reduced_rows
 from tui_llm.llm.model.inside import projections
 from tui_llm.llm.model.interventions import GPTLayout, record
 from tui_llm.llm.model.model import GPT, Block
@@ -132,10 +131,7 @@ class Patching:
         self._streams = torch.stack([own[part] for part in streams]).to(model.device)  # (N + 1, T, C)
         self._attentions = [own[part].to(model.device) for part in attentions]
         self._past: dict[int, tuple[Tensor, Tensor]] = {}
-        head = model.head
-        ids = list(tokens)
-        weight = head.weight[ids] if isinstance(head, torch.nn.Linear) else reduced_rows(head, ids)
-        self._direction = weight.detach().double().cpu()
+        self._direction = GPTLayout(model).rows(tokens)  # (2, C)
         self.clean = float(self._difference(known[final][-1:].to(model.device)))
         self.changed = float(self._difference(self._streams[-1, -1:]))
 

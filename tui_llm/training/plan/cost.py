@@ -89,4 +89,5 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
 def shape(settings: TrainingSettings, vocabulary: int) -> GPTConfig:
     """Returns the shape of the model that a run with `settings` trains, for a vocabulary of `vocabulary` tokens."""
     s = settings
-    return GPTConfig(vocabulary, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout)
+    inner = 1 if s.attention_only == "on" else 0  # without an MLP, see llm/model/attention_only.py
+    return GPTConfig(vocabulary, s.block_size, s.layers, s.heads, s.width, inner, dropout=s.dropout)

@@ -86,6 +86,7 @@ class TrainingSettings:
     from_model: str = _setting("", "M", None, "start from this model's weights")
     format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name", PRETRAINING)
     field: str = _setting("", "NAME", None, "key or column with the text", PRETRAINING)
+    attention_only: str = _setting("off", "HOW", OFF_ON, "on: blocks without an MLP", PRETRAINING)
     objective: str = _setting(PRETRAINING, "NAME", OBJECTIVES, "learn text, preferences, or a reward")
     beta: float = _setting(0.1, "B", BETA, "pull to the start model (DPO)", PREFERENCE)
     sft_weight: float = _setting(0.0, "A", SFT_WEIGHT, "weight of the chosen's loss (RPO)", PREFERENCE)
@@ -144,6 +145,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
             (settings.width // settings.heads + 1) * settings.heads
         )
+    if settings.attention_only == "on" and settings.from_model:
+        found["attention_only"] = f"attention only is for random weights: {settings.from_model} has MLPs; leave one out"
     return found | _objective_problems(settings, found)
 
 
@@ -218,6 +221,25 @@ PRESETS: dict[str, TrainingSettings] = {
         eval_batches=4,
         checkpoint_every=50,
         sample_tokens=80,
+    ),
+    "induction": _preset(
+        tokenizer="char",
+        layers=2,
+        heads=2,
+        width=64,
+        block_size=64,
+        batch_size=32,
+        steps=1000,
+        optimizer="muon",
+        learning_rate=5e-3,
+        min_learning_rate=5e-4,
+        schedule="wsd",
+        warmup_steps=50,
+        eval_every=50,
+        eval_batches=4,
+        attention_only="on",
+        sample_prompt="qxbtnmpdawkqxb",
+        sample_tokens=8,
     ),
     "small": _preset(
         layers=4,

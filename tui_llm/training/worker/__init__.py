@@ -15,6 +15,7 @@ torch_compile.py  torch.compile for the training step
 checkpoints.py    save and load weights and optimizer state
 evaluations.py    what runs at each evaluation
 pin_readings.py   predictions for the pins
+head_readings.py  scores of all attention heads
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files

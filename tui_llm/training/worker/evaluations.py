@@ -19,7 +19,7 @@ from tui_llm.training.plan.sample_prompt import usable
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import batch_loss, pin_readings
+from tui_llm.training.worker import batch_loss, head_readings, pin_readings
 from tui_llm.training.worker.loop import Trainer
 
 Recorder = Callable[[Run, Trainer, Tokenizer, Metric], None]
@@ -61,4 +61,9 @@ def read_pins(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) 
     pin_readings.write(run, trainer, tokenizer, metric.step)
 
 
-RECORDERS: tuple[Recorder, ...] = (sample, read_pins, batch_loss.record)
+def score_heads(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> None:
+    """Appends the scores of all attention heads to heads.jsonl."""
+    head_readings.write(run, trainer, tokenizer, metric.step)
+
+
+RECORDERS: tuple[Recorder, ...] = (sample, read_pins, score_heads, batch_loss.record)

@@ -19,6 +19,7 @@ from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker import (
     checkpoints,
     evaluations,
+    head_readings,
     inputs,
     measurements,
     objectives,
@@ -93,6 +94,7 @@ class Job:
             view = checkpoints.gathered(self.trainer)
             if self.ranks.first:
                 pin_readings.begin(self.run, view, self.tokenizer)
+                head_readings.begin(self.run, view, self.tokenizer)
         alone = self.ranks.world == 1 and self.settings.objective == PRETRAINING
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.report("starting", "compiling the training step; this takes a minute the first time")

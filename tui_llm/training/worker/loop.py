@@ -14,7 +14,7 @@ import torch
 
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
-from tui_llm.llm.model import torch_private
+from tui_llm.llm.model import attention_only, torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
@@ -165,6 +165,8 @@ class Trainer:
     def _apply(self, number: int, lr: float, total: float) -> float:
         """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
         s = self.settings
+        if s.attention_only == "on":
+            attention_only.drop_gradients(self.model)
         norm = self._clip(s.clip if s.clip > 0 else math.inf)
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(

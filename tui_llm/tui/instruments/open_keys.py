@@ -49,3 +49,14 @@ CHAT = Command(
     ("generate",),
     importance=-1,
 )
+HEADS = Command(
+    "heads",
+    "asterisk",
+    "heads",
+    "Head detectors: which heads attend to the previous token, or to what followed an earlier occurrence (in Training: of the run, step by step)",
+    "Heads",
+    "lab",
+    "app.open('heads')",
+    ("tokens",),
+    importance=-1,
+)

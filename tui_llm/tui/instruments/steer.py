@@ -37,7 +37,7 @@ STEM = "steering"  # of the name that is proposed for a file
 
 OPEN = Command(
     "steer",
-    "asterisk",
+    "colon",
     "steer",
     "Steer: add the difference of two prompts to the residual stream, with a coefficient that + and - change while text streams",
     "Steer",
@@ -57,7 +57,7 @@ KEYS = (
     _key("steer_save", "w", "save", "Save the direction as a safetensors file", "save"),
     _key("steer_load", "o", "load", "Load a direction from a safetensors file", "load"),
     _key("steer_copy", "y", "copy", "Copy both next-token tables (tab-separated)", "copy"),
-    _key("close_steer", "escape,q,asterisk", "back", "Back to the five panes", "close", importance=WAY_OUT),
+    _key("close_steer", "escape,q,colon", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tui_llm.tui.instruments.ablate.keys import OPEN as ABLATE
 from tui_llm.tui.instruments.inside.keys import OPEN as INSIDE
-from tui_llm.tui.instruments.open_keys import CHAT, COMPARE_MODELS, GUESS, SFT
+from tui_llm.tui.instruments.open_keys import CHAT, COMPARE_MODELS, GUESS, HEADS, SFT
 from tui_llm.tui.instruments.sampler_keys import temperature_keys
 from tui_llm.tui.kit.command import (
     HELP,
@@ -64,7 +64,7 @@ KEYS = (
     Command("quit_anywhere", "ctrl+q", "quit", "Quit, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
 # Every command of the lab screen. The help lists those after `KEYS` with other screens (see `keymap.py`).
-ALL = (*KEYS, INSIDE, ABLATE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS, GUESS, COMPARE_MODELS, SFT, CHAT)
+ALL = (*KEYS, INSIDE, ABLATE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS, GUESS, COMPARE_MODELS, SFT, CHAT, HEADS)
 CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which a pane's border does not list
 
 

@@ -16,6 +16,7 @@ estimate.py        its estimate of cost and time
 run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 samples.py         the samples
+head_history.py    scores of attention heads over the evaluations
 compare.py         runs side by side
 pins_watcher.py    posts snapshots of a run's pin readings
 pin_history.py     pin readings over the evaluations

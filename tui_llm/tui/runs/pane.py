@@ -211,6 +211,7 @@ class TrainingPane(Widget, can_focus=True):
         run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
         self.action_batch = run.open_batch
         self.action_samples = run.open_samples
+        self.action_heads = run.open_heads
         self.action_how_it_learned = run.open_history
         self.action_open_run = run.open_model
         self.action_pause_run = run.toggle_pause

@@ -20,6 +20,7 @@ _key = CommandFactory("training", "Training")
 KEYS = (
     _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
+    _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
@@ -54,6 +55,12 @@ class WatchedRunController:
 
         if (run := self._run_or_notify("no samples to show")) is not None:
             self.pane.app.push_screen(SamplesScreen(run))
+
+    def open_heads(self) -> None:
+        from tui_llm.tui.runs.head_history import RunHeadsScreen
+
+        if (run := self._run_or_notify("no heads to show")) is not None:
+            self.pane.app.push_screen(RunHeadsScreen(run))
 
     def open_history(self) -> None:
         from tui_llm.tui.runs.pin_history import LearnedScreen

@@ -37,7 +37,8 @@ TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
 
 class InsideScreen(OverLab):
-    """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target."""
+    """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target. `layer` and
+    `head`, from 1: the head that is selected first."""
 
     tour_name = "inside"
     own_keys = KEYS
@@ -46,10 +47,20 @@ class InsideScreen(OverLab):
     InsideScreen #inside-text { height: 1fr; }
     """
 
-    def __init__(self, context: LabContext, request: Request, target: Target | None, number: int | None = None) -> None:
+    def __init__(
+        self,
+        context: LabContext,
+        request: Request,
+        target: Target | None,
+        number: int | None = None,
+        *,
+        view: str = "attention",
+        layer: int = 0,
+        head: int = 0,
+    ) -> None:
         super().__init__()
         self.context, self.request, self.target = context, request, target
-        self.view = "attention"
+        self.view, self.selected = view, (layer, head)
         self.number = number  # index of the selected token; None is the last
         self.place: Place | None = None
         self.weights: Weights | None = context.weights
@@ -66,7 +77,7 @@ class InsideScreen(OverLab):
     def compose(self) -> ComposeResult:
         yield Bar(id="inside-top")
         yield TokenText()
-        yield HeadGrid()
+        yield HeadGrid(*self.selected)
         yield LensTable()
         yield NeighbourTable()
         yield KeyBar(id="keys")
@@ -285,6 +296,16 @@ class InsideScreen(OverLab):
 
         hint = "Enter shows its neighbours · #464: the token with that id · Esc cancels"
         self.app.push_screen(AskScreen("One token", hint, spaces=True), answered)
+
+    def action_over(self, name: str) -> None:
+        """Opens another screen for the same token."""
+        from tui_llm.tui.instruments.backward import BackwardScreen
+        from tui_llm.tui.instruments.block import BlockScreen
+        from tui_llm.tui.instruments.lens_grid import LensGridScreen
+
+        screens = {"grid": LensGridScreen, "block": BlockScreen, "backward": BackwardScreen}
+        if self.context.is_open() and self.context.has_text():
+            self.context.push_screen(screens[name](self.context, self.number))
 
     def table(self) -> Iterable[Row]:
         return self.body.table()
