@@ -25,6 +25,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/tui/instruments/draws": "where u falls on the cumulative distribution; many draws",
     "tui_llm/tui/instruments/inside": "attention, logit lens, neighbours",
     "tui_llm/tui/instruments/learn": "Learn this",
+    "tui_llm/tui/instruments/patch": "activation patching: layers × tokens",
     "tui_llm/tui/instruments/prefer": "Prefer",
     "tui_llm/tui/instruments/reward": "Reward",
     "tui_llm/tui/instruments/sft": "supervised fine-tuning",

@@ -32,6 +32,8 @@ from tui_llm.facts.interventions import (
 )
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.lens.question import LensQuestion
+from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
+from tui_llm.instruments.steer.question import Direction, SteerQuestion
 from tui_llm.instruments.why.question import WhyQuestion
 from tui_llm.llm.adapters.causal import CausalPredictor
 from tui_llm.llm.adapters.parts import CausalLayout, attention
@@ -329,6 +331,17 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     assert {one.part: one.value for one in switched.parts}[ModelPart(HEAD, 0, 1)] == 0
     again = engine.read(Request(prompt=text, top=20))
     assert again.distribution == plain.distribution and again.forward_tokens == 0
+    piece = engine.answer(PatchQuestion(Request(prompt=text), "The dog sat on the", MLP))
+    grid = PatchGrid(piece)
+    assert grid.complete and len(grid.effects) == engine.weights().layers
+    at = len(piece.tokens) - 1
+    engine.intervene((piece.patch(1, at),))
+    made_logits = engine.logits(Request(prompt=text))
+    difference = float(made_logits[piece.target.id] - made_logits[piece.rival.id])
+    assert grid.effects[1][at] == pytest.approx(difference, abs=1e-4)
+    steered = engine.answer(SteerQuestion(Request(prompt=text), Direction("a", "b", 1), 3.0, tokens=2))
+    assert steered.norm > 0 and steered.before.candidates != steered.after.candidates
+    engine.intervene(())
     lens = engine.answer(LensQuestion(Request(prompt=text), top=3))
     assert plain.distribution is not None
     for guess, row in zip(lens.rows[-1].guesses, plain.distribution.candidates, strict=False):

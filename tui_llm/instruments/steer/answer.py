@@ -24,8 +24,9 @@ from tui_llm.instruments.steer.question import (
     check_coefficient,
     intervention_of,
 )
+from tui_llm.instruments.trace import layout
 from tui_llm.llm.model import steering_file
-from tui_llm.llm.model.interventions import GPTLayout, record, steering_direction
+from tui_llm.llm.model.interventions import record, steering_direction
 from tui_llm.llm.predict.distribution import Array
 from tui_llm.llm.predict.generate import generate
 from tui_llm.session.messages import NOTHING
@@ -61,7 +62,7 @@ def answer(open_model: OpenModel, question: SteerQuestion, overtaken: Overtaken)
     try:
         open_model.intervene(on)
         part = ModelPart(RESIDUAL, found.layer)
-        stream = record(GPTLayout(open_model.gpt), ids[-open_model.window.context :], [part])[part][-1]
+        stream = record(layout(open_model), ids[-open_model.window.context :], [part])[part][-1]
         before = _side(open_model, request, question, overtaken)
         open_model.intervene((*on, change))
         after = _side(open_model, dataclasses.replace(request, interventions=(*on, change)), question, overtaken)
@@ -121,7 +122,7 @@ def _find(open_model: OpenModel, request: Request, asked: Direction) -> _Found:
     toward, against = (_ids(open_model, request, text) for text in (asked.toward, asked.against))
     if toward == against:
         raise UserError("both prompts have the same tokens, so there is no direction between them; change one of them")
-    vector = steering_direction(GPTLayout(open_model.gpt), part, toward, against)
+    vector = steering_direction(layout(open_model), part, toward, against)
     if not bool(torch.isfinite(vector).all()):
         raise UserError(f"the residual stream before block {layer} is not finite after one of the prompts")
     return _Found(asked, layer, vector, toward, against)
