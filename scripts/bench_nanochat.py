@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import statistics
 import sys
@@ -93,11 +94,14 @@ def main(options: argparse.Namespace) -> None:
         "ours": (trainer.precision, config.parameters(), cost.flops_per_token(config, shape.block_size)),
         "nanochat": (options.dtype, sum(p.numel() for p in model.parameters()), model.estimate_flops()),
     }
+    ratio = statistics.median(one["nanochat"] / one["ours"] for one in taken)
+    if options.json:
+        print(json.dumps({"ratio": ratio, "eager": options.eager, "threads": torch.get_num_threads()}))
+        return
     for side, (precision, parameters, flops) in facts.items():
         speeds = [tokens / one[side] for one in taken]
         print(f"{side:9} {statistics.median(speeds):8,.0f} tokens/s ({min(speeds):,.0f} to {max(speeds):,.0f}), {precision}, "
               f"{parameters / 1e6:.1f} M parameters, {flops / 1e6:.0f} MFLOP per token")  # fmt: skip
-    ratio = statistics.median(one["nanochat"] / one["ours"] for one in taken)
     print(f"ours ÷ nanochat {ratio:.2f} ({options.rounds} rounds of {options.steps} steps of {tokens:,} tokens, "
           f"{torch.get_num_threads()} threads, {'cpu' if options.cpu_time else 'wall'} time"
           f"{', nanochat eager' if options.eager else ''})")  # fmt: skip
@@ -114,6 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--eager", action="store_true", help="nanochat without torch.compile")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="nanochat's compute dtype")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="ours")
+    parser.add_argument("--json", action="store_true", help="print the median ratio as JSON")
     arguments = parser.parse_args()
     wanted = {name: value for name, value in ALLOCATOR.items() if name not in os.environ}
     wanted |= {"NANOCHAT_DTYPE": arguments.dtype, "TORCHDYNAMO_DISABLE": str(int(arguments.eager))}

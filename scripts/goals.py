@@ -1,11 +1,11 @@
 """Print every goal for the speed and the memory of tui-llm with its figure on this machine: met, not met, or not measured.
 
-    python scripts/goals.py [--avx2] [--nanogpt PATH] [--only NAME …] [--quick]
+    python scripts/goals.py [--avx2] [--nanogpt PATH] [--nanochat PATH] [--gguf FILE] [--only NAME …] [--quick]
 
 The scripts and commands that measure are run one after another, each as its users run it. --avx2 limits torch and its
-libraries to AVX2, as on most laptops. Without --nanogpt training is not measured, without the other programs (`pip install
-'tui-llm[peers]'`) neither is what compares with them. Run it on an idle machine; --quick measures little of each, to try
-the script.
+libraries to AVX2, as on most laptops; llama.cpp has to be built for it: CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX512=OFF".
+What needs a clone, a file (SmolLM2-135M as a quantized GGUF) or the other programs (`pip install 'tui-llm[peers]'`) is not
+measured without. Run it on an idle machine; --quick measures little of each, to try the script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ import figures_screen
 import start
 
 SCRIPTS = Path(__file__).parent
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",
+}  # fmt: skip
 AT_MOST, AT_LEAST = "≤", "≥"
 COMPARE: dict[str, Callable[[float, float], bool]] = {AT_MOST: operator.le, AT_LEAST: operator.ge}
 CPU = "import torch, os; print(torch.backends.cpu.get_cpu_capability(), torch.__version__, torch.get_num_threads())"
@@ -120,53 +123,103 @@ def growth(options: argparse.Namespace) -> Iterator[Goal]:
     yield Goal(f"{name}{': ' if faster else ''}{'; '.join(faster)}", AT_MOST, 0, len(faster))
 
 
+KINDS = ("fp32", "half", "int8")
+PEERS = {  # work, weights, length: the sides that count; CTranslate2 has no 16-bit type on a CPU
+    **{("decode", weights, 64): ("ctranslate2", "llama.cpp") for weights in KINDS},
+    **{("prompt", weights, length): ("ctranslate2",) for weights in ("fp32", "int8") for length in (64, 512)},
+    **{("prompt", "half", length): ("llama.cpp",) for length in (64, 512)},
+}
+
+
 def peers(options: argparse.Namespace) -> Iterator[Goal]:
     """Decoding and prompts of GPT-2 124M's shape, beside CTranslate2 and llama.cpp."""
-    size = ("--preset", "gpt2", "--rounds", "5")
-    if options.quick:
-        size = ("--preset", "toy", "--rounds", "1")
+    for kind in options.weights:
+        yield from _beside_peers(kind, options)
+
+
+def _beside_peers(kind: str, options: argparse.Namespace) -> Iterator[Goal]:
+    size = ("--preset", "toy" if options.quick else "gpt2", "--rounds", "1" if options.quick else str(options.rounds))
     rows: dict[tuple[str, str, int], dict[str, float]] = {}
+    problem, wide = "no other program has such weights", ""
     try:
-        text = measured("-m", "tui_llm", "bench", *size, "--against", "ctranslate2,llama.cpp", "--json")
-        for kind in json.loads(text)["peers"]["kinds"]:
-            rows |= {(kind["weights"], row["work"], row["prompt"]): row["seconds"] for row in kind["rows"]}
-        problem = ""
+        text = measured("-m", "tui_llm", "bench", *size, "--weights", kind, "--against", "ctranslate2,llama.cpp", "--json")  # fmt: skip
+        for found in json.loads(text)["peers"]["kinds"]:
+            rows |= {(row["work"], found["weights"], row["prompt"]): row["seconds"] for row in found["rows"]}
+            built = found["sides"].get("llama.cpp", {}).get("instructions", "")
+            if _limited() and "AVX512" in built:
+                wide = " (llama.cpp: AVX-512)"
     except NotMeasured as error:
         problem = str(error)
-    wanted = [(weights, "decode", 64) for weights in ("fp32", "half", "int8")]
-    wanted += [(weights, "prompt", length) for weights in ("fp32", "half", "int8") for length in (64, 512)]
-    for weights, work, length in wanted:
-        seconds = rows.get((weights, work, length), {})
-        others = [
-            time for side, time in seconds.items() if side == "ctranslate2" or (work == "decode" and side != "here")
-        ]
-        figure = min(others) / seconds["here"] if others else None
-        name = f"{work}, {weights}, {length} tokens ÷ {'the fastest peer' if work == 'decode' else 'CTranslate2'}"
-        yield Goal(name, AT_LEAST, 1.0, figure, problem or "no other program has such weights")
+    for (work, weights, length), sides in PEERS.items():
+        if weights != kind:
+            continue
+        seconds = rows.get((work, weights, length), {})
+        others = {side: seconds[side] for side in sides if side in seconds}
+        best = min(others, key=lambda side: others[side], default="")
+        name = f"{work}, {weights}, {length} tokens ÷ {best or ' or '.join(sides)}{wide if best == 'llama.cpp' else ''}"
+        yield Goal(name, AT_LEAST, 1.0, others[best] / seconds["here"] if best else None, problem)
+
+
+def gguf(options: argparse.Namespace) -> Iterator[Goal]:
+    name, found, problem = "GGUF, quantized: decode ÷ llama.cpp alone", {}, "give SmolLM2-135M's file as --gguf FILE"
+    if options.gguf:
+        try:
+            found = script("figures_gguf.py", options.gguf, *(("--rounds", "1") if options.quick else ()))
+        except NotMeasured as error:
+            problem = str(error)
+    yield Goal(name, AT_LEAST, 0.9, found.get("ratio"), problem)
+
+
+def accuracy(options: argparse.Namespace) -> Iterator[Goal]:
+    """int8 against fp32. 124M's weights do not ship: nano only."""
+    found, problem = {}, ""
+    try:
+        found = script("figures_int8.py")
+    except NotMeasured as error:
+        problem = str(error)
+    yield Goal(
+        "int8, nano's held-out text: top-1 as fp32, %", AT_LEAST, 99, 100 * found["top-1"] if found else None, problem
+    )
+    yield Goal(
+        "int8, nano's held-out text: KL, in 1/1000 nats", AT_MOST, 1, 1000 * found["KL"] if found else None, problem
+    )
 
 
 def training(options: argparse.Namespace) -> Iterator[Goal]:
-    name, mfu = "training baby: tokens/s ÷ nanoGPT's recipe", "training nano: share of the machine's peak (MFU)"
-    goal = 1.6 if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2" or "AVX512" not in options.capability else 2.0
-    if not options.nanogpt:
-        problem = "give a clone of github.com/karpathy/nanoGPT as --nanogpt PATH"
-        yield Goal(name, AT_LEAST, goal, None, problem)
-        yield Goal(mfu, AT_LEAST, 0.8, None, problem)
-        return
-    found: dict[str, Any] = {}
-    try:
-        more = ("--rounds", "1", "--steps", "1") if options.quick else ("--apart",)
-        text = measured(str(SCRIPTS / "bench_training.py"), "--nanogpt", options.nanogpt, "--shapes", "baby", "nano", *more, "--json")  # fmt: skip
-        found = {one["shape"]: one for one in map(json.loads, text.splitlines())}
-        machine = json.loads(measured("-m", "tui_llm", "bench", "machine", "--json"))["machine"]
-        problem, figure = (
-            "",
-            found["nano"]["tokens_per_second"]["ours"] * _flops() / max(machine["fp32"], machine["bf16"] or 0),
-        )
-    except NotMeasured as error:
-        problem, figure = str(error), None
-    yield Goal(name, AT_LEAST, goal, found["baby"]["ratio"]["nanogpt"] if found else None, problem)
-    yield Goal(mfu, AT_LEAST, 0.8, figure, problem)
+    least = 1.6 if _limited() or "AVX512" not in options.capability else 2.0
+    goals = {
+        "baby": Goal("training baby: tokens/s ÷ nanoGPT's recipe", AT_LEAST, least),
+        "nano": Goal("training nano: share of the machine's peak (MFU)", AT_LEAST, 0.8),
+        "memory": Goal("training mid, V 50,304: peak memory ÷ nanoGPT's recipe", AT_MOST, 0.6),
+        "nanochat": Goal("training d4: tokens/s ÷ nanochat", AT_LEAST, 1.0),
+    }
+    for name, goal in goals.items():
+        clone = "nanochat" if name == "nanochat" else "nanoGPT"
+        path = getattr(options, clone.lower())
+        try:
+            if not path:
+                raise NotMeasured(f"give a clone of github.com/karpathy/{clone} as --{clone.lower()} PATH")
+            yield replace(goal, figure=_training_figure(name, path, options.quick))
+        except NotMeasured as error:
+            yield replace(goal, problem=str(error))
+
+
+def _training_figure(name: str, path: str, quick: bool) -> float:
+    """Raises `NotMeasured`."""
+    few = ("--rounds", "1", "--steps", "1") if quick else ()
+    if name == "nanochat":
+        return float(script("bench_nanochat.py", "--nanochat", path, "--rows", "2", "--eager", *few)["ratio"])
+    if name == "memory":
+        return float(script("bench_training.py", "--nanogpt", path, "--shapes", "--memory", "mid-50k")["ratio"])
+    found = script("bench_training.py", "--nanogpt", path, "--shapes", name, *(few or ("--apart",)))
+    if name == "baby":
+        return float(found["ratio"]["nanogpt"])
+    machine = json.loads(measured("-m", "tui_llm", "bench", "machine", "--json"))["machine"]
+    return float(found["tokens_per_second"]["ours"] * _flops() / max(machine["fp32"], machine["bf16"] or 0))
+
+
+def _limited() -> bool:
+    return os.environ.get("ATEN_CPU_CAPABILITY") == "avx2"
 
 
 def _flops() -> float:
@@ -184,6 +237,8 @@ GROUPS = {
     "memory": memory,
     "growth": growth,
     "peers": peers,
+    "gguf": gguf,
+    "accuracy": accuracy,
     "training": training,
 }
 
@@ -202,6 +257,10 @@ def main() -> None:
         "--avx2", action="store_true", help="under the variables that limit torch, oneDNN and MKL to AVX2"
     )
     parser.add_argument("--nanogpt", metavar="PATH", help="a clone of nanoGPT: measure training too")
+    parser.add_argument("--nanochat", metavar="PATH", help="a clone of nanochat")
+    parser.add_argument("--gguf", metavar="FILE", help="SmolLM2-135M as a quantized GGUF file")
+    parser.add_argument("--rounds", type=int, default=5, help="beside the other programs")
+    parser.add_argument("--weights", nargs="+", choices=KINDS, default=KINDS, help="beside the other programs")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--quick", action="store_true", help="measure little of each, to try the script")
     options = parser.parse_args()

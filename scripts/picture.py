@@ -16,6 +16,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "Once upon a time, there was a little"
+WHY = "Lily had a dog named Max. One day, Lily and Max went to the park. Lily said to"  # a head finds the name again
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ PICTURES = (
     Picture("learn", ("escape", "3", "L", 1.5, "space", 2.0, "space", 2.0), (100, 30)),
     Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
     Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),
+    Picture("why", ("escape", 0.5, "semicolon", 3.0), (100, 26), WHY),
     Picture("tour", ("f2", "escape", 1.0, "f5", 0.5, "8", "enter", 1.0, "1", "E", 2.0), (120, 30)),
     Picture("training", ("escape", "4", 1.0), (128, 42)),
     Picture("training-80x24", ("escape", "4", 1.0), (80, 24)),

@@ -1,4 +1,4 @@
-"""`tui-llm attention`, `lens` and `neighbours`: the documented JSON, readable text, one line for invalid input."""
+"""`tui-llm attention`, `lens`, `block`, `backward` and `neighbours`: the documented JSON, readable text, one line for invalid input."""
 
 from __future__ import annotations
 
@@ -38,6 +38,36 @@ def test_lens(capsys: pytest.CaptureFixture[str]) -> None:
     assert "target ·cat, the text's own next token" in out and "embedding" in out
 
 
+def test_lens_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "lens", TEXT, "--grid", "--top", "2")
+    assert [row["layer"] for row in made["rows"]] == [0, 1, 2, 3, 4] and len(made["tokens"]) == 5
+    last = made["rows"][-1]["cells"][-1]
+    logits = run_json(capsys, "logits", TEXT, "--top", "2")
+    assert [row["id"] for row in last["top"]] == [row["id"] for row in logits["candidates"]]
+    assert last["logit"] == pytest.approx(logits["candidates"][0]["logit"], abs=1e-4) and last["target_rank"] == 1
+    assert main(["lens", TEXT, "--grid", "--target", " mat"]) == 0
+    assert "·mat" in (out := capsys.readouterr().out) and "embedding" in out
+
+
+def test_block(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "block", TEXT, "--layer", "1", "--token", "2", "--neurons", "3")
+    assert (made["layer"], made["token"], len(made["heads"]), len(made["neurons"])) == (1, 2, 4, 3)
+    assert len(made["residual_norms"]) == 5 and made["neuron_count"] == 1024
+    assert {key["number"] for key in made["heads"][0]["keys"]} == {0, 1, 2}
+    assert main(["block", TEXT, "--layer", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "block 3 at token 4, ·the" in out and "3.3 " in out and "neurons are above 0 before GELU" in out
+
+
+def test_backward(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "backward", TEXT, "--target", " mat")
+    assert made["loss"] == pytest.approx(run_json(capsys, "loss", TEXT, "--target", " mat")["mean"], abs=1e-4)
+    assert sum(one["norm"] ** 2 for one in made["norms"]) == pytest.approx(made["grad_norm"] ** 2)
+    assert [one["text"] for one in made["tokens"]] == ["The", " cat", " sat", " on", " the"]
+    assert main(["backward", TEXT, "--whole"]) == 0
+    assert "the mean loss of 4 tokens of the text" in capsys.readouterr().out
+
+
 def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "neighbours", " king", "--count", "3")
     assert made["token"]["text"] == " king" and len(made["neighbours"]) == 3
@@ -56,6 +86,14 @@ def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
         (("lens", TEXT, "--token", "5"), "go from 0 to 4"),
         (("lens", TEXT, "--target", ""), "the target is empty"),
         (("lens", TEXT, "--top", "0"), "give 1 or more"),
+        (("lens", TEXT, "--grid", "--token", "1"), "give one of them"),
+        (("block", TEXT, "--layer", "4"), "this model's are 0 to 3"),
+        (("block", TEXT, "--keys", "0"), "1 or more"),
+        (("block", ""), "type some text first"),
+        (("backward", TEXT, "--target", ""), "the target is empty"),
+        (("backward", TEXT, "--target", "x", "--whole"), "give it without --target"),
+        (("backward", "", "--target", "x"), "nothing is predicted before the first token"),
+        (("backward", TEXT, "--weights", "int8"), "open the model with --weights fp32"),
         (("neighbours", "\x1b]0;x\x07 of"), "tokens:"),
         (("neighbours", "#4096"), "there is no token 4096"),
         (("neighbours", " king", "--count", "-1"), "give 1 or more"),
@@ -66,6 +104,6 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tu
 
 
 def test_hostile_text_is_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("attention", "lens"):
-        assert main([command, "[/]\x1b[31m \u202e[red]"]) == 0
+    for command in (["attention"], ["lens"], ["lens", "--grid"], ["block"], ["backward"]):
+        assert main([*command, "[/]\x1b[31m \u202e[red]"]) == 0
         assert not {"\x1b", "\u202e"} & set(capsys.readouterr().out)

@@ -25,9 +25,11 @@ def goals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-OPTIONS = argparse.Namespace(quick=True, nanogpt="nanoGPT", capability="AVX512")
+OPTIONS = argparse.Namespace(
+    quick=True, nanogpt="nanoGPT", nanochat="nanochat", gguf="smol.gguf", weights=["int8"], capability="AVX512"
+)
 KEYS = [{"name": "letter", "app": [0.02] * 18 + [0.05] * 2, "static": [0.004] * 20}]
-PEERS = {"peers": {"kinds": [{"weights": "int8", "rows": [
+PEERS = {"peers": {"kinds": [{"weights": "int8", "sides": {}, "rows": [
     {"work": "decode", "prompt": 64, "seconds": {"here": 0.02, "ctranslate2": 0.03, "llama.cpp": 0.01}},
     {"work": "prompt", "prompt": 64, "seconds": {"here": 0.02, "ctranslate2": 0.03, "llama.cpp": 0.01}}]}]}}  # fmt: skip
 GROWTH = [{"step": "sort", "size": n, "seconds": n * n / 1e3, "units": n} for n in (10, 100)]
@@ -38,6 +40,9 @@ OUTPUTS = {
     "figures_memory.py": MEMORY,
     "figures_growth.py": GROWTH,
     "bench": PEERS,
+    "figures_gguf.py": {"ratio": 1.05},
+    "figures_int8.py": {"top-1": 0.989, "KL": 2e-4},
+    "bench_nanochat.py": {"ratio": 3.9},
 }
 
 
@@ -58,8 +63,12 @@ def test_each_group_turns_its_measurements_into_verdicts(goals: Any, monkeypatch
         "letter: its 95th percentile ÷ its median": (2.5, "NOT MET"),
         "app": (1.5, "NOT MET"),
         "growth: steps that grow faster than bytes or operations: sort, 100": (1, "NOT MET"),
-        "decode, int8, 64 tokens ÷ the fastest peer": (0.5, "NOT MET"),
-        "prompt, int8, 64 tokens ÷ CTranslate2": (1.5, "met"),
+        "decode, int8, 64 tokens ÷ llama.cpp": (0.5, "NOT MET"),
+        "prompt, int8, 64 tokens ÷ ctranslate2": (1.5, "met"),
+        "GGUF, quantized: decode ÷ llama.cpp alone": (1.05, "met"),
+        "int8, nano's held-out text: top-1 as fp32, %": (98.9, "NOT MET"),
+        "int8, nano's held-out text: KL, in 1/1000 nats": (0.2, "met"),
+        "training d4: tokens/s ÷ nanochat": (3.9, "met"),
     }
     training = found["training baby: tokens/s ÷ nanoGPT's recipe"]
     assert training.verdict == "not measured: nanoGPT is no folder" and training.goal == 2.0
@@ -82,5 +91,5 @@ def test_the_script_prints_the_machine_a_table_and_why_something_is_not_measured
     )
     machine, *lines, last = made.stdout.splitlines()
     assert " CPUs, torch " in machine and "AVX512" not in machine
-    assert len(lines) == 2 and all("not measured: give a clone of" in line for line in lines)
-    assert "≥ 1.6" in lines[0] and last == "0 met, 0 not met, 2 not measured"
+    assert len(lines) == 4 and all("not measured: give a clone of" in line for line in lines)
+    assert "≥ 1.6" in lines[0] and last == "0 met, 0 not met, 4 not measured"

@@ -26,12 +26,16 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         "model",
     ),
     ("sft", "--keep"): (["sft", "--pair", "a => b", "--steps", "1", "--model", "model", "--keep"], "model"),
+    ("steer", "--save"): (
+        ["steer", "a", "--toward", "b", "--away", "c", "--model", "model", "--max-tokens", "1", "--save"],
+        "model/config.json",
+    ),
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
 TEXTS = (
-    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "why", "learn",
+    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "why", "steer", "learn",
     "prefer", "reward", "draw", "tree", "compare-models", "versus",
 )  # fmt: skip
 READS = {(command, "--file") for command in TEXTS} | {

@@ -18,12 +18,13 @@ from tui_llm.facts.head_scores import LENGTH
 from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe
+from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe, RankedPair
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.instruments.prefer.question import PreferTextQuestion
+from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
+from tui_llm.instruments.why.question import Why, WhyQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
     from tui_llm.instruments.heads.question import Heads
+    from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
+    from tui_llm.instruments.steer.question import Steering
 
 
 class LanguageModel:
@@ -200,11 +203,43 @@ class LanguageModel:
         """Learn to prefer `chosen` to `rejected` as the answer to `prompt`: steps of DPO on a copy of the weights. The
         open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
         `allow_special` and `chat` as in `read`."""
-        recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
-        if learning_rate is not None:
-            recipe = dataclasses.replace(recipe, learning_rate=learning_rate)
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
         request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
         return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
+
+    def rank(
+        self,
+        pairs: Sequence[tuple[str, str, str]],
+        beta: float = 0.1,
+        *,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        length_normalized: bool = False,
+        sft_weight: float = 0.0,
+        keep: str | None = None,
+        force: bool = False,
+    ) -> Preferred:
+        """Learn the pairs (prompt, chosen, rejected) one after the other on one copy of the weights, as the app's Prefer
+        does. The open model does not change. The result's `changes` has what each pair changed, its `agreements` with how
+        many the copy agreed before it learned them. Settings as in `prefer`.
+
+        keep: also write the copy as a model folder: a name for the models folder, or a path; with `force`, over an
+            existing one.
+        """
+        from tui_llm.instruments.prefer.question import PreferQuestion, SavePreferredQuestion
+
+        recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
+        encode = self.engine.tokenizer.encode_after
+        ranked = tuple(
+            RankedPair(
+                tuple(self.engine.ids(Request(prompt=prompt))), tuple(encode(chosen)), tuple(encode(rejected)), recipe
+            )
+            for prompt, chosen, rejected in pairs
+        )
+        preferred = self.engine.answer(PreferQuestion(Request(), ranked))
+        if keep is not None:
+            self.engine.answer(SavePreferredQuestion(Request(), ranked, keep, force))
+        return preferred
 
     def sft(
         self,
@@ -257,6 +292,31 @@ class LanguageModel:
             chat=chat,
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
+
+    def why(
+        self,
+        prompt: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        token: int | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
+    ) -> Why:
+        """Split the target's logit into what each part of the model adds to it (direct logit attribution).
+
+        token: explain the prediction after this token of the prompt, from 0 (default: the last).
+        target: the token to explain; its text or id. By default the text's own next token or, at its end, the most
+            probable one.
+        rival: the token to compare with (default: the most probable other one).
+        The other parameters as in `read`.
+        """
+        request = Request(
+            prompt=prompt, target=_target(target), start_token=start_token, allow_special=allow_special, chat=chat
+        )
+        id, text = (rival, None) if isinstance(rival, int) else (None, rival)
+        return self.engine.answer(WhyQuestion(request, token, id, text))
 
     def heads(
         self,
@@ -320,6 +380,63 @@ class LanguageModel:
         request = Request(prompt=prompt, target=_target(target))
         return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
 
+    def patch(
+        self,
+        clean: str,
+        changed: str,
+        *,
+        target: str | int | None = None,
+        rival: str | int | None = None,
+        part: str = "residual",
+    ) -> PatchGrid:
+        """Activation patching: the target's logit minus its rival's after `changed`, with the value of `part` (`residual`,
+        `attention` or `mlp`) at one token replaced by that of `clean`: `effects[layer][token]`. See `PatchQuestion`.
+
+        target, rival: text or token id; by default the likeliest token after `clean`, and the likeliest other one after
+            `changed`.
+
+        Raises `UserError` if the prompts have the same tokens.
+        """
+        from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchQuestion
+
+        if part not in PARTS:
+            raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
+        request = Request(prompt=changed, target=_target(target))
+        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _target(rival))))
+
+    def steer(
+        self,
+        prompt: str,
+        toward: str = "",
+        away: str = "",
+        *,
+        layer: int | None = None,
+        coefficient: float = 1.0,
+        load: str | None = None,
+        save: str | None = None,
+        force: bool = False,
+        max_tokens: int = 24,
+        seed: int = 1,
+        sampler: SamplerSettings | None = None,
+    ) -> Steering:
+        """Activation steering: predictions and continuations of `prompt`, as they are and with `coefficient` × a direction
+        added to the residual stream before block `layer` (by default the file's, or the middle). See `SteerQuestion`.
+
+        toward, away: the direction is the stream after the first prompt minus that after the second. load: or a
+            safetensors file of one. save: also write it there; over an existing file with `force` only.
+
+        Raises `UserError` if there is no such direction, or it is of another width than the model.
+        """
+        from tui_llm.instruments.steer.question import Direction, SteerQuestion, SteerSaveQuestion
+
+        layer = self.weights.layers // 2 if layer is None and load is None else layer
+        direction = Direction(toward, away, layer, load or "")
+        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
+        if save is not None:
+            self.engine.answer(SteerSaveQuestion(request, direction, save, force))
+        return made
+
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
@@ -334,6 +451,13 @@ def _target(target: str | int | None) -> Target | None:
     if target is None:
         return None
     return Target(id=target) if isinstance(target, int) else Target(text=target)
+
+
+def _recipe(
+    beta: float, steps: int, learning_rate: float | None, length_normalized: bool, sft_weight: float
+) -> PreferenceRecipe:
+    recipe = PreferenceRecipe(DPOSettings(beta, length_normalized, sft_weight), steps=steps)
+    return recipe if learning_rate is None else dataclasses.replace(recipe, learning_rate=learning_rate)
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:

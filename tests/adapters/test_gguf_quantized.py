@@ -220,7 +220,7 @@ def test_the_app_says_which_reader_and_what_needs_another(tmp_path: Path, capfd:
     assert weights.choices.lines()[0].text == "Q8_0 weights, computed in 8-bit products" and weights.choices.tied
     reading = engine.read(Request(prompt="The cat", top=5))
     assert reading.distribution is not None
-    with pytest.raises(UserError, match=r"runs through llama\.cpp: its attention"):
+    with pytest.raises(UserError, match=r"runs through llama\.cpp"):
         engine.answer(AttentionQuestion(Request(prompt="The cat")))
     found = engine.answer(NeighboursQuestion(Request(), reading.prompt_ids[0]))
     dequantized = open_model(path, "tiny", CPU, quantized=False).predictor.embedding().double()

@@ -11,6 +11,10 @@ from helpers import answered, drawn, unsafe, until
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Target
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.instruments.inside.lens import LensTable
+from tui_llm.tui.instruments.why.neurons import NeuronsScreen
+from tui_llm.tui.instruments.why.why import WhyScreen
 from tui_llm.tui.kit.command import PANES
 from tui_llm.tui.lab.lab import LabScreen
 
@@ -73,3 +77,40 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
         await pilot.press("J")
         await pilot.pause()
         assert not lab.lab.chat
+
+
+async def test_the_screens_of_its_parts_open(folders: tuple[Path, Path]) -> None:
+    app = LabApp(lambda: PipelineEngine("cpu"), model=str(folders[0]), prompt="The cat [/] sat on")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "semicolon")
+        await until(pilot, lambda: isinstance(app.screen, WhyScreen) and app.screen.why is not None)
+        why = app.screen
+        assert isinstance(why, WhyScreen) and why.why is not None and why.sum is not None
+        assert why.why.logit == pytest.approx(why.why.computed, abs=1e-4)
+        names = [line.name for line in why.sum.lines]
+        assert "position embedding" not in names and "head 1.3" in names and not unsafe(drawn(app))
+        for name, screen in (("head 1.3", InsideScreen), ("MLP 1", NeuronsScreen)):
+            why.listing.cursor = names.index(name)
+            await pilot.press("enter")
+            await until(pilot, lambda screen=screen: isinstance(app.screen, screen))
+            await until(
+                pilot, lambda: any(word in "".join(drawn(app)) for word in ("layer 2, head 4", "bias", "neuron 1"))
+            )
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is why)
+        await pilot.press("escape", "A", "l")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen) and app.screen.query_one(LensTable).lens)
+        assert not unsafe(drawn(app))
+
+
+async def test_a_model_whose_parts_are_not_known_says_so(tmp_path: Path) -> None:
+    foreign.make("gemma2", tmp_path / "other")
+    app = LabApp(lambda: PipelineEngine("cpu"), model=str(tmp_path / "other"), prompt="The cat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        for key in ("semicolon", "A"):
+            await pilot.press("escape", key)
+            await until(pilot, lambda: "not known here" in " ".join(drawn(app)))
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.lab_screen)

@@ -160,7 +160,7 @@ def test_the_changed_state_is_kept_while_a_question_needs_the_unchanged_model(en
 # ── the other questions ──
 
 SHOWN = {
-    "AttentionQuestion", "BranchQuestion", "ChatQuestion", "CompareModelsQuestion", "DrawQuestion", "FindQuestion", "GhostQuestion",
+    "AttentionQuestion", "NeuronsQuestion", "BranchQuestion", "ChatQuestion", "CompareModelsQuestion", "DrawQuestion", "FindQuestion", "GhostQuestion",
     "GradientQuestion", "HistogramQuestion", "LensQuestion", "PairsQuestion", "PlaceQuestion", "RoundQuestion", "SampleQuestion",
     "SwapQuestion", "TemperaturesQuestion", "VocabularyQuestion", "WhyQuestion",
 }  # fmt: skip

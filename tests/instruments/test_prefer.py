@@ -285,3 +285,22 @@ def test_a_folder_that_can_t_be_written_loses_nothing(
     assert "\n" not in str(caught.value) and not (tmp_path / "mine").exists()
     monkeypatch.undo()
     assert engine.answer(SavePreferredQuestion(request(), PAIRS, str(tmp_path / "mine"))).pairs == 3
+
+
+def test_pairs_are_ranked_and_kept_from_python(folder: Path, tmp_path: Path) -> None:
+    lab = open_model(str(folder), "cpu")
+    pairs = [(f"Say {i}:", " yes", f" no{i}") for i in range(4)]
+    made = lab.rank(pairs, learning_rate=1e-2, keep=str(tmp_path / "kept"))
+    assert made.changes[0].losses[0] == pytest.approx(math.log(2)) and made.agreements[1] == 3
+    assert all(change.after.margin > change.before.margin for change in made.changes)
+    assert [len(lab.rank(pairs[:count], learning_rate=1e-2).changes) for count in (2, 4)] == [2, 4]
+    reference = GPT2LMHeadModel.from_pretrained(tmp_path / "kept").eval()
+    ids = tokenizer.byte_level().encode(pairs[0][0])
+    theirs = reference.generate(
+        torch.tensor([ids]), max_new_tokens=8, do_sample=False, suppress_tokens=[*range(257, 264)]
+    )[0, len(ids) :].tolist()
+    ours = [token.id for token in open_model(str(tmp_path / "kept"), "cpu").generate(pairs[0][0], max_tokens=8, sampler=SamplerSettings(0.0))]  # fmt: skip
+    assert ours == theirs[: len(ours)]
+    for bad in ([("", " a", " b")], [("x", "", " b")], [("x", " a", " a")]):
+        with pytest.raises(UserError):
+            lab.rank(bad)

@@ -102,6 +102,18 @@ def test_an_answer_is_what_generate_draws_with_its_seed(engine: PipelineEngine) 
         assert [token.id for token in one.tokens][:3] == [token.id for token in drawn][:3]
 
 
+def test_another_rule_recipe_or_seed_takes_steps_of_its_own(engine: PipelineEngine) -> None:
+    wanted = engine.answer(asked(2, SPEC, ahead=False, fresh=True))
+    engine.answer(asked(3, ahead=False))
+    mixed = engine.answer(asked(2, SPEC, ahead=False, keep=1))
+    assert [step.spec for step in mixed.steps] == ["count:e", SPEC]
+    assert engine.answer(asked(None, ahead=False)).steps == mixed.steps
+    assert engine.answer(asked(2, SPEC, ahead=False)).steps == wanted.steps
+    assert engine.answer(asked(2, SPEC, ahead=False, seed=7)).steps != wanted.steps
+    other = engine.answer(asked(2, SPEC, ahead=False, recipe=dataclasses.replace(SMALL, learning_rate=1e-3)))
+    assert {step.recipe.learning_rate for step in other.steps} == {1e-3}
+
+
 def test_undo_is_bit_for_bit_and_steps_are_deterministic(engine: PipelineEngine) -> None:
     first = engine.answer(asked(1, SPEC, ahead=False))
     after_one = weights(engine)
@@ -140,7 +152,9 @@ def test_equal_rewards_take_no_step(engine: PipelineEngine) -> None:
     assert run.group.answers[0].after == () and run.group.answers[0].advantage == 0
     with pytest.raises(UserError, match="nothing to save"):
         engine.answer(SaveRewardedQuestion(PROMPT, "none"))
-    learned = engine.answer(asked(2, SPEC, ahead=False))  # after a step without one, the next is learned and undone
+    learned = engine.answer(
+        asked(2, SPEC, ahead=False, keep=1)
+    )  # after a step without one, the next is learned and undone
     assert [step.learned for step in learned.steps] == [False, True]
     engine.answer(asked(1, "never:impossible", ahead=False))
     assert all(map(torch.equal, weights(engine), engine.gpt.parameters()))
@@ -207,7 +221,7 @@ def test_out_of_memory_keeps_the_steps(engine: PipelineEngine, monkeypatch: pyte
         with monkeypatch.context() as patch:
             patch.setattr(session_module, name, full)
             with pytest.raises(UserError, match="not enough memory: a step needs"):
-                engine.answer(asked(2, SPEC, seed=len(name), ahead=False))  # another seed: nothing is drawn yet
+                engine.answer(asked(2, SPEC, seed=len(name), ahead=False, keep=1))  # another seed: nothing is drawn yet
         assert len(engine.answer(asked(None, SPEC)).steps) == 1
         assert all(map(torch.equal, weights(engine), after_one))
 
@@ -216,10 +230,12 @@ def test_weights_that_are_not_finite(engine: PipelineEngine) -> None:
     engine.answer(asked(1, SPEC, ahead=False))
     after_one = weights(engine)
     with pytest.raises(UserError, match=r"finite|NaN"):
-        engine.answer(asked(4, SPEC, recipe=dataclasses.replace(SMALL, learning_rate=1.0, updates=16), ahead=False))
+        engine.answer(
+            asked(4, SPEC, recipe=dataclasses.replace(SMALL, learning_rate=1.0, updates=16), ahead=False, keep=1)
+        )
         with torch.no_grad():  # it stayed finite: break it
             engine.remembered["reward"].copy.model.positions.weight.fill_(math.nan)
-        engine.answer(asked(9, SPEC, ahead=False))
+        engine.answer(asked(9, SPEC, ahead=False, keep=9))
     run = engine.answer(asked(1, SPEC, ahead=False))
     assert len(run.steps) == 1 and all(map(torch.equal, weights(engine), after_one))
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import HEAD, MLP, Intervention, ModelPart
+from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, REMAINDER, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.why.question import Why, WhyQuestion
+from tui_llm.instruments.why.question import Neurons, NeuronsQuestion, Why, WhyQuestion
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "Once upon a time, there was a little girl named"
@@ -56,7 +56,7 @@ def attribution(model: Any, ids: list[int], tokens: list[int]) -> dict[str, list
     found = {
         "token embedding": logits(kept["wte"][1][0, -1]),
         "position embedding": logits(kept["wpe"][1].reshape(len(ids), -1)[-1]),
-        "final LayerNorm bias": (rows @ norm.bias).tolist(),
+        "final norm bias": (rows @ norm.bias).tolist(),
     }
     for layer, block in enumerate(body.h):
         values, projection = kept[f"h.{layer}.attn.c_proj"][0][0][0, -1], block.attn.c_proj
@@ -102,6 +102,40 @@ def test_a_head_that_is_off_adds_nothing() -> None:
     assert all(one.value for one in model.answer(WhyQuestion(Request(prompt=TEXT))).parts)
 
 
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_neurons_add_up_to_their_mlp(theirs: Any, weights: str) -> None:
+    model = engine(weights)
+    found: Why = model.answer(WhyQuestion(Request(prompt=TEXT)))
+    pair, number = (found.target.id, found.rival.id), found.place.number
+    neurons: Neurons = model.answer(NeuronsQuestion(Request(prompt=TEXT), number, 2, *pair, count=30))
+    mlp = next(one for one in found.parts if one.part == ModelPart(MLP, 2))
+    total = sum(one.value for one in neurons.neurons) + neurons.rest[0] + neurons.bias[0]
+    assert total == pytest.approx(mlp.value, abs=1e-4 if weights == "fp32" else 5e-2)
+    if weights != "fp32":
+        return
+    kept: list[Tensor] = []
+    block = theirs.transformer.h[2]
+    handle = block.mlp.c_proj.register_forward_pre_hook(lambda m, args: kept.append(args[0][0, -1]))
+    with torch.no_grad():
+        theirs(torch.tensor([[token.id for token in found.place.tokens]]))
+    handle.remove()
+    first, norm = neurons.neurons[0], theirs.transformer.ln_f
+    assert first.activation == pytest.approx(float(kept[0][first.number]), abs=1e-4)
+    written = (kept[0][first.number] * block.mlp.c_proj.weight[first.number]).detach()
+    with torch.no_grad():
+        pushed = theirs.lm_head.weight @ (norm.weight * (written - written.mean()) / found.scale)
+    assert [first.value, first.rival] == pytest.approx(pushed[list(pair)].tolist(), abs=1e-4)
+    assert [token.id for token in first.promoted] == pushed.topk(4).indices.tolist()
+
+
+def test_a_stream_that_is_changed_has_a_part_of_its_own() -> None:
+    model = engine()
+    for part in (ModelPart(RESIDUAL, 2), ModelPart(ATTENTION, 1), ModelPart(LAYER, 3)):
+        found: Why = model.answer(WhyQuestion(Request(prompt=TEXT, interventions=(Intervention(part),))))
+        assert found.logit == pytest.approx(found.computed, abs=1e-4)
+        assert found.parts[-1].part.kind == REMAINDER
+
+
 def test_within_the_text_the_target_is_its_own_next_token() -> None:
     found: Why = engine().answer(WhyQuestion(Request(prompt=TEXT), 2))
     assert found.chosen == "next" and found.target == found.place.tokens[3]
@@ -124,6 +158,9 @@ def test_the_printed_terms_add_up_to_the_printed_logit(capsys: pytest.CaptureFix
     *terms, (total, last) = rows
     assert last.startswith("sum = logit") and len(terms) > 20
     assert [sum(values) for values in zip(*(numbers for numbers, _ in terms), strict=True)] == total
+    assert all(value - rival == difference for (value, rival, difference), _ in rows)
+    places = {len(number.partition(".")[2]) for _, line in rows for number in line.split()[-3:]}
+    assert len(places) == 1, "a table has one number of decimal places"
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +178,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("",), "there is no token to look from"),
         ((TEXT, "--target", ""), "the target is empty"),
-        ((TEXT, "--rival", ""), "the target is empty"),
+        ((TEXT, "--rival", ""), "the rival is empty"),
+        ((TEXT, "--rival", "#99999999"), "there is no token 99999999"),
         ((TEXT, "--token", "99"), "there is no token number 99"),
     ],
 )

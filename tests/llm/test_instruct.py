@@ -21,7 +21,8 @@ from tui_llm.instruments.sft.question import LEARNED, LONGEST, Instructed, Instr
 from tui_llm.llm.data import instruction_pairs
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
+from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, example, loss, padded
+from tui_llm.llm.learn.undoable import enough_memory
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 
@@ -96,9 +97,9 @@ def test_fine_tuning_changes_the_copy_only_and_continues_after_an_interruption()
     "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), torch.OutOfMemoryError("x")]
 )
 def test_too_little_memory_is_one_line(error: Exception) -> None:
-    with pytest.raises(UserError, match="smaller"), enough_memory():
+    with pytest.raises(UserError, match="smaller"), enough_memory(0, "fewer pairs"):
         raise error
-    with pytest.raises(RuntimeError, match="other"), enough_memory():
+    with pytest.raises(RuntimeError, match="other"), enough_memory(0, "fewer pairs"):
         raise RuntimeError("other")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,11 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
 from tui_llm.instruments.guess.passages import passages
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.model import checkpoint, fast_decode, kernels, native, native_layers
+from tui_llm.llm.model import checkpoint, device, fast_decode, kernels, native, native_layers, native_step
 from tui_llm.llm.model.kernels import KERNELS, Kernel
 from tui_llm.llm.model.linear_layers import Exact, Reduced
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.weight_names import KERNEL_VARIABLE
 from tui_llm.llm.model.weight_names import KERNELS as NAMES
 
@@ -116,6 +119,39 @@ def test_the_numbers_do_not_depend_on_how_the_text_was_entered(kernel: Kernel) -
         found.append(torch.as_tensor(predictor.head(torch.cat(rows), predictor.vocabulary)))
     bound = {"fp32": 1e-4, "half": 5e-2 if kernel.name == "torch" else 1e-3, "int8": 5e-3}[kernel.weights]
     assert max((other - found[0]).abs().max() for other in found[1:]) < bound
+
+
+SHAPES = {
+    "odd": GPTConfig(61, 24, 2, 5, 35, 50),
+    "exact GELU": GPTConfig(61, 24, 1, 1, 40, exact_gelu=True),
+    "one head of 64": GPTConfig(300, 80, 3, 2, 128),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("weights, bound", [("fp32", 2e-5), ("half", 5e-3), ("int8", 0.15)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_of_native_c_is_the_model_in_float64(
+    shape: GPTConfig, weights: str, bound: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token of a full context, with more threads than heads too; the weights are larger than they begin."""
+    if native.why_not():
+        pytest.skip(native.why_not())
+    torch.manual_seed(0)
+    model = GPT(shape).requires_grad_(False).eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    ids = torch.randint(shape.vocabulary, (shape.context,))
+    with torch.inference_mode():
+        expected = copy.deepcopy(model).double().features(ids[None])[0]
+    predictor = fast_decode.predictor(model, weights, "native")
+    assert isinstance(predictor._step, native_step.NativeStep)
+    monkeypatch.setattr(device, "_ALL", threads)
+    monkeypatch.setattr(device, "_WORTH_THREADS", 0)
+    found = torch.cat([torch.as_tensor(predictor.run([id])) for id in ids.tolist()])
+    assert (found - expected).abs().max() < bound * expected.abs().max()
+    with pytest.raises(ValueError, match="in a context of"):
+        predictor.run([0])
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

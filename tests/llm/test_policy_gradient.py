@@ -13,12 +13,12 @@ from torch import Tensor
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe, PolicySettings
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.learn.answer_batch import padded
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.policy_gradient import (
     answer_log_probabilities,
     group_advantages,
     kl_estimate,
-    padded,
     policy_loss,
     policy_step,
 )

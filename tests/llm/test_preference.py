@@ -13,16 +13,16 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.preference import DPO, RECIPE, DPOSettings, PreferenceRecipe
+from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.preference import (
     EncodedPair,
     answer_lengths,
     divergence,
     encoded,
     log_probabilities,
-    padded,
+    padded_pairs,
     preference_loss,
     reference_log_probabilities,
-    token_log_probabilities,
 )
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
@@ -51,14 +51,14 @@ def written_out(model: GPT, prompt: tuple[int, ...], answer: tuple[int, ...]) ->
 
 
 def ours(model: GPT, reference: Tensor, pairs: list[EncodedPair], settings: DPOSettings):  # type: ignore[no-untyped-def]
-    inputs, targets = padded(pairs)
+    inputs, targets = padded_pairs(pairs)
     policy = log_probabilities(token_log_probabilities(model, inputs, targets, SIZE))
     return preference_loss(policy, reference, answer_lengths(targets), settings)
 
 
 def test_log_probabilities_of_a_padded_batch_are_those_of_each_answer_alone() -> None:
     model = tiny()
-    inputs, targets = padded(PAIRS)
+    inputs, targets = padded_pairs(PAIRS)
     found = log_probabilities(token_log_probabilities(model, inputs, targets, SIZE))
     expected = torch.stack([
         torch.stack([written_out(model, pair.prompt, answer) for pair, answer in zip(PAIRS, side, strict=True)])
@@ -71,7 +71,7 @@ def test_log_probabilities_of_a_padded_batch_are_those_of_each_answer_alone() ->
 
 def test_the_first_loss_of_a_fresh_copy_is_ln_2() -> None:
     model = tiny(dtype=torch.float32)
-    inputs, targets = padded(PAIRS)
+    inputs, targets = padded_pairs(PAIRS)
     with torch.no_grad():
         reference = log_probabilities(token_log_probabilities(model, inputs, targets, SIZE))
     terms = ours(copy.deepcopy(model), reference, PAIRS, DPOSettings(beta=0.3))
@@ -170,7 +170,7 @@ def test_kl_is_the_sum_written_out_and_0_for_the_same_logits() -> None:
 def test_the_prompt_s_beginning_is_left_out_where_the_longer_answer_needs_its_place() -> None:
     assert encoded(range(1, 8), [1, 2], [3, 4, 5], 8) == EncodedPair((2, 3, 4, 5, 6, 7), (1, 2), (3, 4, 5), 1)
     pair = encoded([1, 2], [0] * 8, [1] * 8, 8)
-    assert pair.prompt == (2,) and padded([pair])[0].shape == (2, 8)
+    assert pair.prompt == (2,) and padded_pairs([pair])[0].shape == (2, 8)
     assert encoded([1, 2, 3], [4], [5], 8).left_out == 0
 
 

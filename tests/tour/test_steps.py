@@ -18,6 +18,7 @@ from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.interventions import Intervention, ModelPart
 from tui_llm.facts.model import Weights
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.policy import PolicyRecipe
@@ -28,6 +29,7 @@ from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
+from tui_llm.instruments.ablate.question import AblateQuestion
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
@@ -350,6 +352,16 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     lens = engine.answer(LensQuestion(old.request))
     said = told(checks_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
     assert old.distribution is not None and percent(old.distribution.candidates[0].raw_probability) in said
+    off = (Intervention(ModelPart("head", 0, 1)),)
+    assert "{ablate_open}" in told(checks_model.switched_off(facts(old), facts(old)), False)
+    assert "{ablate_switch}" in told(checks_model.switched_off(facts(old, screen="ablate"), facts(old)), False)
+    changed = engine.read(dataclasses.replace(old.request, interventions=off))
+    ablation = engine.answer(AblateQuestion(old.request, off))
+    now = facts(changed, screen="ablate", answers={AblateQuestion: ablation})
+    said = told(checks_model.switched_off(now, facts(old)), True)
+    assert "head 0.1 off" in said and f"{ablation.after.loss:.2f}" in said
+    assert "{parts_on}" in told(checks_model.switched_on(facts(changed), now), False)
+    told(checks_model.switched_on(facts(old), now), True)
     question = read(engine, "What is your name?")
     assert "question mark" in told(checks_model.continued(facts(old), Facts()), False)
     greedy = SamplerSettings(temperature=0)

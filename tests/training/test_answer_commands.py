@@ -133,6 +133,12 @@ def test_a_reward_run_from_the_command_line_and_its_export(
     ids = torch.tensor([[84, 104, 101, 32]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-4, rtol=1e-4)
+    assert "count:e" in (card := (folder / "README.md").read_text()) and "step 3 of 3" in card
+    # what is a folder already is exported as well: a copy that was kept has no run
+    again = tmp_path / "again"
+    assert main(["export", str(folder), str(again)]) == 0 and "exported to the model folder" in capsys.readouterr().out
+    for name in ("model.safetensors", "README.md", "config.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_the_worker_reads_the_pairs_itself_where_the_form_started_the_run(tmp_path: Path, model: Path) -> None:

@@ -178,6 +178,20 @@ def test_a_step_follows_the_policy_gradient_of_the_drawn_answers(tmp_path: Path,
     torch.testing.assert_close(trainer.model.tokens.weight.grad, wanted, atol=1e-6, rtol=1e-3)
 
 
+def test_an_answer_that_ended_is_learned_with_its_one_end_token_and_scored_without_it(
+    tmp_path: Path, model: Path
+) -> None:
+    trainer = _trainer(tmp_path, model, samples=16, reward="length:6")
+    with torch.no_grad():  # the end token becomes likely
+        trainer.model.norm.bias.add_(20 * trainer.model.head.weight[256])
+    (group, *_) = trainer._groups(1, 0)
+    ended = [answer for answer in group.answers if 256 in answer]
+    assert ended and all(answer.count(256) == 1 and answer[-1] == 256 for answer in ended)
+    for answer, score in zip(group.answers, group.rewards, strict=True):
+        text = byte_level().decode([id for id in answer if id != 256]).strip()
+        assert score == pytest.approx(max(0.0, 1 - abs(len(text) - 6) / 6))
+
+
 def test_equal_rewards_change_nothing(tmp_path: Path, model: Path) -> None:
     run = begin("run", model, None, "reward", reward="contains:giraffe", steps=3)
     assert work(run) == 0, run.log_path.read_text()

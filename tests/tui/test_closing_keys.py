@@ -23,6 +23,7 @@ from tui_llm import tui
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.why.question import NeuronsQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.instruments.chat import ChatScreen
@@ -31,6 +32,7 @@ from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.learn.learn import LearnScreen
+from tui_llm.tui.instruments.patch.patch import PatchScreen
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.scratch import ScratchScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
@@ -38,6 +40,7 @@ from tui_llm.tui.instruments.sft.sft import SftScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.instruments.why.neurons import NeuronsScreen
 from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -75,12 +78,16 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     HelpScreen: "question_mark",
     InsideScreen: "A",
+    NeuronsScreen: lambda app: NeuronsScreen(
+        app.lab_screen.context, NeuronsQuestion(app.lab_screen.lab.current_request(), 0, 0, 0, 1)
+    ),
     LearnedScreen: lambda app: LearnedScreen(fake_run.make("learned", done=20)),
     LearnScreen: "3 L",
     ModelInfoScreen: lambda app: ModelInfoScreen(FakeEngine().models()[0]),
     ModelsScreen: "m",
     NewRunScreen: lambda app: NewRunScreen(),
     Palette: "ctrl+p",
+    PatchScreen: lambda app: quiet(PatchScreen(app.lab_screen.context)),
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),

@@ -249,11 +249,11 @@ async def test_hostile_text_and_every_size(size: tuple[int, int]) -> None:
             assert "reward hacking" in text(app)
         await pilot.press("n", "end", "home", "v", "v")
         await done(pilot, screen)
-        assert screen.spec == PRESETS[1].spec and unsafe(drawn(app)) == set()
+        assert screen.spec == PRESETS[1].spec and unsafe(drawn(app)) == set() and screen.preset == 1
         screen._change_rule("count:z")
         await until(pilot, lambda: screen.problem)
         await pilot.pause()
-        assert unsafe(drawn(app)) == set()
+        assert unsafe(drawn(app)) == set() and screen.preset is None  # another rule is no longer the preset's
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
 

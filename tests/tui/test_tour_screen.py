@@ -132,7 +132,9 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("writing", 5, "X", "i", "=" + table_logits(), "escape", "T")
     await at("inside", 0, "escape", "escape", "c", "A")
     await at("inside", 1, "l")
-    await at("inside", 2, "escape", "i", "=" + own.replace(own.split()[0], "But") + ", and then", "wait", "escape")
+    await at("inside", 2, "escape", "escape", "exclamation_mark", "enter")
+    await at("inside", 3, "escape", "0")
+    await at("inside", 4, "escape", "i", "=" + own.replace(own.split()[0], "But") + ", and then", "wait", "escape")
     await at("assistant", 0, "i", "=What is your name?", "wait", "escape", "left_square_bracket*20", "space")
     await at("assistant", 1, "f5", "=What is your name? => My name is Nano.", "ctrl+s")
     await until(pilot, lambda: learner.lab.weights is not None and learner.lab.weights.name == "assistant")
@@ -381,9 +383,10 @@ async def loss_lesson(learner: Learner) -> None:
     assert learner.tour.finished
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
 @pytest.mark.parametrize(
-    ("name", "go"), [("tokens", tokens_lesson), ("loss-curve", loss_lesson)], ids=["tokens", "loss-curve"]
+    ("name", "go", "size"),
+    [("tokens", tokens_lesson, (80, 24)), ("loss-curve", loss_lesson, (120, 40))],
+    ids=["tokens", "loss-curve"],
 )
 async def test_a_learner_goes_through_a_further_lesson(name: str, go: Any, size: tuple[int, int]) -> None:
     engine = PipelineEngine("cpu")

@@ -34,12 +34,12 @@ class _GgufFlag(argparse.Action):
 def add(commands: Commands) -> None:
     commands.add(
         "export",
-        "copy a run's newest checkpoint as a model folder",
+        "copy a run's newest checkpoint, or a model, as a model folder",
         export,
         _add_options,
         more="Writes config.json, model.safetensors, the vocabulary and a card: Hugging Face's layout for GPT-2, which `transformers` "
-        "opens. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.\n\n"
-        "With --gguf it writes a file that llama.cpp opens; RUN can then also be a model's name or folder. The dtype is that of the "
+        "opens. RUN can also be a model's name or folder. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.\n\n"
+        "With --gguf it writes a file that llama.cpp opens. The dtype is that of the "
         "matrices: f32, f16 or q8_0 (8 bits with a scale for every 32 weights; rows that are no multiple of 32 long are f16).",
         examples=(
             "tui-llm export first my-model",
@@ -66,14 +66,15 @@ def export(options: argparse.Namespace) -> None:
     if options.gguf:
         _export_gguf(options)
         return
-    run = find(options.run)
     folder = out_path(options.folder, "FOLDER")
+    if not options.tensorboard and not _is_run(options.run):
+        _export_model(options, folder)
+        return
+    run = find(options.run)
     if options.tensorboard:
         _export_events(run, folder, options)
         return
-    dtype = {"f32": "float32", "f16": "float16"}.get(options.dtype, options.dtype)
-    if dtype == "q8_0":
-        raise UserError("q8_0 is a format of GGUF: add --gguf")
+    dtype = _folder_dtype(options)
     from tui_llm.training.worker.export import export as write
 
     step = write(run, folder, dtype, damaged=lambda line: print_error(visible(line)), force=options.force)
@@ -81,6 +82,38 @@ def export(options: argparse.Namespace) -> None:
         put_json({"run": run.name, "path": str(folder), "step": step, "dtype": dtype})
         return
     put(f"run {run.name} at step {step:,} exported to the model folder {visible(str(folder))} ({dtype})")
+
+
+def _folder_dtype(options: argparse.Namespace) -> str:
+    dtype: str = {"f32": "float32", "f16": "float16"}.get(options.dtype, options.dtype)
+    if dtype == "q8_0":
+        raise UserError("q8_0 is a format of GGUF: add --gguf")
+    return dtype
+
+
+def _is_run(name: str) -> bool:
+    """Whether a run has the name, or nothing has: the message then lists the runs."""
+    from tui_llm.llm.hub import lookup
+    from tui_llm.training.run.run import runs
+
+    if any(run.name == name for run in runs()):
+        return True
+    try:
+        return lookup.find(name).kind == "run"
+    except UserError:
+        return True
+
+
+def _export_model(options: argparse.Namespace, folder: Path) -> None:
+    from tui_llm.common.display import visible
+    from tui_llm.training.worker.export import export_model
+
+    dtype = _folder_dtype(options)
+    found = export_model(options.run, folder, dtype, force=options.force)
+    if options.json:
+        put_json({"run": found.name, "path": str(folder), "step": found.step, "dtype": dtype})
+        return
+    put(f"model {visible(found.name)} exported to the model folder {visible(str(folder))} ({dtype})")
 
 
 def _export_gguf(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.instruments.lens.question import Lens
+    from tui_llm.instruments.lens.question import Lens, LensCell, LensGrid
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,11 @@ def add(commands: Commands) -> None:
         _add_options,
         more="Prints one row per layer: the final LayerNorm and output head applied to that layer's output, as if the model ended "
         f"there. {MODEL}",
-        examples=('tui-llm lens "The cat sat on the"', 'tui-llm lens "The cat sat on the" --target " mat"'),
+        examples=(
+            'tui-llm lens "The cat sat on the"',
+            'tui-llm lens "The cat sat on the" --target " mat"',
+            'tui-llm lens "Once upon a time" --grid',
+        ),
     )
 
 
@@ -36,6 +40,9 @@ def _add_options(parser: Parser) -> None:
         metavar="TEXT",
         help="follow this token, as in ' mat' (default: the text's own next token, or the most likely one)",
     )
+    parser.add_argument(
+        "--grid", action="store_true", help="all tokens: the likeliest token of each layer after each token"
+    )
     parser.add_argument("--top", type=whole, default=5, metavar="N", help="how many tokens to list (default 5)")
     json_option(parser)
 
@@ -44,13 +51,20 @@ def lens(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared import spaces
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts.request import Target
-    from tui_llm.instruments.lens.question import LensQuestion
+    from tui_llm.instruments.lens.question import LensGridQuestion, LensQuestion
 
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
+    if options.grid and options.token is not None:
+        raise UserError("--grid shows all tokens, --token only one: give one of them")
     engine = engine_of(options)
     target = None if options.target is None else Target(text=options.target)
     request, token = request_of(options, target=target), token_number(options, engine)
+    if options.grid:
+        grid: LensGrid = engine.answer(LensGridQuestion(request, top=options.top))
+        spaces.note_target(engine, request)
+        put_json(_grid_json(grid)) if options.json else put(_grid_text(grid))
+        return
     found: Lens = engine.answer(LensQuestion(request, token, options.top))
     if token is None:
         spaces.note_target(engine, request)
@@ -107,5 +121,63 @@ def _lens_text(found: Lens) -> str:
             report.table(("after layer", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
             "each row: the final LayerNorm and output head applied to that layer's output; the last row is the model's prediction",
             "entropy in nats; KL: divergence of the row from the model's prediction, in nats; 0 = identical",
+        ]
+    )
+
+
+def _grid_json(found: LensGrid) -> dict[str, Any]:
+    from tui_llm.facts import report
+
+    def cell(one: LensCell) -> dict[str, Any]:
+        return {
+            "top": [{**report.token_json(g.token), "probability": g.probability} for g in one.guesses],
+            "logit": one.logit,
+            "target_probability": one.probability,
+            "target_rank": one.rank,
+            "entropy": one.entropy,
+        }
+
+    return {
+        **model_json(found.weights),
+        "first": found.place.number,
+        "tokens": [report.token_json(found.token(at)) for at in range(len(found.targets))],
+        "targets": [report.token_json(token) for token in found.targets],
+        "target_is": found.chosen,
+        "rows": [{"layer": layer, "cells": [cell(one) for one in row]} for layer, row in enumerate(found.rows)],
+    }
+
+
+def _grid_text(found: LensGrid) -> str:
+    from tui_llm.common.display import fit, token_label
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
+    rows = [
+        (
+            str(found.place.number + at),
+            token_label(found.token(at).text),
+            token_label(target.text),
+            str(found.rows[-1][at].rank),
+            *(
+                f"{fit(token_label(row[at].guesses[0].token.text), 12)} {percent(row[at].guesses[0].probability):>8}"
+                for row in found.rows
+            ),
+        )
+        for at, target in enumerate(found.targets)
+    ]
+    names = (
+        "token",
+        "text",
+        "target",
+        "rank",
+        *(str(layer) if layer else "embedding" for layer in range(len(found.rows))),
+    )
+    return "\n".join(
+        [
+            f"{model_text(found.weights)}: the likeliest token after each token (down) and layer (across), with its probability",
+            *window(found.place, found.weights),
+            report.table(names, rows, left=tuple(at for at in range(len(names)) if at not in (0, 3))),
+            "each cell: the final LayerNorm and output head applied to that layer's output; the last column is the model's "
+            "prediction, and rank is the target's there",
         ]
     )

@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         "direct logit attribution: the target's logit as a sum over embeddings, heads and MLPs",
         why,
         _add_options,
-        more="The final residual stream is a sum of what each part wrote; with the final LayerNorm's scale frozen, so is a logit. "
+        more="The final residual stream is a sum of what each part wrote; with the final norm's scale frozen, so is a logit. "
         f"{MODEL}",
         examples=(
             'tui-llm why "Once upon a time, there was a little girl named" --target " Lily"',
@@ -38,7 +38,11 @@ def _add_options(parser: Parser) -> None:
         metavar="TEXT",
         help="the token to explain, as in ' mat' (default: the text's own next token, or the most likely one)",
     )
-    parser.add_argument("--rival", metavar="TEXT", help="compare with this token (default: the most likely other one)")
+    parser.add_argument(
+        "--rival",
+        metavar="TEXT",
+        help="compare with this token, or #464 for an id (default: the most likely other one)",
+    )
     json_option(parser)
 
 
@@ -51,8 +55,7 @@ def why(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     target = None if options.target is None else Target(text=options.target)
     request, token = request_of(options, target=target), token_number(options, engine)
-    rival = None if options.rival is None else engine.target_ids(Target(text=options.rival), request)[0]
-    found: Why = engine.answer(WhyQuestion(request, token, rival))
+    found: Why = engine.answer(WhyQuestion(request, token, rival_text=options.rival))
     if token is None:
         spaces.note_target(engine, request)
     put_json(_why_json(found)) if options.json else put(_why_text(found))
@@ -93,17 +96,15 @@ def _why_json(found: Why) -> dict[str, Any]:
 def _why_text(found: Why) -> str:
     from tui_llm.commands.lens import CHOSEN
     from tui_llm.common.display import token_label
-    from tui_llm.common.numbers import adding
     from tui_llm.facts import report
+    from tui_llm.instruments.why.sums import FORWARD, KINDS, logit_sum
 
-    parts = sorted(found.parts, key=lambda one: -abs(one.value - one.rival))
-    columns = [
-        adding([one.value for one in parts], found.logit),
-        adding([one.rival for one in parts], found.rival_logit),
-        adding([one.value - one.rival for one in parts], found.logit - found.rival_logit),
+    made, kinds = logit_sum(found), logit_sum(found, KINDS, FORWARD)
+    rows = [
+        (line.name, made.text(line.value), made.text(line.rival), made.text(line.difference))
+        for line in (*made.lines, made.total)
     ]
-    rows = [(one.part.name, *(column[0][at] for column in columns)) for at, one in enumerate(parts)]
-    rows.append(("sum = logit", *(total for _, total in columns)))
+    totals = " · ".join(f"{line.name} {kinds.signed(line.difference)}" for line in kinds.lines)
     place, target, rival = found.place, token_label(found.target.text), token_label(found.rival.text)
     return "\n".join(
         [
@@ -111,7 +112,8 @@ def _why_text(found: Why) -> str:
             f"target {target}{CHOSEN[found.chosen]}, compared with {rival}",
             *window(place, found.weights),
             report.table(("part", target, rival, "difference"), rows, left=(0,)),
-            f"each part's projection onto the token's output row, divided by the final LayerNorm's σ = {found.scale:.4g}, which is frozen;",
+            f"of the difference: {totals}",
+            f"each part's projection onto the token's output row, divided by the final norm's σ = {found.scale:.4g}, which is frozen;",
             "largest difference first. Units: logits",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is written out, in a column and in a sentence
 MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
@@ -95,10 +96,32 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
     """
     if not all(map(math.isfinite, (*terms, total))):
         return [_word(term, digits) for term in terms], _word(total, digits)
-    for places in range(digits, max(digits, MOST_DIGITS) + 1):
-        units, whole = [_units(term, places) for term in terms], _units(total, places)
-        if sum(units) == whole:
-            return [_written(unit, places) for unit in units], _written(whole, places)
+    made = rounded([(terms, total)], digits)
+    return [written(unit, made.places) for unit in made.columns[0]], written(made.totals[0], made.places)
+
+
+class Rounded(NamedTuple):  # not a dataclass: `--help` imports this module, and `dataclasses` is slow
+    """Columns of numbers in units of one last decimal place: integers, so that what is printed adds up exactly, also
+    after the columns' terms were added or subtracted."""
+
+    places: int
+    columns: tuple[tuple[int, ...], ...]
+    totals: tuple[int, ...]
+
+
+def rounded(columns: Sequence[tuple[Sequence[float], float]], digits: int = 2) -> Rounded:
+    """Round columns of finite terms, each with its total, as `adding` does, all with the same decimal places."""
+    most = max(digits, MOST_DIGITS)
+    for places in range(digits, most + 1):
+        units = [tuple(_units(term, places) for term in terms) for terms, _ in columns]
+        totals = tuple(_units(total, places) for _, total in columns)
+        if all(sum(terms) == total for terms, total in zip(units, totals, strict=True)):
+            return Rounded(places, tuple(units), totals)
+    adjusted = tuple(tuple(_adjusted(terms, total, digits)) for terms, total in columns)
+    return Rounded(digits, adjusted, tuple(_units(total, digits) for _, total in columns))
+
+
+def _adjusted(terms: Sequence[float], total: float, digits: int) -> list[int]:
     units, whole = [_units(term, digits) for term in terms], _units(total, digits)
     missing = whole - sum(units)
     sign = 1 if missing > 0 else -1
@@ -106,7 +129,7 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
     share, more = divmod(abs(missing), max(1, len(terms)))
     for place, at in enumerate(order):
         units[at] += sign * (share + (place < more))
-    return [_written(unit, digits) for unit in units], _written(whole, digits)
+    return units
 
 
 def difference(minuend: float, subtrahend: float, rest: float, digits: int = 2) -> tuple[str, str, str]:
@@ -122,7 +145,8 @@ def _units(value: float, places: int) -> int:
     return int(f"{value:.{places}f}".replace(".", ""))
 
 
-def _written(units: int, places: int) -> str:
+def written(units: int, places: int) -> str:
+    """Format a number given in units of its last decimal place: −77 with 2 places is −0.77."""
     whole, part = divmod(abs(units), 10**places)
     return ("−" if units < 0 else "") + f"{whole:,}" + (f".{part:0{places}d}" if places else "")
 
@@ -132,4 +156,4 @@ def _word(value: float, digits: int) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return _written(_units(value, digits), digits)
+    return written(_units(value, digits), digits)

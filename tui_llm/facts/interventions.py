@@ -14,8 +14,9 @@ from tui_llm.common.errors import UserError
 TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY = (
     "token embedding", "position embedding", "head", "attention", "MLP", "layer", "residual", "attention to token",
 )  # fmt: skip
-ATTENTION_BIAS, FINAL_BIAS = "attention bias", "final LayerNorm bias"  # constants: they can't be changed
-KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS)
+ATTENTION_BIAS, FINAL_BIAS = "attention bias", "final norm bias"  # constants: they can't be changed
+REMAINDER = "changes switched on"  # of a logit: what interventions add to the stream beside the parts' own values
+KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS, REMAINDER)
 
 ZERO, MEAN, PATCH, STEER = "zero", "mean", "patch", "steer"
 HOW = (ZERO, MEAN, PATCH, STEER)

@@ -5,5 +5,5 @@
 function for each.
 
 answers.py  which function answers which question
-trace.py    the cached forward pass that attention and lens share
+trace.py    the cached forward pass that attention, lens and block share
 """

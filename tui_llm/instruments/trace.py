@@ -1,13 +1,18 @@
-"""The traced forward pass of the request's text, cached between questions. Attention and the logit lens share it."""
+"""The traced forward pass of the request's text, cached between questions. Attention, lens and block share it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from tui_llm.common.errors import UserError
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request
+from tui_llm.llm.adapters import parts
 from tui_llm.llm.model import inside
+from tui_llm.llm.model.interventions import Layout
+from tui_llm.session.interventions import layout_of
 from tui_llm.session.open_model import OpenModel
 
 KEY = "trace"
@@ -24,6 +29,41 @@ def traced(
         open_model.screen_cache.pop(KEY, None)  # free the old trace first: two would need twice the memory
         trace = open_model.screen_cache[KEY] = inside.trace(open_model.gpt, fed, overtaken)
     return trace, place
+
+
+def layout(open_model: OpenModel) -> Layout:
+    """The parts of the open model, changed if interventions are on. Raises `UserError` if they are not known."""
+    return layout_of(open_model.gpt if open_model.is_gpt else None, open_model.window.predictor)
+
+
+def lens(
+    open_model: OpenModel, request: Request, number: int | None, overtaken: Callable[[], bool]
+) -> tuple[Tensor, list[int], Place]:
+    """The logit lens after the text's token `number` (None: the last one): logits (N + 1, V), the ids that were fed, and
+    the position. Raises `UserError` if there is no such token, or the model has no lens, and `Overtaken`."""
+    if open_model.is_gpt:
+        trace, place = traced(open_model, request, number, overtaken)
+        return inside.lens(open_model.gpt, trace, place.index), list(trace.ids), place
+    fed, place = place_in(open_model, request, number)
+    return parts.lens(_causal(open_model), fed, place.index), fed, place
+
+
+def attention(
+    open_model: OpenModel, request: Request, number: int | None, overtaken: Callable[[], bool]
+) -> tuple[Tensor, Place]:
+    """The attention weights of the text's token `number` (None: the last one) in every head, (N, H, T), and the position.
+    Raises as `lens` does."""
+    if open_model.is_gpt:
+        trace, place = traced(open_model, request, number, overtaken)
+        return inside.attention(trace, place.index), place
+    fed, place = place_in(open_model, request, number)
+    return parts.attention(_causal(open_model), fed, place.index), place
+
+
+def _causal(open_model: OpenModel) -> parts.CausalLayout:
+    model = layout(open_model)
+    assert isinstance(model, parts.CausalLayout)
+    return model
 
 
 def place_in(open_model: OpenModel, request: Request, number: int | None) -> tuple[list[int], Place]:

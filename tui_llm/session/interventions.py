@@ -10,7 +10,8 @@ from tui_llm.facts.interventions import Intervention
 
 if TYPE_CHECKING:
     from tui_llm.llm.hub.open_model import LoadedModel
-    from tui_llm.llm.model.interventions import Hooks
+    from tui_llm.llm.model.interventions import Hooks, Layout
+    from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.predictor import Predictor
 
 State = TypeVar("State")
@@ -18,6 +19,34 @@ FULL = (
     "the context is full, and a change is of one token number: give a target of one token, or a shorter text, or "
     "switch the parts on (0)"
 )
+
+
+def layout_of(gpt: GPT | None, predictor: Predictor) -> Layout:
+    """The parts of a model: of our own GPT, or else of the model that `predictor` runs. Raises `UserError`."""
+    if gpt is not None:
+        from tui_llm.llm.model.interventions import GPTLayout
+
+        return GPTLayout(gpt)
+    from tui_llm.llm.adapters.causal import CausalPredictor
+    from tui_llm.llm.adapters.parts import CausalLayout
+
+    if not isinstance(predictor, CausalPredictor):
+        raise UserError(
+            "this model runs through llama.cpp, which does not show its parts; the folder that it was made from, or a GGUF file "
+            "that is not quantized, does"
+        )
+    return CausalLayout(predictor)
+
+
+def _without_cache(gpt: GPT | None, predictor: Predictor) -> Predictor:
+    if gpt is not None:
+        from tui_llm.llm.model.fast_decode import FastPredictor
+
+        return FastPredictor(gpt, str(getattr(predictor, "kernel", "torch")), steps=False)
+    from tui_llm.llm.adapters.causal import CausalPredictor
+
+    assert isinstance(predictor, CausalPredictor)
+    return predictor.fresh()
 
 
 class Changes(Generic[State]):
@@ -43,17 +72,13 @@ class Changes(Generic[State]):
         """Switch `wanted` on; none are on yet. Returns a predictor without a cache, for the changed model. Raises
         `UserError` if the model has no such part."""
         from tui_llm.llm.model import steering_file
-        from tui_llm.llm.model.fast_decode import FastPredictor
-        from tui_llm.llm.model.interventions import GPTLayout, Hooks
+        from tui_llm.llm.model.interventions import Hooks
 
-        if model.gpt is None:
-            raise UserError(
-                f"parts of a {model.kind!r} model can't be switched off here; those of GPT-2's layout can (0 switches on)"
-            )
+        layout = layout_of(model.gpt, model.predictor)
         self._kept = None
-        self._hooks = Hooks(GPTLayout(model.gpt), wanted, steering_file.read)
+        self._hooks = Hooks(layout, wanted, steering_file.read)
         self.on, self._plain = tuple(wanted), plain
-        return FastPredictor(model.gpt, str(getattr(model.predictor, "kernel", "torch")), steps=False)
+        return _without_cache(model.gpt, model.predictor)
 
     @property
     def states(self) -> list[State | None]:

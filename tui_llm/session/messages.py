@@ -4,7 +4,7 @@ FIRST = "the first token has no prediction: put <|endoftext|> in front (o), or m
 NOT_FED = "the model's context is the last {} tokens: the first of them has no prediction, nor has any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 NOT_OURS = (
-    "{} is a {!r} model, which runs through {}: its attention and logit lens can't be shown here, and it can't be "
-    "trained; a model of GPT-2's layout, such as nano, can"
+    "{} is a {!r} model, which runs through {}: this instrument needs a model of GPT-2's layout, such as nano; nor can it "
+    "be trained here"
 )
 NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"

@@ -137,6 +137,8 @@ CHECKS: Mapping[str, NamedCheck] = {
     "table": _fixed(model.table, "the logits of the scratch table are shown at several temperatures"),
     "attended": _fixed(model.attended, "the attention view is open"),
     "lensed": _fixed(model.lensed, "the logit lens is open"),
+    "switched_off": _fixed(model.switched_off, "a part of the model is switched off"),
+    "switched_on": _fixed(model.switched_on, "every part of the model is on"),
     "decided": _fixed(model.decided, "exactly one word of the prompt was changed"),
     "continued": _fixed(model.continued, "at temperature 0, the model has continued a question"),
     "tuned": _fixed(model.tuned, "the model was fine-tuned on the learner's pairs", key="instruct", form="pairs"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tui_llm.common.numbers import precise_percent
+from tui_llm.facts.interventions import named
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.instruments.ablate.question import AblateQuestion, Ablation
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
@@ -246,6 +248,34 @@ def lensed(now: Facts, began: Facts) -> CheckResult:
         else ""
     )
     return done(f"Likeliest from the embedding on, layer by layer: {path}{sure}.")
+
+
+def switched_off(now: Facts, began: Facts) -> CheckResult:
+    """A part of the model is switched off, or changed."""
+    if AblateQuestion in now.problems:
+        return missing(foreign(now.problems[AblateQuestion]))
+    off = now.reading.request.interventions if now.reading is not None else ()
+    if not off:
+        if now.screen == "ablate":
+            return missing("every part is on: the arrows choose one, {ablate_switch} switches it off")
+        return not_yet(now, "every part is on", "{ablate_open}, then {ablate_switch}")
+    found = now.answer(AblateQuestion, Ablation)
+    if found is None or found.interventions != off:
+        return done(f"{words(named(off), 60)}.")
+    target = words("".join(token.text for token in found.target))
+    return done(
+        f"With {words(named(off), 60)} the loss of {target} goes from {nats(found.before.loss)} to {nats(found.after.loss)}: "
+        "that is a cause, in this text."
+    )
+
+
+def switched_on(now: Facts, began: Facts) -> CheckResult:
+    """Every part of the model is on."""
+    if now.reading is None:
+        return missing(WAIT)
+    if now.reading.request.interventions:
+        return not_yet(now, "parts are still off", "{parts_on}")
+    return done("Every part is on: the numbers are the model's own again.")
 
 
 def one_word_changed(before: str, after: str) -> bool:

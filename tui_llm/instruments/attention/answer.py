@@ -11,8 +11,7 @@ from torch import Tensor
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion, AttentionRow
-from tui_llm.instruments.trace import traced
-from tui_llm.llm.model import inside
+from tui_llm.instruments.trace import attention
 from tui_llm.session.open_model import OpenModel
 
 
@@ -20,8 +19,7 @@ from tui_llm.session.open_model import OpenModel
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callable[[], bool]) -> AttentionMap:
     """Raises `UserError` if the text has no such token, or if the attention weights contain NaN."""
-    trace, place = traced(open_model, question.request, question.number, overtaken)
-    rows = inside.attention(trace, place.index)  # (N, H, T)
+    rows, place = attention(open_model, question.request, question.number, overtaken)  # (N, H, T)
     if not rows.isfinite().all():
         raise UserError(
             "the attention holds NaN: the weights are damaged or training has diverged; open another model or an "

@@ -1,27 +1,40 @@
-"""The logit lens: the final LayerNorm and output head applied to every block's residual stream."""
+"""The logit lens: the final LayerNorm and output head applied to every block's residual stream, at one token and at all
+tokens of a text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tui_llm.common.errors import Overtaken
+from tui_llm.facts.tokens import Token
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
-from tui_llm.instruments.trace import traced
+from tui_llm.instruments.lens.question import (
+    Lens,
+    LensCell,
+    LensGrid,
+    LensGridQuestion,
+    LensGuess,
+    LensQuestion,
+    LensRow,
+)
+from tui_llm.instruments.trace import lens, traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
+
+_LOGITS = 1 << 22  # logits of the grid computed at a time
 
 
 @answers(LensQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    trace, place = traced(open_model, question.request, question.number, overtaken)
-    size = open_model.tokenizer.size
-    logits = inside.lens(open_model.gpt, trace, place.index)[:, :size]  # (N + 1, V)
+    found, fed, place = lens(open_model, question.request, question.number, overtaken)
+    logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
         log_p = logits.log_softmax(-1)
@@ -31,7 +44,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
         divergences = terms.sum(-1).clamp(min=0.0).tolist()  # KL ≥ 0; rounding can make it negative
         order = [likeliest(row, max(1, question.top)) for row in logits]
-    request, following = question.request, trace.ids[place.index + 1 :]
+    request, following = question.request, fed[place.index + 1 :]
     if request.target is not None:
         target, chosen = open_model.target_ids(request.target, request, following)[0], "asked"
     elif following:
@@ -50,6 +63,71 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         for layer in range(len(logits))
     )
     return Lens(open_model.weights(), place, open_model.token(target), chosen, rows)
+
+
+@answers(LensGridQuestion)
+@torch.inference_mode()
+def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Callable[[], bool]) -> LensGrid:
+    """Raises `UserError` if there is no text, the target has no token, or the logits are invalid."""
+    request, context = question.request, open_model.window.context
+    begin = max(0, question.first, len(open_model.ids(request)) - context)
+    trace, place = traced(open_model, request, begin, overtaken)
+    stop = len(trace.ids) if question.count is None else place.index + max(1, question.count)
+    columns = range(place.index, min(stop, len(trace.ids)))
+    open_model.feed(list(trace.ids), overtaken)
+    targets, chosen = _targets(open_model, question, trace.ids, columns)
+    seen: dict[int, Token] = {}
+
+    def token(id: int) -> Token:
+        if id not in seen:
+            seen[id] = open_model.token(id)
+        return seen[id]
+
+    rows: list[list[LensCell]] = [[] for _ in trace.residuals]
+    step = max(1, _LOGITS // open_model.tokenizer.size)
+    for start in range(columns.start, columns.stop, step):
+        part = range(start, min(start + step, columns.stop))
+        wanted = targets[start - columns.start :][: len(part)]
+        for layer, row in enumerate(rows):
+            if overtaken():
+                raise Overtaken
+            if layer < len(rows) - 1:
+                logits = inside.unembedded(open_model.gpt, trace.residuals[layer, part.start : part.stop])
+            else:  # the last layer's are the model's own, bit for bit
+                window = open_model.window
+                logits = torch.from_numpy(np.stack([window.logits(at + 1) for at in part]))
+            row += _cells(logits[:, : open_model.tokenizer.size], wanted, max(1, question.top), token)
+    return LensGrid(open_model.weights(), place, tuple(map(token, targets)), chosen, tuple(tuple(row) for row in rows))
+
+
+def _targets(
+    open_model: OpenModel, question: LensGridQuestion, ids: Sequence[int], columns: range
+) -> tuple[list[int], str]:
+    """The target of each column, and their source."""
+    request = question.request
+    if request.target is not None and not request.target.own:
+        return [open_model.target_ids(request.target, request)[0]] * len(columns), "asked"
+    own = list(ids[columns.start + 1 : columns.stop + 1])
+    if len(own) < len(columns):
+        own += likeliest(torch.from_numpy(open_model.window.logits()), 1)
+    return own, "next" if len(ids) > 1 else "likeliest"
+
+
+def _cells(logits: Tensor, wanted: Sequence[int], top: int, token: Callable[[int], Token]) -> list[LensCell]:
+    """A cell for each row of logits (n, V)."""
+    array, rows = logits.numpy(), range(len(logits))
+    log_p = distribution.log_softmax(array)  # (n, V)
+    entropies = distribution.entropies_of(log_p).tolist()
+    own = array[rows, list(wanted)]  # (n,)
+    ranks = (1 + np.count_nonzero(array > own[:, None], axis=-1)).tolist()
+    probabilities = np.exp(log_p[rows, list(wanted)]).tolist()
+    cells = []
+    for at, row in enumerate(logits):
+        ids = likeliest(row, top)
+        shares = np.exp(log_p[at, ids]).tolist()
+        guesses = tuple(LensGuess(token(id), share) for id, share in zip(ids, shares, strict=True))
+        cells.append(LensCell(guesses, float(array[at, ids[0]]), probabilities[at], ranks[at], entropies[at]))
+    return cells
 
 
 def likeliest(logits: Tensor, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The logit lens: the prediction after each block."""
+"""The logit lens: the prediction after each block, of one token and of the whole text."""
 
 from __future__ import annotations
 
@@ -56,3 +56,43 @@ class Lens:
     target: Token
     chosen: str
     rows: tuple[LensRow, ...]  # N + 1 rows: the embedding, then each block
+
+
+@dataclass(frozen=True, slots=True)
+class LensGridQuestion(Question["LensGrid"]):
+    """The logit lens of every token of the text, or of `count` tokens from token number `first` on; tokens before the
+    context are left out. The target of each column is the first token of the request's target; without one, the text's
+    own next token; at its end, the token that the whole model finds most probable."""
+
+    first: int = 0
+    count: int | None = None
+    top: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LensCell:
+    """A layer's prediction after one token. logit: the largest one. probability, rank: of the column's target. entropy:
+    in nats."""
+
+    guesses: tuple[LensGuess, ...]
+    logit: float
+    probability: float
+    rank: int
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True)
+class LensGrid:
+    """rows[layer][column]: layer 0 is the embedding. The last row is the model's own prediction: it is made of the same
+    logits as a `Reading`. place: the text; its `number` is that of the first column's token.
+    """
+
+    weights: Weights
+    place: Place
+    targets: tuple[Token, ...]  # of each column
+    chosen: str  # their source, as in `Lens`, but for the text's last token
+    rows: tuple[tuple[LensCell, ...], ...]
+
+    def token(self, column: int) -> Token:
+        """The token that the column's prediction follows."""
+        return self.place.tokens[self.place.index + column]

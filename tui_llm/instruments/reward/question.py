@@ -49,9 +49,10 @@ PRESETS = (
 @dataclass(frozen=True, slots=True)
 class RewardQuestion(Question["RewardRun"]):
     """The copy after `at` steps on the request's prompt. Missing steps are taken: a group is drawn, scored by `spec`
-    (`llm/learn/reward.py`) and learned with `recipe`; later ones are undone. None: as many as have been taken since the
-    model was opened.
+    (`llm/learn/reward.py`) and learned with `recipe`; later ones are undone, and so are those from the first on that was
+    taken with another rule, recipe or seed. None: as many as have been taken since the model was opened.
 
+    keep: this many of the first steps stay whatever they were taken with: the rule can change on the way.
     seed: of all draws; answer number k of step n has the seed `row_seed(seed, n · samples + k)`.
     scores: of the next group, if `spec` is `hand`.
     ahead: also draw and score the next group, which is not learned yet.
@@ -68,6 +69,7 @@ class RewardQuestion(Question["RewardRun"]):
     ahead: bool = True
     fresh: bool = False
     score: Callable[[str], float] | None = None
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)

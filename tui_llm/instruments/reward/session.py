@@ -30,6 +30,7 @@ class RewardSession:
         self.open_model, self.ids = open_model, tuple(ids)
         self.copy = UndoableCopy(open_model.gpt)
         self.groups: list[RewardGroup] = []
+        self._taken: list[tuple[object, ...]] = []  # with what each group was drawn and scored
         self._counts: list[int] = []  # steps of `copy` after each group: a group with equal rewards takes none
         self._next: tuple[object, list[DrawnAnswer]] | None = None  # what was drawn ahead, and how
 
@@ -40,16 +41,29 @@ class RewardSession:
     def move_to(self, question: RewardQuestion, at: int, rule: Reward | None, overtaken: Callable[[], bool]) -> None:
         """Move to the weights after `at` groups. Raises `Overtaken` between two steps, and `UserError` if one can't be
         taken; the earlier ones are kept."""
-        if at < len(self.groups):
-            del self.groups[at:], self._counts[at:]
-            self._next = None
-            self.copy.undo(self._counts[-1] if self._counts else 0)
+        self._undo(self._same(question, at))
         scores = question.scores
         while len(self.groups) < at:
             if overtaken():
                 raise Overtaken
             self._learn(question, rule, scores, overtaken)
             scores = None
+
+    def _same(self, question: RewardQuestion, at: int) -> int:
+        """How many of the groups are what `question` asks for."""
+        number = min(at, len(self.groups))
+        if question.at is None:
+            return number
+        for place in range(question.keep, number):
+            if self._taken[place] != _how(question):
+                return place
+        return number
+
+    def _undo(self, to: int) -> None:
+        if to < len(self.groups):
+            del self.groups[to:], self._counts[to:], self._taken[to:]
+            self._next = None
+            self.copy.undo(self._counts[-1] if self._counts else 0)
 
     def ahead(self, question: RewardQuestion, rule: Reward | None, overtaken: Callable[[], bool]) -> RewardGroup:
         """The next group, drawn and scored but not learned."""
@@ -140,6 +154,7 @@ class RewardSession:
             group = self._learned(self._group(question, drawn, rewards, made[0].before, made[0].kl), made[0])
         self.groups.append(group)
         self._counts.append(self.copy.count)
+        self._taken.append(_how(question))
         self._next = None
 
     def _threads(self, drawn: Sequence[DrawnAnswer]) -> AbstractContextManager[None]:
@@ -158,8 +173,7 @@ class RewardSession:
 
     def text(self, answer: DrawnAnswer) -> str:
         """The answer's text, without an end-of-text token."""
-        ids = answer.ids[:-1] if answer.ended else answer.ids
-        return self.open_model.tokenizer.decode_bytes(ids, self.ids[-1]).decode("utf-8", "replace")
+        return answer.text(self.open_model.tokenizer, self.ids[-1])
 
     def _group(
         self,
@@ -213,6 +227,10 @@ class RewardSession:
             clipped=update.clipped,
         )
         return RewardGroup(step, answers)
+
+
+def _how(question: RewardQuestion) -> tuple[object, ...]:
+    return question.spec, question.score, question.recipe, question.seed
 
 
 def check_trainable(open_model: OpenModel) -> None:

@@ -30,6 +30,7 @@ from tui_llm.llm.data import instruction_pairs
 from tui_llm.llm.data.instruction_pairs import Pair
 from tui_llm.llm.learn import instruct
 from tui_llm.llm.learn.instruct import Tuner
+from tui_llm.llm.learn.undoable import enough_memory
 from tui_llm.llm.model.model import GPT
 from tui_llm.session.open_model import OpenModel
 
@@ -116,7 +117,7 @@ def _new_session(
             f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
         )
     examples = [instruct.example(pair, writable(open_model), model.config.context) for pair in question.pairs]
-    with instruct.enough_memory():
+    with enough_memory(16 * model.config.parameters(), instruct.FEWER):
         tuner = Tuner(model, examples, open_model.tokenizer.size, question.learning_rate, undo=undo)
     return _TuningSession(asked, tuner, examples)
 
@@ -169,7 +170,7 @@ def _answers(
     """The greedy answers of `model` to the first questions."""
     vocabulary = open_model.tokenizer
     asked = [vocabulary.encode(pair.question + "\n") for pair in pairs[:ANSWERED]]
-    with instruct.enough_memory():
+    with enough_memory(16 * model.config.parameters(), instruct.FEWER):
         made = instruct.greedy_answers(model, asked, vocabulary.size, vocabulary.ends, ANSWER_TOKENS, overtaken)
     return [vocabulary.decode(ids, before[-1]) for ids, before in zip(made, asked, strict=True)]
 

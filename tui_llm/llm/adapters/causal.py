@@ -7,6 +7,7 @@ logits are stored instead of hidden states, or the text is fed again: slower, wi
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,6 +109,12 @@ class CausalPredictor:
         return hidden
 
     # ── the predictor ──
+
+    def fresh(self) -> CausalPredictor:
+        """A predictor for the same model, with an empty cache of its own."""
+        made = copy.copy(self)
+        made._ids, made._cache = [], None
+        return made
 
     @torch.inference_mode()
     def run(self, ids: Sequence[int]) -> Tensor:

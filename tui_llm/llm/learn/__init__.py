@@ -1,7 +1,9 @@
 """Training outside of training runs, and measurements of a model's loss and speed.
 
 learner.py    optimizer steps on one prompt and target, on a copy of the weights
+backward.py   one backward pass without a step: the gradient of every parameter and token
 instruct.py   supervised fine-tuning on instruction–answer pairs
+answer_batch.py  prompts and answers as a batch of tensors, ln π of the answers' tokens
 preference.py direct preference optimization: the loss of pairs of answers
 preference_learner.py  pairs learned one by one on a copy, each undone exactly
 reward.py     rules that score an answer, as text: contains:happy

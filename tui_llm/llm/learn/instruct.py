@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +18,12 @@ from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.llm.data.instruction_pairs import Pair
+from tui_llm.llm.learn.undoable import BUDGET, StoredStates, enough_memory
 from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
-BUDGET = 256 << 20  # bytes for stored states: for nano five
+FEWER = "fewer pairs"  # what needs less memory
 IGNORE = -100  # F.cross_entropy's ignore_index: for the instruction's tokens and for padding
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.0, 1.0
 
@@ -97,26 +97,6 @@ def greedy_answers(
     return [made[len(prompt) :] for made, prompt in zip(ids, prompts, strict=True)]
 
 
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """Convert every out-of-memory exception of torch into a one-line `UserError`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        out_of_memory = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
-        if isinstance(error, RuntimeError) and not out_of_memory and "memory" not in str(error).lower():
-            raise
-        raise UserError(
-            "there is not enough memory to fine-tune this model; take a smaller one, or fewer pairs"
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _TunerState:
-    weights: list[Tensor]
-    optimizer: dict[str, Any]  # its state_dict
-
-
 class Tuner:
     """Full-batch fine-tuning of a copy of `origin`, which is not modified. `size` is V.
 
@@ -132,7 +112,7 @@ class Tuner:
         self.size, self.losses = size, list[float]()  # losses[i]: before step i + 1
         self._inputs, self._targets = (t.to(origin.device) for t in padded(examples))
         self._optimizer = self._new_optimizer()
-        self._states: dict[int, _TunerState] = {}  # number of steps → the state after them
+        self._states = StoredStates(origin, BUDGET)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         groups = self.model.decay_groups(WEIGHT_DECAY)
@@ -153,36 +133,22 @@ class Tuner:
             self._restore(min(before, steps))
             self.go(min(before, steps))
             raise
-        self._store()
+        if self.undo and self.losses:
+            self._states.store(len(self.losses), self.model, self._optimizer)
         return after
-
-    def _store(self) -> None:
-        """Store the state here; drop the oldest ones beyond the budget."""
-        size = 12 * self.model.config.parameters()  # bytes: float32 weights and AdamW's two moments
-        if not self.undo or not self.losses or size > BUDGET:
-            return
-        weights = [one.detach().clone() for one in self.model.parameters()]
-        self._states[len(self.losses)] = _TunerState(weights, copy.deepcopy(self._optimizer.state_dict()))
-        while len(self._states) * size > BUDGET:
-            del self._states[min(self._states)]
 
     def _restore(self, steps: int) -> None:
         """Restore the newest stored state of at most `steps` steps, else the original weights; `go` repeats the rest."""
-        self._states = {done: state for done, state in self._states.items() if done <= steps}
-        start = max(self._states, default=0)
-        del self.losses[start:]
-        state = self._states.get(start)
-        weights = state.weights if state is not None else list(self.origin.parameters())
-        with torch.no_grad():
-            for mine, old in zip(self.model.parameters(), weights, strict=True):
-                mine.copy_(old)
+        self._states.drop_after(steps)
         self._optimizer = self._new_optimizer()
-        if state is not None:
-            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        del self.losses[self._states.restore(self.model, self._optimizer) :]
+
+    def _memory(self) -> AbstractContextManager[None]:
+        return enough_memory(16 * self.origin.config.parameters(), FEWER)
 
     def token_losses(self, model: GPT) -> list[list[float]]:
         """−ln p of each answer token, in nats, of each example, with `model`: the tuned one, or the original."""
-        with torch.no_grad(), enough_memory(), device.threads(model.config.parameters() * self._inputs.numel()):
+        with torch.no_grad(), self._memory(), device.threads(model.config.parameters() * self._inputs.numel()):
             logits = model(self._inputs)[..., : self.size].float()
             each = F.cross_entropy(logits.transpose(1, 2), self._targets, ignore_index=IGNORE, reduction="none")
         kept = self._targets != IGNORE
@@ -191,7 +157,7 @@ class Tuner:
     def go(self, steps: int, overtaken: Callable[[], bool] = lambda: False) -> float:
         """Train up to step number `steps` and return the loss after it. Raises `Overtaken` between two steps; the next
         call continues from there. Raises `UserError` if the loss is not finite, or memory runs out."""
-        with enough_memory(), device.threads(self.model.config.parameters() * self._inputs.numel()):
+        with self._memory(), device.threads(self.model.config.parameters() * self._inputs.numel()):
             while len(self.losses) < steps:
                 if overtaken():
                     raise Overtaken

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.policy import PolicySettings
+from tui_llm.llm.learn.answer_batch import Row, padded, token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.predict.tree_attention import TreeCache
@@ -32,8 +32,6 @@ from tui_llm.llm.predict.tree_attention import TreeCache
 SMALLEST_DEVIATION = 1e-4  # added to the standard deviation, as TRL does
 SHARED = 1024  # tokens of prompt and answers that are computed as one row: its mask has their square
 LARGEST_NORM = 1.0  # of the gradient: larger ones are scaled down
-
-Row = tuple[Sequence[int], Sequence[int]]  # a prompt and one answer to it, as ids
 
 
 def group_advantages(rewards: Tensor, kind: str = "mean") -> Tensor:
@@ -54,19 +52,6 @@ def group_advantages(rewards: Tensor, kind: str = "mean") -> Tensor:
     return advantages.masked_fill(equal, 0.0)
 
 
-def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (K, T), padded on the right, where causal attention ignores the padding. targets[k, t] is the
-    token after inputs[k, t] where that is one of the answer's, else `IGNORE`."""
-    length = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
-    inputs = torch.zeros(len(rows), length, dtype=torch.long)
-    targets = torch.full((len(rows), length), IGNORE, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(rows):
-        ids = torch.tensor([*prompt, *answer])
-        inputs[row, : len(ids) - 1] = ids[:-1]
-        targets[row, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
-    return inputs, targets
-
-
 def answer_log_probabilities(
     model: GPT,
     inputs: Tensor,
@@ -75,18 +60,9 @@ def answer_log_probabilities(
     temperature: float = 1.0,
     products: torch.dtype | None = None,
 ) -> Tensor:
-    """ln π of every answer token (K, T) at a temperature, in nats, 0 where `targets` is `IGNORE`; float32, or the
-    model's float64. `size` is V: ids beyond it only pad the embedding. The output head runs on the answers' positions
-    only. `products` as for `GPT.features`."""
-    answer = targets != IGNORE
-    features = _shared_features(model, inputs, answer) if products is None else None
-    if features is None:
-        features = model.features(inputs, products=products)[answer]
-    weight = model.head.weight[:size]
-    logits = F.linear(features, weight) if products is None else F.linear(features.to(products), weight.to(products))
-    logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    logs = -F.cross_entropy(logits, targets[answer], reduction="none")
-    return torch.zeros(targets.shape, dtype=logs.dtype, device=logs.device).masked_scatter(answer, logs)
+    """`answer_batch.token_log_probabilities` (K, T); a prompt that all rows share is computed once."""
+    features = _shared_features(model, inputs, targets != IGNORE) if products is None else None
+    return token_log_probabilities(model, inputs, targets, size, products, temperature=temperature, features=features)
 
 
 def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | None:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.preference import DPOSettings
+from tui_llm.llm.learn.answer_batch import padded, token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
@@ -64,34 +65,9 @@ def encoded(
     return EncodedPair(tuple(prompt[-room:]), tuple(chosen), tuple(rejected), max(0, len(prompt) - room))
 
 
-def padded(pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (2 B, T), padded on the right, where causal attention ignores the padding. targets[r, t] is the
-    token after inputs[r, t] where that is one of the answer's, else `IGNORE`."""
-    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    length = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
-    inputs = torch.zeros(len(rows), length, dtype=torch.long)
-    targets = torch.full((len(rows), length), IGNORE, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(rows):
-        ids = torch.tensor([*prompt, *answer])
-        inputs[row, : len(ids) - 1] = ids[:-1]
-        targets[row, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
-    return inputs, targets
-
-
-def token_log_probabilities(
-    model: GPT, inputs: Tensor, targets: Tensor, size: int, products: torch.dtype | None = None
-) -> Tensor:
-    """ln π of every answer token (2 B, T), in nats, 0 where `targets` is `IGNORE`; float32, or the model's float64.
-
-    `size` is V: ids beyond it only pad the embedding. The output head runs on the answers' positions only. `products` as
-    for `GPT.features`. Gradients flow if grad mode is enabled.
-    """
-    answer = targets != IGNORE
-    features, weight = model.features(inputs, products=products)[answer], model.head.weight[:size]
-    logits = F.linear(features, weight) if products is None else F.linear(features.to(products), weight.to(products))
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    logs = -F.cross_entropy(logits, targets[answer], reduction="none")
-    return torch.zeros(targets.shape, dtype=logs.dtype, device=logs.device).masked_scatter(answer, logs)
+def padded_pairs(pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
+    """`answer_batch.padded` of the chosen answers, then the rejected ones: inputs and targets (2 B, T)."""
+    return padded([(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs])
 
 
 def log_probabilities(tokens: Tensor) -> Tensor:
@@ -111,7 +87,7 @@ def reference_log_probabilities(model: GPT, pairs: Sequence[EncodedPair], size: 
     """ln ref of the answers of all B pairs (2, B), on the CPU: what a run computes once, `batch` pairs at a time."""
     parts = []
     for start in range(0, len(pairs), batch):
-        inputs, targets = (side.to(model.device) for side in padded(pairs[start : start + batch]))
+        inputs, targets = (side.to(model.device) for side in padded_pairs(pairs[start : start + batch]))
         parts.append(log_probabilities(token_log_probabilities(model, inputs, targets, size)).cpu())
     return torch.cat(parts, 1)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.preference import PairChange, PairState, RankedPair
+from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.preference import (
     EncodedPair,
     PreferenceTerms,
@@ -18,9 +19,8 @@ from tui_llm.llm.learn.preference import (
     divergence,
     encoded,
     log_probabilities,
-    padded,
+    padded_pairs,
     preference_loss,
-    token_log_probabilities,
 )
 from tui_llm.llm.learn.undoable import UndoableCopy, set_learning_rate
 from tui_llm.llm.model import device
@@ -83,7 +83,7 @@ class PreferenceLearner:
         return chosen, rejected
 
     def _sides(self, pair: EncodedPair) -> tuple[Tensor, Tensor]:
-        inputs, targets = padded([pair])
+        inputs, targets = padded_pairs([pair])
         return inputs.to(self.origin.device), targets.to(self.origin.device)
 
     def _threads(self, pair: EncodedPair) -> AbstractContextManager[None]:

@@ -27,7 +27,7 @@ _MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # RuntimeError: o
 
 
 @contextmanager
-def enough_memory(needed: int) -> Iterator[None]:
+def enough_memory(needed: int, fewer: str = "fewer or shorter answers") -> Iterator[None]:
     """Convert every out-of-memory exception of torch into a one-line `UserError`; `needed` is the bytes of a copy."""
     try:
         yield
@@ -36,8 +36,8 @@ def enough_memory(needed: int) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not out_of_memory and "memory" not in str(error).lower():
             raise
         raise UserError(
-            f"there is not enough memory: a step needs {memory_size(needed)} beside the model; take a smaller model, or fewer "
-            "or shorter answers"
+            f"there is not enough memory: a step needs {memory_size(needed)} beside the model; take a smaller model, or "
+            f"{fewer}"
         ) from error
 
 
@@ -53,6 +53,44 @@ class _StoredState:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
+class StoredStates:
+    """Weights and optimizer states of `origin`'s copy after some of its steps, up to `budget` bytes."""
+
+    def __init__(self, origin: GPT, budget: int) -> None:
+        self.origin, self.budget = origin, budget
+        self._states: dict[int, _StoredState] = {}  # number of steps → the state after them
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(number of stored states, their size in bytes)"""
+        return len(self._states), sum(state.bytes for state in self._states.values())
+
+    def store(self, steps: int, model: GPT, optimizer: torch.optim.Optimizer) -> None:
+        """Store the state after `steps` steps; drop the oldest ones beyond the budget."""
+        if 12 * self.origin.config.parameters() > self.budget:  # float32 weights and AdamW's two moments
+            return
+        weights = [p.detach().clone() for p in model.parameters()]
+        self._states[steps] = _StoredState(weights, copy.deepcopy(optimizer.state_dict()))
+        while self.size[1] > self.budget:
+            del self._states[min(self._states)]
+
+    def drop_after(self, steps: int) -> None:
+        self._states = {done: state for done, state in self._states.items() if done <= steps}
+
+    def restore(self, model: GPT, optimizer: torch.optim.Optimizer) -> int:
+        """Give `model` and its new `optimizer` the newest state, else the original weights; return its number of steps."""
+        start = max(self._states, default=0)
+        state = self._states.get(start)
+        weights = state.weights if state is not None else list(self.origin.parameters())
+        with torch.no_grad():
+            for mine, old in zip(model.parameters(), weights, strict=True):
+                mine.copy_(old)
+        model.zero_grad(set_to_none=True)
+        if state is not None:
+            optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        return start
+
+
 class UndoableCopy:
     """Trains a copy of `origin`, which is not modified, with AdamW (betas 0.9 and 0.999, no weight decay). A step is a
     function of the copy and its optimizer; it sets the learning rate (`set_learning_rate`)."""
@@ -62,7 +100,7 @@ class UndoableCopy:
         self._steps: list[Step] = []
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self._states: dict[int, _StoredState] = {}  # number of steps → the state after them
+        self._states = StoredStates(origin, budget)
 
     @property
     def count(self) -> int:
@@ -82,7 +120,7 @@ class UndoableCopy:
     @property
     def stored(self) -> tuple[int, int]:
         """(number of stored states, their size in bytes)"""
-        return len(self._states), sum(state.bytes for state in self._states.values())
+        return self._states.size
 
     def take(self, step: Step) -> object:
         """Take a step and return what it returns. If it raises, the weights are as before. Raises `UserError` if there is
@@ -92,11 +130,11 @@ class UndoableCopy:
                 model, optimizer = self._ready()
                 made = step(model, optimizer)
                 self._steps.append(step)
-                self._store()
+                self._states.store(len(self._steps), model, optimizer)
         except Exception as error:
             if isinstance(error.__cause__, _MEMORY):
                 self._copy = self._optimizer = None  # recomputed at the next call
-                self._states = {}
+                self._states = StoredStates(self.origin, self.budget)
             else:
                 self._rewind()
             raise
@@ -110,7 +148,7 @@ class UndoableCopy:
 
     def _rewind(self) -> None:
         """Make the weights those after `_steps`."""
-        self._states = {done: state for done, state in self._states.items() if done <= len(self._steps)}
+        self._states.drop_after(len(self._steps))
         if self._copy is not None:
             self._replay()
 
@@ -123,28 +161,9 @@ class UndoableCopy:
 
     def _replay(self) -> None:
         assert self._copy is not None
-        start = max(self._states, default=0)
-        state = self._states.get(start)
-        weights = state.weights if state is not None else list(self.origin.parameters())
-        with torch.no_grad():
-            for mine, old in zip(self._copy.parameters(), weights, strict=True):
-                mine.copy_(old)
-        self._copy.zero_grad(set_to_none=True)
         self._optimizer = torch_private.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.0)
-        if state is not None:
-            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
-        for step in self._steps[start:]:
+        for step in self._steps[self._states.restore(self._copy, self._optimizer) :]:
             step(self._copy, self._optimizer)
-
-    def _store(self) -> None:
-        """Store the state after the last step; drop the oldest ones beyond the budget."""
-        assert self._copy is not None and self._optimizer is not None
-        if 12 * self.origin.config.parameters() > self.budget:
-            return
-        weights = [p.detach().clone() for p in self._copy.parameters()]
-        self._states[len(self._steps)] = _StoredState(weights, copy.deepcopy(self._optimizer.state_dict()))
-        while self.stored[1] > self.budget:
-            del self._states[min(self._states)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

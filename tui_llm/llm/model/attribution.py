@@ -1,9 +1,10 @@
 """Direct logit attribution: a logit as a sum over the parts of the model.
 
 The residual stream after the last block is a sum: embeddings, every head, every MLP, and the biases of the attention
-layers. The final LayerNorm divides by σ, the standard deviation of that stream; with σ frozen it is linear, so a logit
-is the sum of the parts' projections onto one direction, and a constant (Elhage et al. 2021, "A Mathematical Framework
-for Transformer Circuits"). Letters: C the width, H heads, n tokens whose logits are split.
+layers. The final norm divides by σ, the standard deviation of that stream (RMSNorm: its root mean square); with σ frozen
+it is linear, so a logit is the sum of the parts' projections onto one direction, and a constant (Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits"). Letters: C the width, H heads, D the size of a head, n tokens whose
+logits are split.
 """
 
 from __future__ import annotations
@@ -12,77 +13,164 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tui_llm.facts.interventions import ATTENTION_BIAS, FINAL_BIAS, HEAD, RESIDUAL, ModelPart, all_parts
-from tui_llm.llm.model import device
-from tui_llm.llm.model.interventions import GPTLayout, record
-from tui_llm.llm.model.model import GPT, Block
+from tui_llm.common.errors import UserError
+from tui_llm.facts.interventions import ATTENTION_BIAS, FINAL_BIAS, HEAD, REMAINDER, RESIDUAL, ModelPart, all_parts
+from tui_llm.llm.model.interventions import Layout, record
+
+EXACT, REDUCED = 1e-3, 3e-2  # of a norm, with fp32 weights and with fewer bits: more is no rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """values[i, t]: what part i adds to logit t; the sum over parts is the logit. scale: σ of the final LayerNorm."""
+    """values[i, t]: what part i adds to logit t; the sum over parts is the logit. scale: σ of the final norm."""
 
     parts: tuple[ModelPart, ...]
     values: Tensor  # (parts, n), float64
     scale: float
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenNorm:
+    """The final norm with its σ frozen: gain × (x − mean(x), if `centred`) ÷ scale + bias."""
+
+    gain: Tensor  # (C,), float64
+    bias: Tensor | None
+    scale: Tensor
+    centred: bool
+
+    def directions(self, rows: Tensor) -> Tensor:
+        """The directions onto which a part's value is projected, for rows of the output head: (n, C)."""
+        gain = self.gain * rows / self.scale
+        return gain - gain.mean(-1, keepdim=True) if self.centred else gain
+
+
+def frozen(norm: nn.Module, stream: Tensor) -> FrozenNorm:
+    """`norm` at its input `stream` (C,), float64. Raises `UserError` if it is neither a LayerNorm nor an RMSNorm. What
+    it is is tried, not inferred from its name: Gemma's RMSNorm multiplies by 1 + weight."""
+    weight = getattr(norm, "weight", None)
+    gain = torch.ones_like(stream) if weight is None else weight.detach().double().cpu()
+    bias = getattr(norm, "bias", None)
+    bias = None if bias is None else bias.detach().double().cpu()
+    eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)) or 0.0)
+    place = stream.float() if weight is None else weight
+    wanted = norm.forward(stream.to(place.device, place.dtype)).detach().double().cpu()
+    for centred, factor in ((True, gain), (False, gain), (False, 1 + gain)):
+        x = stream - stream.mean() if centred else stream
+        scale = (x.square().mean() + eps).sqrt()
+        made = factor * x / scale + (0 if bias is None else bias)
+        if bool((made - wanted).norm() <= _rounding(norm) * wanted.norm()):
+            return FrozenNorm(factor, bias, scale, centred)
+    raise UserError("the final norm is neither a LayerNorm nor an RMSNorm, so a logit is not a sum over parts")
+
+
+def _rounding(norm: nn.Module) -> float:
+    exact = all(one.dtype in (torch.float32, torch.float64) for one in norm.parameters())
+    return EXACT if exact else REDUCED
+
+
 @torch.inference_mode()
-def attribute(model: GPT, ids: Sequence[int], at: int, tokens: Sequence[int]) -> Attribution:
-    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply.
-    Raises ValueError if `ids` are too many for the context."""
-    layers, heads = model.config.layers, model.config.heads
-    parts, final = all_parts(layers, heads), ModelPart(RESIDUAL, layers)
-    with device.threads(model.config.parameters() * (at + 1)):
-        # The parts after `at` do not change it: attention is causal.
-        values = record(GPTLayout(model), list(ids[: at + 1]), [*parts, final])
+def attribute(
+    layout: Layout, ids: Sequence[int], at: int, tokens: Sequence[int], *, changed: bool = False
+) -> Attribution:
+    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply; with
+    `changed`, what they add beside the parts' own values is a part of its own.
+
+    Raises ValueError if `ids` are too many for the context, `UserError` if the model's residual stream is not the sum
+    of its parts.
+    """
+    parts, final = all_parts(layout.layers, layout.heads, layout.positions), ModelPart(RESIDUAL, layout.layers)
+    # The tokens after `at` do not change it: attention is causal.
+    values = record(layout, list(ids[: at + 1]), [*parts, final])
     stream = values[final][at].double()  # (C,)
-    norm = model.norm
-    scale = (stream.var(unbiased=False) + norm.eps).sqrt()
-    rows = _rows(model, tokens)  # (n, C)
-    gain = norm.weight.double().cpu() * rows / scale
-    directions = gain - gain.mean(-1, keepdim=True)  # LayerNorm subtracts the mean of what it gets
+    norm, rows = frozen(layout.norm, stream), layout.rows(tokens)  # (n, C)
+    directions = norm.directions(rows)
     made: list[tuple[ModelPart, Tensor]] = []
+    rest = stream.clone()
+
+    def add(part: ModelPart, value: Tensor) -> None:
+        made.append((part, directions @ value))
+        rest.sub_(value)
+
     for part in parts:
         value = values[part][at].double()
         if part.kind == HEAD:
             if part.head == 0:
-                written, bias = _heads(model, part.layer, torch.cat([values[one][at] for one in _layer(part, heads)]))
-                made.append((ModelPart(ATTENTION_BIAS, part.layer), directions @ bias))
+                heads = [ModelPart(HEAD, part.layer, head) for head in range(layout.heads)]
+                written, bias = _heads(layout, part.layer, torch.stack([values[head][at] for head in heads]))
+                if bias.any():
+                    add(ModelPart(ATTENTION_BIAS, part.layer), bias)
             value = written[part.head]
-        made.append((part, directions @ value))
-    made.append((ModelPart(FINAL_BIAS), rows @ norm.bias.double().cpu()))
-    return Attribution(tuple(part for part, _ in made), torch.stack([value for _, value in made]), float(scale))
+        add(part, value)
+    if norm.bias is not None:
+        made.append((ModelPart(FINAL_BIAS), rows @ norm.bias))
+    if rest.norm() > _rounding(layout.norm) * stream.norm():
+        if not changed:
+            raise UserError(
+                "the residual stream of this model is not the sum of its heads, MLPs and embeddings (they are scaled or "
+                "normalized before they are added), so a logit can't be split"
+            )
+        made.append((ModelPart(REMAINDER), directions @ rest))
+    return Attribution(tuple(part for part, _ in made), torch.stack([value for _, value in made]), float(norm.scale))
 
 
-def _layer(part: ModelPart, heads: int) -> list[ModelPart]:
-    return [ModelPart(HEAD, part.layer, head) for head in range(heads)]
-
-
-def _heads(model: GPT, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:
-    """What each head writes to the residual stream (H, C), and the bias of the output projection (C,): the projection
-    of each head's values alone, minus that of zeros, so that reduced weights need no other treatment."""
-    block = model.blocks[layer]
-    assert isinstance(block, Block)
-    heads = model.config.heads
-    alone = torch.zeros(heads + 1, heads, len(values) // heads)
-    alone[range(heads), range(heads)] = values.view(heads, -1)
-    # Only hooks on the values before it would apply, and they have been recorded.
-    out = block.attention.out.forward(alone.flatten(1).to(model.device)).double().cpu()
+def _heads(layout: Layout, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What each head writes to the residual stream (H, C), for values (H, D), and the bias of the output projection
+    (C,): the projection of each head's values alone, minus that of zeros, so that reduced weights need no other
+    treatment."""
+    heads, size = values.shape
+    alone = torch.zeros(heads + 1, heads, size)
+    alone[range(heads), range(heads)] = values
+    out = layout.project(layer, alone.flatten(1))
     return out[:-1] - out[-1], out[-1]
 
 
-def _rows(model: GPT, tokens: Sequence[int]) -> Tensor:
-    """The rows of the output head (n, C), float64."""
-    head = model.head
-    rows = head.weight[list(tokens)] if isinstance(head, torch.nn.Linear) else reduced_rows(head, tokens)
-    return rows.double().cpu()
+@dataclass(frozen=True, slots=True)
+class NeuronAttribution:
+    """What the neurons of one MLP add to n logits: values[i, t] by neuron i, `bias` by the output projection's bias.
+    activations: the neurons' values before that projection, (F,)."""
+
+    activations: Tensor
+    values: Tensor  # (F, n), float64
+    bias: Tensor  # (n,)
+    written: Tensor  # (F, C): what each neuron adds to the residual stream
+    norm: FrozenNorm
+
+    def pushes(self, layout: Layout, neurons: Sequence[int]) -> Tensor:
+        """What these neurons add to every logit: (neurons, V), float32."""
+        x = self.written[list(neurons)]
+        x = x - x.mean(-1, keepdim=True) if self.norm.centred else x
+        return layout.unembed((self.norm.gain * x / self.norm.scale).float())
 
 
-def reduced_rows(head: torch.nn.Module, tokens: Sequence[int]) -> Tensor:
-    """Rows of a head with weights in fewer bits (`linear_layers.Reduced`), in fp32."""
-    from tui_llm.llm.model.linear_layers import Rows
+@torch.inference_mode()
+def attribute_neurons(
+    layout: Layout, ids: Sequence[int], at: int, layer: int, tokens: Sequence[int]
+) -> NeuronAttribution:
+    """Split what the MLP of `layer` adds to the logits of `tokens` after token number `at` of `ids` into neurons. Raises
+    `UserError` as `attribute` does."""
+    seen: list[Tensor] = []
+    down, final = layout.down(layer), ModelPart(RESIDUAL, layout.layers)
+    handle = down.register_forward_pre_hook(lambda _module, args: seen.append(args[0].reshape(-1, args[0].size(-1))))
+    try:
+        stream = record(layout, list(ids[: at + 1]), [final])[final][at].double()
+    finally:
+        handle.remove()
+    activations = seen[-1][at].float().cpu()  # (F,)
+    written, bias = _columns(down, activations)
+    norm = frozen(layout.norm, stream)
+    directions = norm.directions(layout.rows(tokens))  # (n, C)
+    return NeuronAttribution(activations, written @ directions.T, directions @ bias, written, norm)
 
-    return Rows(head)(torch.tensor(list(tokens)))  # type: ignore[arg-type]
+
+def _columns(module: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What each of `values` (F,) adds to the output of a linear layer (F, C), and the layer's bias (C,): float64."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, nn.Parameter):
+        matrix = (weight.T if isinstance(module, nn.Linear) else weight).detach().double().cpu()  # (F, C)
+        bias = getattr(module, "bias", None)
+        constant = matrix.new_zeros(matrix.size(1)) if bias is None else bias.detach().double().cpu()
+        return values.double()[:, None] * matrix, constant
+    out = module.forward(torch.cat((torch.diag(values), torch.zeros(1, len(values))))).double().cpu()
+    return out[:-1] - out[-1], out[-1]

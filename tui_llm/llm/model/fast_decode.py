@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import device, kernels, native
+from tui_llm.llm.model import device, kernels, native, native_step
 from tui_llm.llm.model.kernels import Kernel
 from tui_llm.llm.model.linear_layers import Exact, Function, Matrix, Reduced, Rows
 from tui_llm.llm.model.model import GPT, Block, KVCache
+from tui_llm.llm.model.native_step import NativeStep
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.weight_names import check_weights
 
@@ -42,7 +43,9 @@ class FastPredictor(GPTPredictor):
     def __init__(self, model: GPT, kernel: str = "torch", *, steps: bool = True) -> None:
         super().__init__(model)
         self.kernel = kernel
-        self._step = _Step(model, self._cache) if steps and model.device.type == "cpu" else None
+        self._step: _Step | NativeStep | None = None
+        if steps and model.device.type == "cpu":
+            self._step = (NativeStep if native_step.fits(model) else _Step)(model, self._cache)
 
     def run(self, ids: Sequence[int]) -> Tensor:
         if len(ids) == 1 and self._step is not None:

@@ -107,3 +107,12 @@ def lens(model: GPT, traced: Trace, at: int) -> Tensor:
     with device.threads(x.numel() * model.config.vocabulary):
         # The last row separately, as the model computes it: a product of several rows rounds differently.
         return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()
+
+
+@torch.inference_mode()
+def unembedded(model: GPT, streams: Tensor) -> Tensor:
+    """The final LayerNorm and output head applied to residual streams (n, C): logits (n, V), float32 on the CPU. Hooks
+    on the LayerNorm do not apply: they change the last block's stream."""
+    with device.threads(streams.numel() * model.config.vocabulary):
+        logits: Tensor = model.head(model.norm.forward(streams))
+        return logits.float().cpu()

@@ -30,6 +30,7 @@ from tui_llm.facts.interventions import (
     MEAN,
     PATCH,
     POSITIONS,
+    REMAINDER,
     RESIDUAL,
     STEER,
     TOKENS,
@@ -37,6 +38,7 @@ from tui_llm.facts.interventions import (
     ModelPart,
     check_parts,
 )
+from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT, Attention, Block, KVCache
 
 
@@ -59,6 +61,8 @@ class Layout(Protocol):
     layers: int
     heads: int
     width: int
+    positions: bool  # whether positions are embedded
+    norm: nn.Module  # before the output head
 
     def site(self, part: ModelPart) -> Site:
         """Where a part's value stands. Raises `UserError` if the model has no such part."""
@@ -81,12 +85,31 @@ class Layout(Protocol):
         """In this context, no token but itself attends to those of these numbers."""
         yield
 
+    def project(self, layer: int, values: Tensor) -> Tensor:
+        """The output projection of a layer's attention applied to its heads' values (n, H·D): (n, C), float64."""
+        ...
+
+    def rows(self, tokens: Sequence[int]) -> Tensor:
+        """The output head's rows for these tokens: (n, C), float64."""
+        ...
+
+    def down(self, layer: int) -> nn.Module:
+        """The output projection of a layer's MLP; its input are the neurons' activations."""
+        ...
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """The output head applied to features (n, C): logits (n, V), float32 on the CPU."""
+        ...
+
 
 class GPTLayout:
     """The parts of our own GPT."""
 
+    positions = True
+
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self.norm: nn.Module = model.norm
         self.layers, self.heads, self.width = model.config.layers, model.config.heads, model.config.width
         self._where = torch.zeros(0, dtype=torch.long)
 
@@ -105,7 +128,7 @@ class GPTLayout:
         model = self.model
         if part.kind in (TOKENS, POSITIONS):
             return Site(model.tokens, through=model.positions) if part.kind == TOKENS else Site(model.positions)
-        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS):
+        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, REMAINDER):
             raise UserError(f"{part.name} can't be read or changed")
         if part.layer == self.layers:
             return Site(model.norm, before=True)
@@ -123,7 +146,31 @@ class GPTLayout:
     @torch.inference_mode()
     def run(self, ids: Sequence[int]) -> Tensor:
         """The features (1, T, C). Raises ValueError if `ids` are too many for the context."""
-        return self.model.features(torch.tensor([list(ids)], device=self.model.device))
+        with device.threads(self.model.config.parameters() * len(ids)):
+            return self.model.features(torch.tensor([list(ids)], device=self.model.device))
+
+    def project(self, layer: int, values: Tensor) -> Tensor:
+        block = self.model.blocks[layer]
+        assert isinstance(block, Block)
+        # `forward`, because hooks on the projection change the values before it; weights in fewer bits need no care.
+        return block.attention.out.forward(values.to(self.model.device)).double().cpu()
+
+    def rows(self, tokens: Sequence[int]) -> Tensor:
+        head = self.model.head
+        if isinstance(head, nn.Linear):
+            return head.weight[list(tokens)].double().cpu()
+        from tui_llm.llm.model.linear_layers import Rows  # weights in fewer bits
+
+        return Rows(head)(torch.tensor(list(tokens))).double().cpu()
+
+    def down(self, layer: int) -> nn.Module:
+        block = self.model.blocks[layer]
+        assert isinstance(block, Block)
+        return block.mlp.down
+
+    def unembed(self, features: Tensor) -> Tensor:
+        with device.threads(features.numel() * self.model.config.vocabulary):
+            return self.model.head(features.float().to(self.model.device)).float().cpu()
 
     @contextmanager
     def without(self, tokens: Sequence[int]) -> Iterator[None]:

@@ -5,8 +5,10 @@
    prefetched. `threads`: OpenMP threads. */
 #include <immintrin.h>
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BLOCK 32 /* int8 weights that share a scale, and inputs that do */
 
@@ -209,4 +211,159 @@ void widen(const uint16_t *w, float *made, long count, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (long i = 0; i < count / 8; i++) _mm256_storeu_ps(made + 8 * i, widened(w + 8 * i));
     for (long i = count / 8 * 8; i < count; i++) made[i] = _cvtsh_ss(w[i]);
+}
+
+/* ── One token through all blocks ──────────────────────────────────────────────────────────────────────────────────
+   The same operations as `model.GPT.features`, in one parallel region: between the products, calls from Python and the
+   start of threads cost as much as half of the products. Every thread normalizes and rounds the inputs for itself, which
+   is cheaper than to wait for another. C width, H heads, D = C / H. */
+
+enum { FP32, FP16, INT8 };
+
+typedef struct {
+    const void *weight;     /* (O, C), in int8 (O, P) */
+    const uint16_t *scales; /* int8 only */
+    const float *bias;
+    long outputs, inputs;
+} Linear;
+
+typedef struct {
+    const float *weight, *bias;
+} Norm;
+
+typedef struct {
+    Norm norm1, norm2;
+    Linear qkv, out, up, down;
+    float *keys, *values; /* (H, context, D) */
+} Block;
+
+typedef struct {
+    const Block *blocks;
+    Norm norm;
+    long layers, width, hidden, heads, context;
+    float epsilon;
+    int format, exact_gelu;
+} Model;
+
+static inline long padded(long C) { return (C + BLOCK - 1) / BLOCK * BLOCK; }
+
+static long widest(const Model *m) { return padded(m->width > m->hidden ? m->width : m->hidden); }
+
+/* The floats that `step` needs as room: x, q k v, the heads' outputs, the hidden layer; and for each thread its scores,
+   inputs, and these in 16 bits with their scales. */
+long step_room(const Model *m, int threads) {
+    return 6 * padded(m->width) + padded(m->hidden) + threads * (padded(m->context) + 3 * widest(m));
+}
+
+/* Taylor's series to the seventh power on [-ln 2 / 2, ln 2 / 2], an error of 1e-8. NaN stays NaN. */
+static inline __m256 exponential(__m256 x) {
+    x = _mm256_max_ps(_mm256_set1_ps(-87), _mm256_min_ps(_mm256_set1_ps(88), x));
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x); /* ln 2 in two parts: the first is exact */
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 sum = _mm256_set1_ps(1 / 5040.f);
+    static const float terms[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
+    for (int k = 0; k < 7; k++) sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(terms[k]));
+    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(sum, _mm256_castsi256_ps(power));
+}
+
+/* tanh's GELU: 0.5 v (1 + tanh u) = v / (1 + exp(-2 u)), u = √(2 / π) (v + 0.044715 v³). */
+static inline __m256 gelu8(__m256 v) {
+    __m256 cubic = _mm256_fmadd_ps(_mm256_mul_ps(v, v), _mm256_set1_ps(0.044715f), _mm256_set1_ps(1));
+    __m256 u = _mm256_mul_ps(_mm256_mul_ps(v, cubic), _mm256_set1_ps(-2 * 0.7978845608f));
+    return _mm256_div_ps(v, _mm256_add_ps(_mm256_set1_ps(1), exponential(u)));
+}
+
+static void gelu(float *v, long count, int exact) {
+    long i = 0;
+    for (; !exact && i + 8 <= count; i += 8) _mm256_storeu_ps(v + i, gelu8(_mm256_loadu_ps(v + i)));
+    for (; !exact && i < count; i++) v[i] = _mm256_cvtss_f32(gelu8(_mm256_set1_ps(v[i])));
+    for (; i < count; i++) v[i] = 0.5f * v[i] * (1 + erff(v[i] * 0.70710678f));
+}
+
+static void layer_norm(const float *x, Norm norm, float *y, long C, float epsilon) {
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < C; i++) sum += x[i];
+    float mean = sum / C;
+#pragma omp simd reduction(+ : squares)
+    for (long i = 0; i < C; i++) squares += (x[i] - mean) * (x[i] - mean);
+    float scale = 1 / sqrtf(squares / C + epsilon);
+    for (long i = 0; i < C; i++) y[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+}
+
+/* One query (D) and `count` keys and values (count, D) → y (D); `scores` has room for 8 more. */
+static void attend(const float *q, const float *keys, const float *values, float *scores, float *y, long count, long D) {
+    float most = -INFINITY, scale = 1 / sqrtf(D), sum = 0;
+    for (long i = 0; i < count; i++) {
+        float score = 0;
+#pragma omp simd reduction(+ : score)
+        for (long d = 0; d < D; d++) score += q[d] * keys[i * D + d];
+        scores[i] = score * scale;
+        if (scores[i] > most) most = scores[i];
+    }
+    for (long i = count; i % 8; i++) scores[i] = 0; /* computed with the others, not added */
+    for (long i = 0; i < count; i += 8)
+        _mm256_storeu_ps(scores + i, exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), _mm256_set1_ps(most))));
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < count; i++) sum += scores[i];
+    for (long d = 0; d < D; d++) y[d] = 0;
+    for (long i = 0; i < count; i++) {
+        float p = scores[i] / sum;
+        for (long d = 0; d < D; d++) y[d] += p * values[i * D + d];
+    }
+}
+
+/* What one thread has: outputs [first, last) of y = Wx + b; `add`: y += Wx + b. */
+static void product(const Linear *l, int format, const float *x, float *own, float *y, int add, int me, int all) {
+    long C = l->inputs, P = padded(C), first = l->outputs * me / all, last = l->outputs * (me + 1) / all;
+    float *x_scales = own;
+    int16_t *rounded = (int16_t *)(own + P);
+    if (format == INT8) round_inputs(x, rounded, x_scales, 1, C, P);
+    for (long o = first; o < last; o++) {
+        float sum = l->bias[o];
+        if (format == INT8)
+            sum += dot_int8((const int8_t *)l->weight + o * P, l->scales + o * (P / BLOCK), rounded, x_scales, P / BLOCK);
+        else if (format == FP16)
+            sum += dot_fp16((const uint16_t *)l->weight + o * C, x, C);
+        else
+            sum += dot_fp32((const float *)l->weight + o * C, x, C);
+        y[o] = add ? y[o] + sum : sum;
+    }
+}
+
+/* x: the embeddings (C) of the token and its position, `past`; y: the features (C). Stores its keys and values. */
+void step(const Model *m, const float *embedding, float *y, float *room, long past, int threads) {
+    long C = m->width, W = padded(C), H = m->heads, D = C / H, wide = widest(m);
+    float *x = room, *qkv = x + W, *mixed = qkv + 4 * W, *hidden = mixed + W, *each = hidden + padded(m->hidden);
+    memcpy(x, embedding, C * sizeof(float));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        int me = omp_get_thread_num(), all = omp_get_num_threads();
+        float *scores = each + me * (padded(m->context) + 3 * wide), *input = scores + padded(m->context), *own = input + wide;
+        for (long layer = 0; layer < m->layers; layer++) {
+            const Block *b = m->blocks + layer;
+            layer_norm(x, b->norm1, input, C, m->epsilon);
+            product(&b->qkv, m->format, input, own, qkv, 0, me, all);
+#pragma omp barrier
+            for (long h = H * me / all; h < H * (me + 1) / all; h++) {
+                float *keys = b->keys + h * m->context * D, *values = b->values + h * m->context * D;
+                memcpy(keys + past * D, qkv + C + h * D, D * sizeof(float));
+                memcpy(values + past * D, qkv + 2 * C + h * D, D * sizeof(float));
+                attend(qkv + h * D, keys, values, scores, mixed + h * D, past + 1, D);
+            }
+#pragma omp barrier
+            product(&b->out, m->format, mixed, own, x, 1, me, all);
+#pragma omp barrier
+            layer_norm(x, b->norm2, input, C, m->epsilon);
+            product(&b->up, m->format, input, own, hidden, 0, me, all);
+            long first = m->hidden * me / all;
+            gelu(hidden + first, m->hidden * (me + 1) / all - first, m->exact_gelu);
+#pragma omp barrier
+            product(&b->down, m->format, hidden, own, x, 1, me, all);
+#pragma omp barrier
+        }
+    }
+    layer_norm(x, m->norm, y, C, m->epsilon);
 }

@@ -33,6 +33,7 @@ _SIGNATURES = {
     "pack_int8": (_P, _P, _P, _N, _N, _N, _I),
     "unpack_int8": (_P, _P, _P, _N, _N, _N, _N, _I),
     "widen": (_P, _P, _N, _I),
+    "step": (_P, _P, _P, _P, _N, _I),
 }
 
 
@@ -73,6 +74,7 @@ def library() -> ctypes.CDLL | None:
         for name, types in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.argtypes, function.restype = types, None
+        loaded.step_room.argtypes, loaded.step_room.restype = (_P, _I), _N
         return loaded
     return None
 

@@ -145,5 +145,7 @@ class NativeInt8(Reduced):
     def rows(self, ids: Tensor | slice) -> Tensor:
         if isinstance(ids, slice):
             return self._unpacked(0, self.outputs)[ids]
+        if ids.numel() == 1:  # while text is generated
+            return self._unpacked(range(self.outputs)[int(ids)], 1).view(*ids.shape, -1)
         scales = self.scales[ids].float().repeat_interleave(_BLOCK, -1)
         return (self.weight[ids].float() * scales)[..., : self.inputs]

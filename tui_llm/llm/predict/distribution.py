@@ -142,10 +142,11 @@ def entropy(logits: Any) -> float:
 
 def entropies(logits: Any) -> Array:
     """The entropy of each row of logits (…, V), in nats: float64 (…). Raises `UserError` as `check` does."""
-    return _entropies(log_softmax(logits))
+    return entropies_of(log_softmax(logits))
 
 
-def _entropies(log_p: Array) -> Array:
+def entropies_of(log_p: Array) -> Array:
+    """The entropy of each row of ln p (…, V), in nats: float64 (…)."""
     terms = np.exp(log_p) * np.maximum(log_p, np.finfo(np.float32).min)  # 0 × −inf would be NaN
     return 0.0 - terms.sum(-1, dtype=np.float64)  # avoids −0.0
 
@@ -205,7 +206,7 @@ class Sorted:
         if penalised is not logits:
             own, ranked = logits[order], np.sort(logits)[::-1]
         log_p = _log_softmax(own, 1.0)
-        return cls(order, scores, own, ranked, np.exp(log_p), float(logsumexp(own)), float(_entropies(log_p)))
+        return cls(order, scores, own, ranked, np.exp(log_p), float(logsumexp(own)), float(entropies_of(log_p)))
 
     def tempered(self, temperature: float) -> Array:
         """Softmax of the scores at a temperature ≥ 0, float32 (V,), in `order`."""

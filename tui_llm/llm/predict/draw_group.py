@@ -20,6 +20,7 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.predict.distribution import Array, check
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 _FIRST = 64  # tokens that are sorted first
 
@@ -43,6 +44,10 @@ class DrawnAnswer:
     seed: int
     ids: tuple[int, ...]
     ended: bool
+
+    def text(self, tokenizer: Tokenizer, previous: int) -> str:
+        """What a reward scores: the text after a prompt whose last token is `previous`, without an end-of-text token."""
+        return tokenizer.decode(self.ids[:-1] if self.ended else self.ids, previous)
 
 
 def row_seed(seed: int, row: int) -> int:

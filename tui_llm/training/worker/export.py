@@ -1,21 +1,24 @@
-"""Export a run's newest checkpoint as a model folder; a run or a model as a GGUF file."""
+"""Export a run's newest checkpoint, or a model, as a model folder or a GGUF file."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from tui_llm.common import paths, storage
+from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import check_file, check_folder, write_folder, write_new
 from tui_llm.llm.adapters.chat import template_text
-from tui_llm.llm.hub import hub, lookup
+from tui_llm.llm.hub import hub, lookup, model_list
 from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.model import checkpoint, intact
+from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import GGUF, is_gpt2
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer
 from tui_llm.training.plan import start
 from tui_llm.training.run.run import Run, runs
 
@@ -40,15 +43,68 @@ def export(
     inputs = (run.path,)
     check_folder(folder, force=force, inputs=inputs)
     vocabulary, model = hub.load_trained(source, run.name), checkpoint.load(source)
+    _write(model, vocabulary, source, run_card(run, step), folder, dtype, force=force, inputs=inputs)
+    return step
 
+
+def export_model(name: str, folder: Path, dtype: str = "float32", *, force: bool = False) -> lookup.LocalModel:
+    """Writes the model called `name`, which is no run, to `folder` atomically, with its card and chat template.
+
+    Raises `UserError` if there is no such model, if it is not in GPT-2's layout, if `folder` exists (unless `force`), or
+    if it can't be written.
+    """
+    found = lookup.find(name)
+    inputs = (found.folder,)
+    check_folder(folder, force=force, inputs=inputs)
+    if not is_gpt2(found.folder):
+        raise UserError(f"{name} is not in GPT-2's layout, and only that is written; copy its folder instead")
+    model, vocabulary = open_gpt(found.folder, found.name, torch.device("cpu"))
+    text = model_list.card(found.folder)
+    _write(model, vocabulary, found.folder, text, folder, dtype, force=force, inputs=inputs)
+    return found
+
+
+def _write(
+    model: GPT,
+    vocabulary: Tokenizer,
+    source: Path,
+    card: str,
+    folder: Path,
+    dtype: str,
+    *,
+    force: bool,
+    inputs: tuple[Path, ...],
+) -> None:
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, dtype))
         hub.save_vocabulary(vocabulary, aside)
         if (chat := template_text(source)) is not None:
             storage.write_text(aside / start.CHAT, chat)
+        if card:
+            storage.write_text(aside / "README.md", card, "backslashreplace")
 
     write_folder(folder, fill, last="config.json", force=force, inputs=inputs)
-    return step
+
+
+def run_card(run: Run, step: int) -> str:
+    """The folder's README: which run and step, its corpus and its settings."""
+    config = run.config()
+    settings = config.settings
+    begun = f", begun from {visible(settings.from_model)}" if settings.from_model else ""
+    rows = "\n".join(
+        f"| {name} | {visible(str(value)).replace('|', chr(92) + '|')} |"
+        for name, value in dataclasses.asdict(settings).items()
+        if value not in ("", None)
+    )
+    corpus = ", ".join(visible(Path(one).name) for one in config.corpus)
+    return f"""# {visible(run.name)}
+
+The weights of a training run of tui-llm at step {step:,} of {settings.steps:,}{begun}. Corpus: {corpus or "none"}.
+
+| setting | value |
+|---|---|
+{rows}
+"""
 
 
 def export_gguf(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tui_llm.facts.preference import DPOSettings
 from tui_llm.llm.data.answer_rows import AnswerRows, RowOrder
 from tui_llm.llm.learn import preference
+from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.preference import EncodedPair, PreferenceTerms
 from tui_llm.llm.model.model import GPT
@@ -58,11 +59,11 @@ class PreferenceTrainer(AnswerTrainer):
 
     def _logs(self, model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
         with self.autocast():
-            return preference.token_log_probabilities(model, inputs, targets, self.size, self.products)
+            return token_log_probabilities(model, inputs, targets, self.size, self.products)
 
     def _terms(self, pairs: Sequence[EncodedPair]) -> tuple[PreferenceTerms, Tensor]:
         """The terms of the pairs, and ln π of the answers' tokens."""
-        inputs, targets = (side.to(self.device) for side in preference.padded(pairs))
+        inputs, targets = (side.to(self.device) for side in preference.padded_pairs(pairs))
         with torch.no_grad():
             reference = preference.log_probabilities(self._logs(self.reference, inputs, targets))
         logs = self._logs(self.model, inputs, targets)
@@ -98,7 +99,7 @@ class PreferenceTrainer(AnswerTrainer):
 
     def _divergence(self, pairs: Sequence[EncodedPair]) -> Tensor:
         """KL(π ‖ ref) over the whole vocabulary at each answer token (N,)."""
-        inputs, targets = (side.to(self.device) for side in preference.padded(pairs))
+        inputs, targets = (side.to(self.device) for side in preference.padded_pairs(pairs))
         at, found = targets != IGNORE, []
         with self.autocast():
             features = [model.features(inputs, products=self.products)[at] for model in (self.model, self.reference)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from tui_llm.facts.policy import PolicySettings
 from tui_llm.llm.data.answer_rows import AnswerRows, RowOrder
 from tui_llm.llm.learn import policy_gradient, reward
+from tui_llm.llm.learn.answer_batch import padded
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.policy_gradient import PolicyTerms
 from tui_llm.llm.model.model import GPT
@@ -90,10 +91,8 @@ class RewardTrainer(AnswerTrainer):
                 self.model, prompt, seeds, size=self.size, count=s.answer_tokens, temperature=s.temperature,
                 ends=self.tokenizer.ends,
             )  # fmt: skip
-            end = self.tokenizer.end_of_text
-            ids = [[*one.ids, *([end] if one.ended and end is not None else [])] for one in drawn]
-            scores = [self.rule.score(self.tokenizer.decode(list(one.ids))) for one in drawn]
-            groups.append(Group(prompt, ids, scores))
+            scores = [self.rule.score(one.text(self.tokenizer, prompt[-1])) for one in drawn]
+            groups.append(Group(prompt, [list(one.ids) for one in drawn], scores))
         return groups
 
     def _groups(self, number: int, part: int) -> list[Group]:
@@ -111,7 +110,7 @@ class RewardTrainer(AnswerTrainer):
     @torch.no_grad()
     def _drawn(self, groups: list[Group]) -> DrawnBatch:
         rows = [(group.prompt, answer) for group in groups for answer in group.answers]
-        inputs, targets = (side.to(self.device) for side in policy_gradient.padded(rows))
+        inputs, targets = (side.to(self.device) for side in padded(rows))
         scores = torch.tensor([group.rewards for group in groups])
         advantages = policy_gradient.group_advantages(scores, self.policy.advantage)
         old, reference = (self._logs(model, inputs, targets) for model in (self.model, self.reference))

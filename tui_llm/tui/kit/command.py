@@ -139,6 +139,7 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "semicolon": ";",
     "ampersand": "&",
     "at": "@",
     "dollar_sign": "$",

@@ -44,4 +44,6 @@ def flow(parts: Sequence[Text], width: int, *, numbers: bool) -> list[Text]:
 
 def signed(value: float, digits: int = 2) -> str:
     text = fmt.number(value, digits)
+    if not text.strip("−0."):
+        return text.lstrip("−")
     return text if text.startswith("−") else f"+{text}"

@@ -10,6 +10,7 @@ generation.py       generate tokens, one or a stream
 ghost_text.py       the likeliest continuation, dimmed behind the prompt
 undo.py             undo and redo
 sampler.py          temperature and cuts
+steering.py         the coefficient of a direction that is added
 candidate_table.py  rows, search and what-if of the candidate table
 target.py           the loss's target
 loss.py             gradient and Learn this of the Loss pane

@@ -34,6 +34,7 @@ from tui_llm.tui.lab.panes.panes import LabPanes
 from tui_llm.tui.lab.pins import PinsController
 from tui_llm.tui.lab.readings import ReadingsController
 from tui_llm.tui.lab.sampler import SamplerController
+from tui_llm.tui.lab.steering import SteeringController
 from tui_llm.tui.lab.swap import SwapController
 from tui_llm.tui.lab.target import TargetController
 from tui_llm.tui.lab.token_cursor import TokenCursorController
@@ -74,6 +75,7 @@ class LabScreen(BaseScreen, Screen[None]):
             context, self.prompt, lambda: self.ghost_text.hint, lambda typing: self.tour.line(typing)
         )
         self.sampler = SamplerController(context)
+        self.steering = SteeringController(context)
         self.candidate_table = CandidateTableController(context, panes.logits)
         self.target = TargetController(context)
         self.loss = LossController(context, panes.loss)
@@ -126,6 +128,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.action_top_k = self.sampler.top_k
         self.action_min_p = self.sampler.min_p
         self.action_sampler_form = self.sampler.open_form
+        self.action_steer = self.steering.coefficient
         self.action_scratch = self.candidate_table.open_scratch
         self.action_draw = self.generation.draw
         self.action_stream = self.generation.stream

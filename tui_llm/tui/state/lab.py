@@ -12,6 +12,7 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
+from tui_llm.instruments.steer.question import Direction
 from tui_llm.instruments.temperatures.question import USUAL
 from tui_llm.tui.kit.token_shades import PLAIN
 from tui_llm.tui.state.history import History, TextChange
@@ -152,6 +153,8 @@ class Lab:
     cursor: Cursor | None = None
     speed: float | None = None  # tokens per second of the newest generation
     interventions: tuple[Intervention, ...] = ()  # the model's parts that are switched off or changed
+    clean_prompt: str = ""  # of the patch grid; the text is the changed one
+    direction: Direction = field(default_factory=Direction)  # to steer along
     history: History = field(init=False)
 
     def __post_init__(self) -> None:

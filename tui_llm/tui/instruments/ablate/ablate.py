@@ -235,7 +235,7 @@ class AblateScreen(FullScreen):
             PATCH: f"its value after ‘{truncate(visible(self.prompt), 30)}’",
         }
         here = next((one for one in self.off if one.part == self.part), None)
-        line = Text(self.part.name, self.style("accent"))
+        line = Text().append(self.part.name, self.style("accent"))
         line.append(f" is {'on' if here is None else here.name.removeprefix(self.part.name).strip()}", "not bold")
         line.append("; Enter switches it " + ("on" if here is not None else f"to {what[self.how]}"), muted)
         if (one := self.found.get(self.part)) is not None and self.effects is not None:
@@ -245,7 +245,7 @@ class AblateScreen(FullScreen):
         lines = wrapped(line, width)[:2]
         if self.number is not None and self.effects is not None:
             number = self.number + self.effects.cropped
-            token = Text("attention to token ", muted)
+            token = Text().append("attention to token ", muted)
             token.append(f"{number} {token_label(self.effects.text[self.number].text)}", self.style("accent"))
             cut = any(one.part == ModelPart(KEY, number) for one in self.off)
             token.append(f" is {'off' if cut else 'on'}; t switches it {'on' if cut else 'off'}", muted)

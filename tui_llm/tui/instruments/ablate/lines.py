@@ -104,7 +104,7 @@ class PartMap:
     def _row(self, row: int, first: int, shown: int, digits: int) -> Text:
         embeddings = row == self.grid.layers
         label = "embed" if embeddings else str(row)
-        line = Text(fit(label, LABEL), self.style("muted"), no_wrap=True)
+        line = Text(no_wrap=True).append(fit(label, LABEL), self.style("muted"))
         parts = self.grid.parts(row)
         here, column = self.cursor
         stop = len(parts) if embeddings else first + shown
@@ -148,7 +148,7 @@ def _columns(width: int) -> tuple[tuple[str, int], ...]:
 
 
 def _name_room(width: int) -> int:
-    return max(8, width - 2 - sum(cells for _, cells in _columns(width)) - 1)
+    return max(8, min(40, width - 2 - sum(cells for _, cells in _columns(width)) - 1))
 
 
 def ranking_row(
@@ -162,7 +162,7 @@ def ranking_row(
         percent(values.probability),
         f"{values.rank:,}",
     )
-    line = Text("▸" if chosen else " ", style("accent"), no_wrap=True)
+    line = Text(no_wrap=True).append("▸" if chosen else " ", style("accent"))
     line.append(off.get(one.part, " "), style("bad"))
     line.append(fit(one.part.name, _name_room(width)), style("strong") if chosen else "not bold")
     for (name, room), cell in zip(_columns(width), cells, strict=False):

@@ -44,15 +44,17 @@ class Columns(NamedTuple):
 
 
 class HeadGrid(Lines):
-    """`measure` selects which number of each head's weights the grid shows."""
+    """`measure` selects which number of each head's weights the grid shows; `layer` and `head`, from 1, what is selected
+    first."""
 
     class Moved(Message):
         """Another layer or head was selected."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: int = 0, head: int = 0) -> None:
         super().__init__(id="inside-heads", classes="pane")
         self.attention: AttentionMap | None = None
-        self.head_number = 0  # from 1; 0 is the mean
+        self.first_layer = layer
+        self.head_number = head  # from 1; 0 is the mean
         self.measure = next(iter(MEASURES))
 
     def on_mount(self) -> None:
@@ -63,7 +65,9 @@ class HeadGrid(Lines):
         self.head_number = min(self.head_number, len(attention.heads[0]))
         self.rebuild()
         if self.cursor is None:
-            self._place_cursor(0, quiet=True)
+            self._place_cursor(self.first_layer, quiet=True)
+            self.rebuild()
+            self._show_cursor()
 
     @property
     def layer_number(self) -> int:
@@ -94,14 +98,6 @@ class HeadGrid(Lines):
         self.head_number = max(0, min(self.head_number + by, len(self.attention.heads[0])))
         self.rebuild()
         self.post_message(self.Moved())
-
-    def select(self, layer: int, head: int) -> None:
-        """Select a head; both from 1."""
-        if self.attention is not None:
-            self.head_number = max(0, min(head, len(self.attention.heads[0])))
-            self._place_cursor(layer, quiet=True)
-            self._show_cursor()
-            self.rebuild()
 
     def next_measure(self) -> None:
         names = list(MEASURES)

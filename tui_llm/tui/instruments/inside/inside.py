@@ -37,7 +37,8 @@ TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
 
 class InsideScreen(OverLab):
-    """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target."""
+    """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target. `layer` and
+    `head`, from 1: the head that is selected first."""
 
     tour_name = "inside"
     own_keys = KEYS
@@ -52,12 +53,14 @@ class InsideScreen(OverLab):
         request: Request,
         target: Target | None,
         number: int | None = None,
-        head: tuple[int, int] | None = None,
+        *,
+        view: str = "attention",
+        layer: int = 0,
+        head: int = 0,
     ) -> None:
         super().__init__()
-        self.head = head  # the head to select first: (layer, head), both from 0
         self.context, self.request, self.target = context, request, target
-        self.view = "attention"
+        self.view, self.selected = view, (layer, head)
         self.number = number  # index of the selected token; None is the last
         self.place: Place | None = None
         self.weights: Weights | None = context.weights
@@ -74,7 +77,7 @@ class InsideScreen(OverLab):
     def compose(self) -> ComposeResult:
         yield Bar(id="inside-top")
         yield TokenText()
-        yield HeadGrid()
+        yield HeadGrid(*self.selected)
         yield LensTable()
         yield NeighbourTable()
         yield KeyBar(id="keys")
@@ -203,9 +206,6 @@ class InsideScreen(OverLab):
         with self.app.batch_update():
             self.place = found.place
             self.query_one(HeadGrid).show(found)
-            if self.head is not None:
-                (layer, head), self.head = self.head, None
-                self.query_one(HeadGrid).select(layer + 1, head + 1)
             self._show_text()
         if self.view == "neighbours":
             self.ask()
@@ -296,6 +296,16 @@ class InsideScreen(OverLab):
 
         hint = "Enter shows its neighbours · #464: the token with that id · Esc cancels"
         self.app.push_screen(AskScreen("One token", hint, spaces=True), answered)
+
+    def action_over(self, name: str) -> None:
+        """Opens another screen for the same token."""
+        from tui_llm.tui.instruments.backward import BackwardScreen
+        from tui_llm.tui.instruments.block import BlockScreen
+        from tui_llm.tui.instruments.lens_grid import LensGridScreen
+
+        screens = {"grid": LensGridScreen, "block": BlockScreen, "backward": BackwardScreen}
+        if self.context.is_open() and self.context.has_text():
+            self.context.push_screen(screens[name](self.context, self.number))
 
     def table(self) -> Iterable[Row]:
         return self.body.table()

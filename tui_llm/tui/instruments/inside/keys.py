@@ -54,6 +54,11 @@ KEYS = (
          (ATTENTION, NEIGHBOURS)),
     _own("inside_neighbours", "n,3", "neighbours", "Neighbours: the tokens with the most similar embeddings",
          "view('neighbours')", (ATTENTION, LENS)),
+    _own("inside_grid", "g", "grid", "Lens grid: the prediction after each layer, at all tokens", "over('grid')", (LENS,)),
+    _own("inside_block", "b", "block", "What one block computes for the token: heads, keys, values, neurons", "over('block')",
+         (ATTENTION, LENS), importance=-1),
+    _own("inside_backward", "B", "backward", "The backward pass: gradient norms of every matrix and token",
+         "over('backward')", (LENS,), importance=-1),
     _own("inside_copy", "y", "copy", "Copy the view as a table (tab-separated)", "copy"),
     _own("inside_theme", "d", "dark/light", "Switch between a dark and a light theme", "app.switch_theme", ()),
 )  # fmt: skip

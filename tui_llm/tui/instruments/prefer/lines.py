@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 
-from rich.style import Style
 from rich.text import Text
 
 from tui_llm.common.display import fit, visible, visible_token
@@ -16,12 +15,11 @@ from tui_llm.instruments.prefer.question import Preferred, PreferredAnswer
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
 from tui_llm.tui.kit.text import packed, wrapped
+from tui_llm.tui.kit.token_changes import MOVED, Styles, changed_tokens, flow
 
 BESIDE = 64  # cells from which the answers stand side by side
 NUMBER = 11  # cells of a column of numbers
-MOVED = 0.05  # nats: a token's change is marked from here on
 SPARKS = "▁▂▃▄▅▆▇█"
-Styles = Callable[[str], Style]
 
 
 def beside(one: Sequence[Text], two: Sequence[Text], width: int) -> list[Text]:
@@ -69,30 +67,14 @@ class PreferLines:
                 parts.append(Text(f"{visible_token(token.text)} {fmt.number(log)}", style, no_wrap=True))
             else:
                 parts.append(Text(visible(token.text), style))
-        return lines + self._flow(parts, width, numbers)
+        return lines + flow(parts, width, numbers=numbers)
 
     def changed(
         self, title: str, tokens: Sequence[Token], logs: Sequence[tuple[float, float]], width: int, numbers: bool
     ) -> list[Text]:
         """An answer after the choice, each token coloured by the change of its log p."""
-        parts = []
-        for token, (before, after) in zip(tokens, logs, strict=True):
-            change = after - before
-            name = "good" if change >= MOVED else "bad" if change <= -MOVED else "muted"
-            mark = {"good": "▲", "bad": "▼"}.get(name, "")
-            if numbers:
-                parts.append(Text(f"{visible_token(token.text)} {_signed(change)}", self.style(name), no_wrap=True))
-            else:
-                parts.append(Text(visible(token.text) + mark, self.style(name)))
-        return [*wrapped(Text(title, self.style("accent")), width), *self._flow(parts, width, numbers)]
-
-    def _flow(self, parts: Sequence[Text], width: int, numbers: bool) -> list[Text]:
-        if numbers:
-            return packed(parts, width, "  ")
-        text = Text()
-        for part in parts:
-            text.append_text(part)
-        return wrapped(text, width)
+        changed = changed_tokens(tokens, logs, width, self.style, numbers=numbers)
+        return [*wrapped(Text(title, self.style("accent")), width), *changed]
 
     def legend(self, width: int, *, changes: bool) -> list[Text]:
         muted = self.style("muted")
@@ -188,10 +170,3 @@ class PreferLines:
         sparks = "".join(SPARKS[min(7, int(8 * (value - low) / span))] for value in shown)
         line = Text(fit(name, 14), self.style("strong"), no_wrap=True).append(sparks, self.style("bar"))
         return line.append(f"  {fmt.number(shown[0], 3)} → {fmt.number(shown[-1], 3)}", "not bold")
-
-
-def _signed(value: float) -> str:
-    text = fmt.number(value)
-    if text in ("0.00", "−0.00"):
-        return "0.00"
-    return text if text.startswith("−") else f"+{text}"

@@ -41,6 +41,10 @@ from tui_llm.tui.state.openers import opens
 __all__ = ["KEYS", "OPEN", "PreferScreen"]
 
 SHOWN_AFTER = 0.5  # seconds after which progress is shown
+SAME = (
+    "! the two answers are the same, so there is nothing to choose: r redraws one, t sets another temperature, a and b type "
+    "answers, p another prompt"
+)
 NAMES = {"beta": "β", "learning_rate": "learning rate", "steps": "steps per choice", "sft_weight": "SFT weight"}
 
 
@@ -153,8 +157,7 @@ class PreferScreen(FullScreen):
             return
         answers = (two.left.ids, two.right.ids)
         if answers[0] == answers[1]:
-            self._fail("the two answers are the same: r redraws one")
-            return
+            return  # the list says it
 
         def taken(preferred: Preferred) -> None:
             self.chosen = side
@@ -340,7 +343,10 @@ class PreferScreen(FullScreen):
             width,
         )
         body = [*answers, Text(), *lines.legend(width, changes=False)]
-        body += wrapped(Text("← A is better · → B is better · = neither", self.style("accent")), width)
+        if two.left.ids == two.right.ids:
+            body += wrapped(Text(SAME, self.style("bad")), width)
+        else:
+            body += wrapped(Text("← A is better · → B is better · = neither", self.style("accent")), width)
         return head, body + (lines.curves(self.preferred, width) if self.preferred is not None else [])
 
     def _result(self, lines: PreferLines, preferred: Preferred, width: int) -> list[Text]:

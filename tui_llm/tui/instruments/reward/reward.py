@@ -103,7 +103,7 @@ class RewardScreen(FullScreen):
         self._doing, self.problem = doing, ""
         if self._timer is not None:
             self._timer.resume()
-        question = RewardQuestion(self.request, at, self.spec, self.recipe, self.seed, scores, ahead)
+        question = RewardQuestion(self.request, at, self.spec, self.recipe, self.seed, scores, ahead, keep=self.at)
         self.context.questions.ask(self, question, self._take, self._fail)
         self.refill()
 
@@ -240,7 +240,7 @@ class RewardScreen(FullScreen):
         )
 
     def _change_rule(self, spec: str) -> None:
-        self.spec = spec
+        self.spec, self.preset = spec, None
         if self.run is not None and self.run.ahead and not self._doing:
             self._ask("scoring", self.at, ahead=True)
         self.refill()
@@ -268,7 +268,7 @@ class RewardScreen(FullScreen):
         self.app.push_screen(AskScreen(ASKED[name], "for the next steps · Enter sets it", now), answered)
 
     def _change_recipe(self, recipe: PolicyRecipe) -> None:
-        self.recipe = recipe
+        self.recipe, self.preset = recipe, None
         if self.run is not None and self.run.ahead and not self._doing:
             self._ask("drawing answers", self.at, ahead=True)
         self.refill()
@@ -292,7 +292,7 @@ class RewardScreen(FullScreen):
         def answered(text: str | None) -> None:
             if text:
                 self.request = dataclasses.replace(self.request, prompt=text, continuation=())
-                self.goal = 0
+                self.goal, self.preset = 0, None
                 self._ask("drawing answers", 0, ahead=True)
 
         hint = "Enter draws answers to it, from a new copy · Esc cancels"
@@ -375,9 +375,9 @@ class RewardScreen(FullScreen):
         rule.append(f"  {kind.help if kind else ''}", muted)
         head = [*shown, *wrapped(prompt, width)[-room:], *wrapped(rule, width)[:room]]
         if self.preset is not None:
-            head += wrapped(Text(f"preset {PRESETS[self.preset].name}  {PRESETS[self.preset].shows}", muted), width)[
-                :room
-            ]
+            head += wrapped(
+                Text(f"preset {PRESETS[self.preset].name}, with nano  {PRESETS[self.preset].shows}", muted), width
+            )[:room]
         body = lines.curves(run.steps, width, 2 if self.listing.size.height < 24 else 4)
         body += lines.about(run.group.step, run.ahead, width)
         answers, starts = lines.group(run.group, self.scores, width, self.marked, self.numbers)

@@ -44,6 +44,8 @@ KEYS = (
     _key("later_step", "right", "later", "Show how the next token was chosen", "step(1)", together="step"),
     _key("show_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "show_draw", importance=1),
     _key("draw_many", "H", "draw many", "Draw the next token many times: counts beside expected counts", "draw_many"),
+    Command("steer_lower", "minus", "steer", "Lower the coefficient of the direction that is added; a stream goes on with it", "Steer", "lab", "steer(-1)", ("generate",), together="steer", importance=-1),
+    Command("steer_raise", "plus,equals_sign", "steer", "Raise the coefficient of the direction that is added; a stream goes on with it", "Steer", "lab", "steer(1)", ("generate",), together="steer", importance=-1),
     Command("undo", "u", "undo", "Undo the last change of the text, typed or drawn; the line under the prompt names it (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
     Command("redo", "U", "redo", "Redo the change that was undone (ctrl+y while typing)", "Text", "lab", "redo_text"),
     Command("clear", "c", "clear", "Remove all generated tokens", "Generate", "lab", "clear_tokens", ("generate",)),

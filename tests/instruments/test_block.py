@@ -1,0 +1,135 @@
+"""The block as a flow, against what transformers' modules get and return."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.instruments.inside_models import NAMES, TEXT, Models, models
+from tests.near_ties import are_likeliest
+from tui_llm.common.errors import UserError
+from tui_llm.engine import PipelineEngine
+from tui_llm.facts.interventions import HEAD, KEY, LAYER, RESIDUAL, STEER, Intervention, ModelPart
+from tui_llm.facts.request import Request
+from tui_llm.instruments.block.question import BlockFlow, BlockQuestion, Push
+
+AT = 5
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return models(request.param, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def nano() -> PipelineEngine:
+    made = PipelineEngine("cpu")
+    made.open("nano")
+    return made
+
+
+def test_each_number_is_that_of_transformers(both: Models) -> None:
+    theirs, kept, size = both.theirs, both.run(both.ids()), both.engine.tokenizer.size
+    heads, final = theirs.config.n_head, kept["ln_f"][0][AT]
+    sigma = (final.var(unbiased=False) + theirs.transformer.ln_f.eps).sqrt()
+
+    def pushes(push: Push, vector: Tensor) -> None:
+        with torch.no_grad():
+            scaled = theirs.transformer.ln_f.weight * (vector - vector.mean()) / sigma
+            effect = theirs.lm_head(scaled)[:size]
+        assert are_likeliest([one.token.id for one in push.promoted], effect)
+        assert are_likeliest([one.token.id for one in push.suppressed], -effect)
+        for one in (*push.promoted, *push.suppressed):
+            assert one.logit == pytest.approx(float(effect[one.token.id]), abs=1e-4)
+
+    for layer, block in enumerate(theirs.transformer.h):
+        found: BlockFlow = both.engine.answer(BlockQuestion(Request(prompt=TEXT), layer, AT, keys=99, neurons=4))
+        stream, end = kept[f"h.{layer}"][0][AT], kept[f"h.{layer}"][1][AT]
+        middle = kept[f"h.{layer}.ln_2"][0][AT]
+        assert found.norms[layer : layer + 2] == pytest.approx([float(stream.norm()), float(end.norm())], rel=1e-5)
+        assert found.middle == pytest.approx(float(middle.norm()), rel=1e-5)
+        for one, x in ((found.norm1, stream), (found.norm2, middle)):
+            assert one.mean == pytest.approx(float(x.mean()), abs=1e-5)
+            assert one.sigma == pytest.approx(float((x.var(unbiased=False) + block.ln_1.eps).sqrt()), rel=1e-5)
+        q, k, v = (
+            part.unflatten(1, (heads, -1)).transpose(0, 1) for part in kept[f"h.{layer}.attn.c_attn"][1].chunk(3, dim=1)
+        )
+        scores = (q[:, AT, None] * k[:, : AT + 1]).sum(-1) / k.size(-1) ** 0.5
+        values = kept[f"h.{layer}.attn.c_proj"][0][AT].view(heads, -1)
+        for head in found.heads:
+            weights = scores[head.head].softmax(-1)
+            assert head.query_norm == pytest.approx(float(q[head.head, AT].norm()), rel=1e-4)
+            assert sorted(key.number for key in head.keys) == list(range(AT + 1))
+            assert [key.weight for key in head.keys] == sorted((key.weight for key in head.keys), reverse=True)
+            for key in head.keys:
+                assert key.token.id == both.ids()[key.number]
+                assert key.score == pytest.approx(float(scores[head.head, key.number]), abs=1e-4)
+                assert key.weight == pytest.approx(float(weights[key.number]), abs=1e-4)
+                assert key.value_norm == pytest.approx(float(v[head.head, key.number].norm()), rel=1e-4)
+            rows = slice(head.head * values.size(1), (head.head + 1) * values.size(1))
+            written = values[head.head] @ block.attn.c_proj.weight.detach()[rows]
+            assert head.norm == pytest.approx(float(written.norm()), rel=1e-4)
+            pushes(head.push, written)
+        assert found.attention == pytest.approx(float(kept[f"h.{layer}.attn.c_proj"][1][AT].norm()), rel=1e-4)
+        hidden, activations = kept[f"h.{layer}.mlp.c_fc"][1][AT], kept[f"h.{layer}.mlp.c_proj"][0][AT]
+        outputs = block.mlp.c_proj.weight.detach()  # (M, C)
+        strengths = activations.abs() * outputs.norm(dim=1)
+        assert (found.hidden, found.active) == (len(hidden), int((hidden > 0).sum()))
+        assert are_likeliest([one.number for one in found.neurons], strengths)
+        for neuron in found.neurons:
+            assert neuron.hidden == pytest.approx(float(hidden[neuron.number]), abs=1e-4)
+            assert neuron.activation == pytest.approx(float(activations[neuron.number]), abs=1e-4)
+            assert neuron.norm == pytest.approx(float(strengths[neuron.number]), rel=1e-4)
+            pushes(neuron.push, activations[neuron.number] * outputs[neuron.number])
+        assert found.mlp == pytest.approx(float(kept[f"h.{layer}.mlp"][1][AT].norm()), rel=1e-4)
+
+
+def test_a_changed_model(nano: PipelineEngine) -> None:
+    def asked(*interventions: Intervention) -> BlockFlow:
+        return nano.answer(BlockQuestion(Request(prompt=TEXT, interventions=interventions), 1, AT, keys=99))
+
+    plain, off = asked(), asked(Intervention(ModelPart(HEAD, 1, 2)))
+    assert off.heads[2].norm == 0 and plain.heads[2].norm > 0
+    assert off.heads[1] == pytest.approx(plain.heads[1]) or off.heads[1].keys == plain.heads[1].keys
+    assert off.attention != plain.attention and off.norms[:2] == plain.norms[:2] and off.norms[2] != plain.norms[2]
+    cut = asked(Intervention(ModelPart(KEY, 2)))
+    for head in cut.heads:
+        assert {key.number: key.weight for key in head.keys}[2] == 0
+        assert sum(key.weight for key in head.keys) == pytest.approx(1, abs=1e-5)
+    without = asked(Intervention(ModelPart(LAYER, 1)))
+    assert without.norms[2] == pytest.approx(without.norms[1]) and without.mlp == pytest.approx(plain.mlp)
+    ids = tuple(nano.ids(Request(prompt=TEXT)))
+    # The stream is changed once, though the block runs again on what was recorded.
+    steered = asked(Intervention(ModelPart(RESIDUAL, 1), STEER, ids, ids[:2], coefficient=3))
+    assert steered.norms[1] != plain.norms[1]
+    assert steered.norm1.sigma == pytest.approx(steered.norms[1] / nano.gpt.config.width**0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("weights", ["half", "int8"])
+def test_reduced_weights_are_dequantized(weights: str, nano: PipelineEngine) -> None:
+    reduced = PipelineEngine("cpu", weights)
+    reduced.open("nano")
+    found, exact = (one.answer(BlockQuestion(Request(prompt=TEXT), 2, AT)) for one in (reduced, nano))
+    assert found.norms == pytest.approx(exact.norms, rel=0.05)
+    assert [head.norm for head in found.heads] == pytest.approx([head.norm for head in exact.heads], rel=0.1)
+    assert found.neurons[0].norm == pytest.approx(exact.neurons[0].norm, rel=0.1)
+
+
+def test_bad_input(nano: PipelineEngine) -> None:
+    for question, line in (
+        (BlockQuestion(Request()), "there is no token to look from"),
+        (BlockQuestion(Request(prompt=TEXT), 4), "there is no block 4; this model's are 0 to 3"),
+        (BlockQuestion(Request(prompt=TEXT), -1), "there is no block -1"),
+        (BlockQuestion(Request(prompt=TEXT), 0, 99), "there is no token number 99"),
+    ):
+        with pytest.raises(UserError, match=line):
+            nano.answer(question)
+
+
+def test_damaged_weights_are_one_line() -> None:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    engine.gpt.blocks[1].mlp.down.bias[0] = float("nan")
+    with pytest.raises(UserError, match="NaN: the weights are damaged"):
+        engine.answer(BlockQuestion(Request(prompt=TEXT), 2))

@@ -1,0 +1,138 @@
+"""Lens grid, block and backward pass by keyboard, on the real engine; hostile text; every size."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from helpers import answered, drawn, make_app, unsafe, until
+from textual.pilot import Pilot
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.facts.request import Target
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.backward import BackwardScreen, heat
+from tui_llm.tui.instruments.block import BlockScreen
+from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.instruments.lens_grid import LensGridScreen, rank_shade
+from tui_llm.tui.instruments.token_screen import TokenScreen
+
+TEXT = "Once upon a time, there was a little girl"
+
+
+@asynccontextmanager
+async def opened(
+    key: str, prompt: str = TEXT, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[Pilot[None], LabApp, TokenScreen]]:
+    """The screen that `key` opens from Inside, with its answer."""
+    app = make_app(PipelineEngine("cpu"), prompt)  # type: ignore[arg-type]
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "A")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+        await pilot.press("l", key)
+        await until(pilot, lambda: isinstance(app.screen, TokenScreen))
+        screen = app.screen
+        assert isinstance(screen, TokenScreen)
+        await until(pilot, lambda: screen.found is not None or screen.problem)
+        yield pilot, app, screen
+
+
+def text(app: LabApp) -> str:
+    return "\n".join(drawn(app))
+
+
+async def shown(pilot: Pilot[None], app: LabApp, *words: str) -> None:
+    await until(pilot, lambda: all(word in text(app) for word in words))
+
+
+async def test_the_lens_grid_by_keyboard() -> None:
+    async with opened("g") as (pilot, app, screen):
+        assert isinstance(screen, LensGridScreen) and screen.found is not None
+        await shown(pilot, app, "token 10 of 10: ·girl", "after layer 4, the model's prediction", "emb.")
+        await pilot.press("left", "up", "up")
+        await shown(pilot, app, "token 9 of 10: ·little", "after layer 2: target ·girl")
+        cell = screen.found.rows[2][8]
+        assert screen.cell is cell and f"rank {cell.rank} " in text(app)
+        await pilot.press("k")
+        await shown(pilot, app, "colour: rank of the target", "≤ 100")
+        await pilot.press("home")
+        await shown(pilot, app, "token 1 of 10: Once")
+        await pilot.press("up", "up", "up", "up", "left")
+        await shown(pilot, app, "the embedding: target ·upon")
+        await pilot.press("t")
+        await until(pilot, lambda: any("no target is chosen" in str(note.message) for note in app._notifications))
+        app.lab_screen.lab.choose_target(Target(text=" mat"))
+        await pilot.press("t")
+        await shown(pilot, app, "target ·mat")
+        await pilot.press("end")
+        await shown(pilot, app, "token 10 of 10: ·girl", "target ·mat")
+        rows = list(screen.table())
+        assert len(rows) == 1 + 10 * 5 and len({len(row) for row in rows}) == 1
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+async def test_the_lens_grid_scrolls_through_a_long_text() -> None:
+    async with opened("g", " cat dog" * 100) as (pilot, app, _screen):
+        await shown(pilot, app, "token 200 of 200")
+        await pilot.press("home")
+        await shown(pilot, app, "token 1 of 200: ·cat", "after layer 4")
+        await pilot.press(*["right"] * 12)
+        await shown(pilot, app, "token 13 of 200")
+        await pilot.press("end")
+        await shown(pilot, app, "token 200 of 200: ·dog")
+
+
+async def test_the_block_by_keyboard() -> None:
+    async with opened("b", size=(80, 40)) as (pilot, app, screen):
+        assert isinstance(screen, BlockScreen)
+        await shown(pilot, app, "0 of 0 to 3, token 10 of 10: ·girl", "LayerNorm 1", "LayerNorm 2", "0.0 ", "0.3 ")
+        await pilot.press("right_square_bracket", "right_square_bracket")
+        await shown(pilot, app, "2 of 0 to 3", "2.3 ", "neurons are above 0 before GELU", "▲", "▼")
+        await pilot.press("left")
+        await shown(pilot, app, "token 9 of 10: ·little")
+        assert screen.found is not None and screen.found.place.number == 8
+        await pilot.press("left_square_bracket", "right", "right")
+        await shown(pilot, app, "1 of 0 to 3, token 10 of 10")
+        rows = list(screen.table())
+        assert len(rows) > 100 and len({len(row) for row in rows}) == 1
+        await pilot.press("b")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+async def test_the_backward_pass_by_keyboard() -> None:
+    async with opened("B", size=(80, 30)) as (pilot, app, screen):
+        assert isinstance(screen, BackwardScreen) and screen.found is not None
+        await shown(pilot, app, "of the loss on the target", "grad_norm", "query", "norms", "‖∂L/∂e‖", "Once")
+        reading = app.lab_screen.context.reading
+        assert reading is not None and reading.loss is not None
+        assert screen.found.loss == pytest.approx(reading.loss.tokens[0].loss.nats, abs=1e-4)
+        await pilot.press("o")
+        await shown(pilot, app, "largest gradient first")
+        norms = [one.norm for one in screen.ordered(screen.found)]
+        assert norms == sorted(norms, reverse=True)
+        await pilot.press("w")
+        await shown(pilot, app, "the mean loss of 9 tokens of the text")
+        rows = list(screen.table())
+        assert len(rows) == 1 + len(screen.found.norms) + 9
+        await pilot.press("B")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+@pytest.mark.parametrize("key", ["g", "b", "B"])
+async def test_hostile_text_at_every_size(key: str) -> None:
+    async with opened(key, "[/]\x1b[31m \u202e[red] [link='x] \x07") as (pilot, app, screen):
+        assert not unsafe(drawn(app))
+        for size in ((1, 1), (10, 4), (40, 10), (200, 60)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("left", "down")
+            await pilot.pause()
+            assert not unsafe(drawn(app))
+        assert screen.found is not None
+
+
+def test_shades() -> None:
+    assert [rank_shade(rank) for rank in (1, 2, 3, 4, 10, 11, 100, 101)] == [4, 3, 3, 2, 2, 1, 1, 0]
+    assert [heat(norm, 8.0) for norm in (8.0, 4.1, 3.9, 0.1, 0.0)] == [4, 4, 3, 0, 0]

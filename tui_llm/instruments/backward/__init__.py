@@ -1,0 +1,5 @@
+"""The backward pass, seen: gradient norms of every matrix and of every token of the text.
+
+question.py  the question and its answer as plain data
+answer.py    how it is computed
+"""

@@ -1,0 +1,108 @@
+"""What one block computes for one token, from its own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.instruments.answers import answers
+from tui_llm.instruments.block.question import (
+    BlockFlow,
+    BlockHead,
+    BlockQuestion,
+    HeadKey,
+    Neuron,
+    NormStatistics,
+    Push,
+    PushedToken,
+)
+from tui_llm.instruments.lens.answer import likeliest
+from tui_llm.instruments.trace import traced
+from tui_llm.llm.model.block_trace import block_trace, neuron_norms, neuron_outputs, pushed
+from tui_llm.llm.model.model import Block
+from tui_llm.llm.predict import distribution
+from tui_llm.session.open_model import OpenModel
+
+
+@answers(BlockQuestion)
+@torch.inference_mode()
+def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[], bool]) -> BlockFlow:
+    """Raises `UserError` if the text has no such token or the model no such block, or if its weights are damaged."""
+    model, layer, layers = open_model.gpt, question.layer, open_model.weights().layers
+    if not 0 <= layer < layers:
+        raise UserError(f"there is no block {layer}; this model's are 0 to {layers - 1}")
+    trace, place = traced(open_model, question.request, question.number, overtaken)
+    found, norms = block_trace(model, trace, layer, place.index), _neuron_norms(open_model, layer)
+    distribution.check(found.end, "the values of the residual stream")
+    if overtaken():
+        raise Overtaken
+    strengths = found.activations.abs() * norms  # (M,)
+    strongest = likeliest(strengths, max(0, question.neurons)) if question.neurons > 0 else []
+    vectors = torch.cat((found.heads, neuron_outputs(model, layer, found.activations, strongest)))
+    effects = pushed(model, trace.residuals[-1, place.index].cpu(), vectors)[:, : open_model.tokenizer.size]
+    pushes = [_push(open_model, row, question.tokens) for row in effects]
+    heads = len(found.heads)
+    block = model.blocks[layer]
+    assert isinstance(block, Block)
+
+    def head(at: int) -> BlockHead:
+        weights = found.weights[at]
+        keys = tuple(
+            HeadKey(
+                place.first + token,
+                place.tokens[token],
+                float(found.scores[at, token]),
+                float(weights[token]),
+                float(found.values[at, token]),
+            )
+            for token in likeliest(weights, max(1, question.keys))
+        )
+        return BlockHead(at, float(found.queries[at].norm()), keys, float(found.heads[at].norm()), pushes[at])
+
+    return BlockFlow(
+        open_model.weights(),
+        place,
+        layer,
+        tuple(trace.residuals[:, place.index].float().norm(dim=-1).tolist()),
+        _statistics(block.norm1, found.stream),
+        tuple(map(head, range(heads))),
+        float(found.attention.norm()),
+        float(found.middle.norm()),
+        _statistics(block.norm2, found.middle),
+        tuple(
+            Neuron(
+                number, float(found.hidden[number]), float(found.activations[number]), float(strengths[number]), push
+            )
+            for number, push in zip(strongest, pushes[heads:], strict=True)
+        ),
+        len(strengths),
+        int((found.hidden > 0).sum()),
+        float(found.mlp.norm()),
+    )
+
+
+def _neuron_norms(open_model: OpenModel, layer: int) -> Tensor:
+    key = f"norms of the neurons of block {layer}"
+    if key not in open_model.screen_cache:
+        open_model.screen_cache[key] = neuron_norms(open_model.gpt, layer)
+    norms: Tensor = open_model.screen_cache[key]
+    return norms
+
+
+def _statistics(norm: nn.LayerNorm, x: Tensor) -> NormStatistics:
+    x = x.double()
+    return NormStatistics(float(x.mean()), float((x.var(unbiased=False) + norm.eps).sqrt()))
+
+
+def _push(open_model: OpenModel, effects: Tensor, count: int) -> Push:
+    """The tokens that an effect on the logits (V,) raises and lowers most."""
+    if count < 1:
+        return Push((), ())
+
+    def tokens(ids: list[int]) -> tuple[PushedToken, ...]:
+        return tuple(PushedToken(open_model.token(id), float(effects[id])) for id in ids)
+
+    return Push(tokens(likeliest(effects, count)), tokens(likeliest(-effects, count)))

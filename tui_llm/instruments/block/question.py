@@ -1,0 +1,106 @@
+"""The block as a flow: what one block computes for one token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tui_llm.facts.model import Weights
+from tui_llm.facts.place import Place
+from tui_llm.facts.request import Question
+from tui_llm.facts.tokens import Token
+
+
+@dataclass(frozen=True, slots=True)
+class BlockQuestion(Question["BlockFlow"]):
+    """Block `layer` (from 0) at token number `number` of the text (from 0; None is the last): for each head the `keys`
+    tokens that it attends to most, the `neurons` neurons that add most, and for both the `tokens` tokens that they
+    promote and suppress most."""
+
+    layer: int = 0
+    number: int | None = None
+    keys: int = 5
+    neurons: int = 10
+    tokens: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NormStatistics:
+    """What a LayerNorm subtracts and divides by: the mean of its input, and σ = √(variance + ε)."""
+
+    mean: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadKey:
+    """A token that a head attends to. score: q · k ÷ √D. weight: the softmax of all scores. value_norm: ‖v‖."""
+
+    number: int
+    token: Token
+    score: float
+    weight: float
+    value_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class PushedToken:
+    """A token, and what a vector that is added to the residual stream adds to its logit, with the final LayerNorm's σ
+    frozen at its value in this text."""
+
+    token: Token
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """The tokens whose logits a vector raises most, and those that it lowers most, each strongest first."""
+
+    promoted: tuple[PushedToken, ...]
+    suppressed: tuple[PushedToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockHead:
+    """keys: highest weight first. norm: of what the head adds to the residual stream, biases excluded."""
+
+    head: int
+    query_norm: float
+    keys: tuple[HeadKey, ...]
+    norm: float
+    push: Push
+
+
+@dataclass(frozen=True, slots=True)
+class Neuron:
+    """hidden, activation: before and after GELU. norm: |activation| × ‖output weights‖, of what it adds to the residual
+    stream."""
+
+    number: int
+    hidden: float
+    activation: float
+    norm: float
+    push: Push
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFlow:
+    """Norms are Euclidean: √Σ x².
+
+    norms: of the residual stream at the token: after the embedding, then after each block.
+    attention, mlp: norms of what each adds to the stream. middle: norm of the stream between them.
+    neurons: the largest `norm` first; `hidden` is their number in all, `active` that of those with hidden > 0.
+    """
+
+    weights: Weights
+    place: Place
+    layer: int
+    norms: tuple[float, ...]
+    norm1: NormStatistics
+    heads: tuple[BlockHead, ...]
+    attention: float
+    middle: float
+    norm2: NormStatistics
+    neurons: tuple[Neuron, ...]
+    hidden: int
+    active: int
+    mlp: float

@@ -1,0 +1,102 @@
+"""One token through all blocks with native.c's `step`: no call of torch between the products.
+
+Letters: C the width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from tui_llm.llm.model import native
+from tui_llm.llm.model.model import GPT, Block, KVCache
+from tui_llm.llm.model.native_layers import NativeExact, NativeHalf, NativeInt8
+
+_FORMATS: tuple[type[nn.Module], ...] = (NativeExact, NativeHalf, NativeInt8)  # in the order of native.c's enum
+_P, _N = ctypes.c_void_p, ctypes.c_long
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (("weight", _P), ("scales", _P), ("bias", _P), ("outputs", _N), ("inputs", _N))
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", _P), ("bias", _P))
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        ("norm1", _Norm), ("norm2", _Norm), ("qkv", _Linear), ("out", _Linear), ("up", _Linear), ("down", _Linear),
+        ("keys", _P), ("values", _P),
+    )  # fmt: skip
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("blocks", ctypes.POINTER(_Block)), ("norm", _Norm), ("layers", _N), ("width", _N), ("hidden", _N), ("heads", _N),
+        ("context", _N), ("epsilon", ctypes.c_float), ("format", ctypes.c_int), ("exact_gelu", ctypes.c_int),
+    )  # fmt: skip
+
+
+def _layers(block: nn.Module) -> tuple[nn.Module, ...]:
+    assert isinstance(block, Block)
+    return block.attention.qkv, block.attention.out, block.mlp.up, block.mlp.down
+
+
+def fits(model: GPT) -> bool:
+    """Whether all linear layers of the blocks are native.c's, of one weight format, and the library is there."""
+    kinds = {type(layer) for block in model.blocks for layer in _layers(block)}
+    return len(kinds) == 1 and kinds < {*_FORMATS} and native.library() is not None
+
+
+class NativeStep:
+    """`model.features` for one token with a cache. Binds the addresses of the weights and the cache: they must not be
+    moved."""
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        library = native.library()
+        assert library is not None
+        self.model, self.cache, self._library = model, cache, library
+        config = model.config
+        blocks = (_Block * config.layers)(*(_block(block, cache, at) for at, block in enumerate(model.blocks)))
+        kind = type(_layers(model.blocks[0])[0])
+        self._model = _Model(
+            blocks, _norm(model.norm), config.layers, config.width, config.hidden, config.heads, config.context,
+            config.epsilon, _FORMATS.index(kind), config.exact_gelu,
+        )  # fmt: skip
+        self._threads, self._room = 0, torch.empty(0)
+
+    def __call__(self, id: int) -> Tensor:
+        """The features (1, C) of token `id`. Raises ValueError if the context is full."""
+        past, context, threads = self.cache.length, self.model.config.context, torch.get_num_threads()
+        if past >= context:
+            raise ValueError(f"{past + 1} tokens in a context of {context}")
+        if threads > self._threads:
+            self._room = torch.empty(self._library.step_room(ctypes.byref(self._model), threads))
+            self._threads = threads
+        x = (self.model.tokens(torch.tensor([id])) + self.model.positions.weight[past]).contiguous()  # (1, C)
+        y = torch.empty_like(x)
+        self._library.step(ctypes.byref(self._model), x.data_ptr(), y.data_ptr(), self._room.data_ptr(), past, threads)
+        self.cache.length = past + 1
+        return y
+
+
+def _block(block: nn.Module, cache: KVCache, number: int) -> _Block:
+    assert isinstance(block, Block)
+    keys, values = cache.keys[number, 0], cache.values[number, 0]  # (H, context, D)
+    linear = [_linear(layer) for layer in _layers(block)]
+    return _Block(_norm(block.norm1), _norm(block.norm2), *linear, keys.data_ptr(), values.data_ptr())
+
+
+def _norm(layer: nn.LayerNorm) -> _Norm:
+    return _Norm(layer.weight.data_ptr(), layer.bias.data_ptr())
+
+
+def _linear(layer: nn.Module) -> _Linear:
+    assert isinstance(layer, NativeExact | NativeHalf | NativeInt8) and layer.bias is not None
+    scales, (outputs, inputs) = None, layer.weight.shape
+    if isinstance(layer, NativeInt8):  # its weight is padded
+        scales, inputs = layer.scales.data_ptr(), layer.inputs
+    return _Linear(layer.weight.data_ptr(), scales, layer.bias.data_ptr(), outputs, inputs)
