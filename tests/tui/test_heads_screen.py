@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import fake_run
 import pytest
 from helpers import answered, drawn, make_app, unsafe, until
@@ -23,9 +21,9 @@ from tui_llm.tui.runs.head_history import RunHeadsScreen
 TEXT = "Mia found a little green frog. Mia found a little green"  # the model expects the frog again
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[PipelineEngine]:
-    yield PipelineEngine("cpu")
+@pytest.fixture
+def engine() -> PipelineEngine:  # one for each app: only one thread may use it, and an app may end during an answer
+    return PipelineEngine("cpu")
 
 
 def shown(app: LabApp) -> str:
@@ -88,7 +86,7 @@ async def test_an_induction_head_is_found_switched_off_and_on(engine: PipelineEn
         assert lab.reading.loss.sum == pytest.approx(before.before.loss, abs=1e-4)
 
 
-@pytest.mark.parametrize("size", ((1, 1), (30, 8), (80, 24), (200, 60)), ids=str)
+@pytest.mark.parametrize("size", ((1, 1), (30, 8), (200, 60)), ids=str)
 async def test_every_size_and_a_text_without_repetition(engine: PipelineEngine, size: tuple[int, int]) -> None:
     app = LabApp(lambda: engine, model="nano", prompt="A \x1b[31m [red] cat")
     async with app.run_test(size=size) as pilot:
