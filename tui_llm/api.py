@@ -14,45 +14,35 @@ from typing import TYPE_CHECKING
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
-from tui_llm.facts.head_scores import LENGTH
 from tui_llm.facts.interventions import Intervention
-from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.preference import DPOSettings, PairChange, PreferenceRecipe, RankedPair
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Answer, Question, Request, Target
+from tui_llm.facts.request import Answer, Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
+from tui_llm.instruments.inside_methods import InsideMethods, target_of
 from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
-from tui_llm.instruments.why.question import Why, WhyQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
 if TYPE_CHECKING:
     from tui_llm.facts.policy import PolicyRecipe
-    from tui_llm.instruments.ablate.question import Ablation, Effects
     from tui_llm.instruments.compare_models.question import ModelComparison
-    from tui_llm.instruments.heads.question import Heads
-    from tui_llm.instruments.patch.question import PatchGrid
     from tui_llm.instruments.reward.question import RewardRun
     from tui_llm.instruments.sft.question import SftState
-    from tui_llm.instruments.steer.question import Steering
 
 
-class LanguageModel:
+class LanguageModel(InsideMethods[PipelineEngine]):
     """An open model. Every method raises `UserError` on bad input, with a line that says what to do.
 
     `engine` is the app's own engine (`tui_llm.facts.engine.Engine`).
     """
 
     def __init__(self, name: str, device: str = "auto", weights: str = "fp32") -> None:
-        self.engine = PipelineEngine(device, weights)
-        self.engine.open(name)
-
-    @property
-    def weights(self) -> Weights:
-        """The model's name, shape, device and, for a run, training step."""
-        return self.engine.weights()
+        engine = PipelineEngine(device, weights)
+        engine.open(name)
+        super().__init__(engine)
 
     def tokens(self, text: str, *, allow_special: bool = False) -> Tokenization:
         """The text's tokens in the model's vocabulary."""
@@ -84,7 +74,7 @@ class LanguageModel:
 
         Raises `UserError` with the reading's `problem` if nothing can be predicted.
         """
-        wanted = _target(target)
+        wanted = target_of(target)
         reading = self.engine.read(
             Request(
                 prompt=prompt,
@@ -293,150 +283,6 @@ class LanguageModel:
         )
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
-    def why(
-        self,
-        prompt: str,
-        *,
-        target: str | int | None = None,
-        rival: str | int | None = None,
-        token: int | None = None,
-        start_token: bool = False,
-        allow_special: bool = False,
-        chat: bool = False,
-    ) -> Why:
-        """Split the target's logit into what each part of the model adds to it (direct logit attribution).
-
-        token: explain the prediction after this token of the prompt, from 0 (default: the last).
-        target: the token to explain; its text or id. By default the text's own next token or, at its end, the most
-            probable one.
-        rival: the token to compare with (default: the most probable other one).
-        The other parameters as in `read`.
-        """
-        request = Request(
-            prompt=prompt, target=_target(target), start_token=start_token, allow_special=allow_special, chat=chat
-        )
-        id, text = (rival, None) if isinstance(rival, int) else (None, rival)
-        return self.engine.answer(WhyQuestion(request, token, id, text))
-
-    def heads(
-        self,
-        text: str | None = None,
-        *,
-        seed: int = 1,
-        length: int = LENGTH,
-        start_token: bool = False,
-        allow_special: bool = False,
-        chat: bool = False,
-    ) -> Heads:
-        """Induction, previous-token and duplicate-token scores of every head, from 0 to 1, on `length` random tokens that
-        are repeated once; or on `text`. The formulas are in `tui_llm.llm.model.head_scores`; `start_token`,
-        `allow_special` and `chat` as in `read`, for `text`."""
-        from tui_llm.instruments.heads.question import HeadsQuestion
-
-        request = Request(prompt=text or "", start_token=start_token, allow_special=allow_special, chat=chat)
-        return self.engine.answer(HeadsQuestion(request, seed, length, own_text=text is not None))
-
-    def ablate(
-        self,
-        prompt: str,
-        *,
-        heads: str = "",
-        attention: str = "",
-        mlps: str = "",
-        layers: str = "",
-        tokens: str = "",
-        mean: bool = False,
-        other: str | None = None,
-        target: str | int | None = None,
-    ) -> Ablation:
-        """The target's logit and loss before and after parts of the model are switched off, all of them together.
-
-        heads: as in `0.3,1.2`; attention, mlps, layers: numbers of layers, as in `0,2`; tokens: numbers of tokens of the
-            prompt that get no attention. All count from 0.
-        mean: replace by the mean over the prompt, not by zero; other: by the values after this prompt, aligned from the
-            end.
-        target: text or token id; without one, the token that the unchanged model finds most probable.
-
-        Raises `UserError` if nothing is named, or the model has no such part.
-        """
-        from tui_llm.facts.interventions import parse_parts
-        from tui_llm.instruments.ablate.changes import interventions_of
-        from tui_llm.instruments.ablate.question import AblateQuestion
-
-        parts = parse_parts(heads, attention, mlps, layers, tokens)
-        if not parts:
-            raise UserError("name what to switch off, as in heads='0.3,1.2'")
-        request = Request(prompt=prompt, target=_target(target))
-        changes = interventions_of(self.engine.answer, request, parts, mean=mean, other=other)
-        return self.engine.answer(AblateQuestion(request, changes))
-
-    def effects(
-        self, prompt: str, *, mean: bool = False, other: str | None = None, target: str | int | None = None
-    ) -> Effects:
-        """The target's logit and loss with each part of the model alone switched off, for all parts. `mean`, `other` and
-        `target` as in `ablate`."""
-        from tui_llm.instruments.ablate.changes import effects_of_all
-
-        request = Request(prompt=prompt, target=_target(target))
-        return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
-
-    def patch(
-        self,
-        clean: str,
-        changed: str,
-        *,
-        target: str | int | None = None,
-        rival: str | int | None = None,
-        part: str = "residual",
-    ) -> PatchGrid:
-        """Activation patching: the target's logit minus its rival's after `changed`, with the value of `part` (`residual`,
-        `attention` or `mlp`) at one token replaced by that of `clean`: `effects[layer][token]`. See `PatchQuestion`.
-
-        target, rival: text or token id; by default the likeliest token after `clean`, and the likeliest other one after
-            `changed`.
-
-        Raises `UserError` if the prompts have the same tokens.
-        """
-        from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchQuestion
-
-        if part not in PARTS:
-            raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
-        request = Request(prompt=changed, target=_target(target))
-        return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], _target(rival))))
-
-    def steer(
-        self,
-        prompt: str,
-        toward: str = "",
-        away: str = "",
-        *,
-        layer: int | None = None,
-        coefficient: float = 1.0,
-        load: str | None = None,
-        save: str | None = None,
-        force: bool = False,
-        max_tokens: int = 24,
-        seed: int = 1,
-        sampler: SamplerSettings | None = None,
-    ) -> Steering:
-        """Activation steering: predictions and continuations of `prompt`, as they are and with `coefficient` × a direction
-        added to the residual stream before block `layer` (by default the file's, or the middle). See `SteerQuestion`.
-
-        toward, away: the direction is the stream after the first prompt minus that after the second. load: or a
-            safetensors file of one. save: also write it there; over an existing file with `force` only.
-
-        Raises `UserError` if there is no such direction, or it is of another width than the model.
-        """
-        from tui_llm.instruments.steer.question import Direction, SteerQuestion, SteerSaveQuestion
-
-        layer = self.weights.layers // 2 if layer is None and load is None else layer
-        direction = Direction(toward, away, layer, load or "")
-        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
-        made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
-        if save is not None:
-            self.engine.answer(SteerSaveQuestion(request, direction, save, force))
-        return made
-
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
@@ -445,12 +291,6 @@ class LanguageModel:
         w = self.weights
         step = "" if w.step is None else f", step {w.step:,}"
         return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.dtype == 'fp32' else f', {w.dtype} weights'}, on {w.device}>"
-
-
-def _target(target: str | int | None) -> Target | None:
-    if target is None:
-        return None
-    return Target(id=target) if isinstance(target, int) else Target(text=target)
 
 
 def _recipe(

@@ -5,5 +5,6 @@
 function for each.
 
 answers.py  which function answers which question
+inside_methods.py  the instruments that look inside a model, as Python methods
 trace.py    the cached forward pass that attention, lens and block share
 """
