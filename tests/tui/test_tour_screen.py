@@ -239,7 +239,7 @@ async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
         await pilot.pause()
         lab.tour.check()
         assert learner.tour.part == 1 and "no whole number" in learner.tour.lacks
-        for _ in range(40):
+        for _ in range(50):
             await pilot.press("f4")
             assert not unsafe(drawn(app))
         assert learner.tour.finished
