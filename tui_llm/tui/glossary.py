@@ -84,7 +84,6 @@ TERMS = (
     Term("induction", "a head's mean attention to what followed an earlier occurrence of the current token", "0 to 1", ("heads", "run_heads")),
     Term("previous token", "a head's mean attention to the token before the current one", "0 to 1", ("heads", "run_heads")),
     Term("duplicate token", "a head's mean attention to an earlier occurrence of the current token", "0 to 1", ("heads", "run_heads")),
-    Term("logit lens", "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output", "", ("inside",)),
     Term("logit lens", "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output", "", ("inside", "lens_grid")),
     Term("alone off: +0.41", "how much the target's loss rises if only this part of the model is switched off; below 0 the loss falls. Effects do not add up", "nats", ("ablate",)),
     Term("× μ ⇄", "the part is switched off (zero), at its mean over the text, or has its value after another prompt", "", ("ablate",)),
