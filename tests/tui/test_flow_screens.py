@@ -16,15 +16,16 @@ from tui_llm.tui.instruments.backward import BackwardScreen, heat
 from tui_llm.tui.instruments.block import BlockScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.lens_grid import LensGridScreen, rank_shade
-from tui_llm.tui.instruments.token_screen import TokenScreen
 
+FlowScreen = BackwardScreen | BlockScreen | LensGridScreen
+SCREENS = (BackwardScreen, BlockScreen, LensGridScreen)
 TEXT = "Once upon a time, there was a little girl"
 
 
 @asynccontextmanager
 async def opened(
     key: str, prompt: str = TEXT, size: tuple[int, int] = (80, 24)
-) -> AsyncIterator[tuple[Pilot[None], LabApp, TokenScreen]]:
+) -> AsyncIterator[tuple[Pilot[None], LabApp, FlowScreen]]:
     """The screen that `key` opens from Inside, with its answer."""
     app = make_app(PipelineEngine("cpu"), prompt)  # type: ignore[arg-type]
     async with app.run_test(size=size) as pilot:
@@ -32,10 +33,10 @@ async def opened(
         await pilot.press("escape", "A")
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
         await pilot.press("l", key)
-        await until(pilot, lambda: isinstance(app.screen, TokenScreen))
+        await until(pilot, lambda: isinstance(app.screen, SCREENS))
         screen = app.screen
-        assert isinstance(screen, TokenScreen)
-        await until(pilot, lambda: screen.found is not None or screen.problem)
+        assert isinstance(screen, SCREENS)
+        await until(pilot, lambda: screen.found is not None or screen.page.problem)
         yield pilot, app, screen
 
 

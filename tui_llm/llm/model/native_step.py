@@ -26,7 +26,7 @@ class _Norm(ctypes.Structure):
     _fields_ = (("weight", _P), ("bias", _P))
 
 
-class _Block(ctypes.Structure):
+class _NativeBlock(ctypes.Structure):
     _fields_ = (
         ("norm1", _Norm), ("norm2", _Norm), ("qkv", _Linear), ("out", _Linear), ("up", _Linear), ("down", _Linear),
         ("keys", _P), ("values", _P),
@@ -35,7 +35,7 @@ class _Block(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        ("blocks", ctypes.POINTER(_Block)), ("norm", _Norm), ("layers", _N), ("width", _N), ("hidden", _N), ("heads", _N),
+        ("blocks", ctypes.POINTER(_NativeBlock)), ("norm", _Norm), ("layers", _N), ("width", _N), ("hidden", _N), ("heads", _N),
         ("context", _N), ("epsilon", ctypes.c_float), ("format", ctypes.c_int), ("exact_gelu", ctypes.c_int),
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ class NativeStep:
         assert library is not None
         self.model, self.cache, self._library = model, cache, library
         config = model.config
-        blocks = (_Block * config.layers)(*(_block(block, cache, at) for at, block in enumerate(model.blocks)))
+        blocks = (_NativeBlock * config.layers)(*(_block(block, cache, at) for at, block in enumerate(model.blocks)))
         kind = type(_layers(model.blocks[0])[0])
         self._model = _Model(
             blocks, _norm(model.norm), config.layers, config.width, config.hidden, config.heads, config.context,
@@ -83,11 +83,11 @@ class NativeStep:
         return y
 
 
-def _block(block: nn.Module, cache: KVCache, number: int) -> _Block:
+def _block(block: nn.Module, cache: KVCache, number: int) -> _NativeBlock:
     assert isinstance(block, Block)
     keys, values = cache.keys[number, 0], cache.values[number, 0]  # (H, context, D)
     linear = [_linear(layer) for layer in _layers(block)]
-    return _Block(_norm(block.norm1), _norm(block.norm2), *linear, keys.data_ptr(), values.data_ptr())
+    return _NativeBlock(_norm(block.norm1), _norm(block.norm2), *linear, keys.data_ptr(), values.data_ptr())
 
 
 def _norm(layer: nn.LayerNorm) -> _Norm:

@@ -18,10 +18,10 @@ from tui_llm.instruments.backward.question import (
     Saliency,
     loss_of,
 )
-from tui_llm.tui.instruments.token_screen import SHADES, TokenScreen
+from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.full import Lazy
+from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.state.context import LabContext
@@ -44,25 +44,35 @@ ORDERS = ("in the order of the text", "largest gradient first", "largest gradien
 
 
 @opens("backward", LabContext.is_open, LabContext.has_text)
-class BackwardScreen(TokenScreen):
+class BackwardScreen(FullScreen):
     tour_name = "backward"
     TITLE_WORDS: ClassVar[str] = "Backward pass"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
-    ASKS = (BackwardQuestion,)
-    found: Backward | None = None
 
     def __init__(self, context: LabContext, number: int | None = None) -> None:
-        super().__init__(context, number)
+        super().__init__()
+        self.page = TokenPage(self, context, self.question, number)
         self.whole = False
         self.order = 0
 
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.page.ask()
+
+    def on_unmount(self) -> None:
+        self.page.forget(BackwardQuestion)
+
+    @property
+    def found(self) -> Backward | None:
+        return self.page.found
+
     def question(self) -> Question[Backward]:
-        return BackwardQuestion(self.request, self.whole)
+        return BackwardQuestion(self.page.request, self.whole)
 
     def action_whole(self) -> None:
         self.whole = not self.whole
-        self.ask()
+        self.page.ask()
 
     def action_order(self) -> None:
         self.order = (self.order + 1) % len(ORDERS)
@@ -74,7 +84,7 @@ class BackwardScreen(TokenScreen):
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
-        found, lines = self.found, self.instead(width)
+        found, lines = self.found, self.page.instead(width)
         if lines or found is None:
             return [], lines
         head = Text("loss ", self.style("muted")).append(f"{fmt.number(found.loss, 4)} nats", self.style("strong"))

@@ -20,9 +20,10 @@ from tui_llm.instruments.block.question import (
     Push,
     PushedToken,
 )
-from tui_llm.tui.instruments.token_screen import TokenScreen
+from tui_llm.tui.instruments.token_screen import TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import packed
 from tui_llm.tui.state.context import LabContext
@@ -43,42 +44,52 @@ KEYS = (
 
 
 @opens("block", LabContext.is_open, LabContext.has_text)
-class BlockScreen(TokenScreen):
+class BlockScreen(FullScreen):
     tour_name = "block"
     TITLE_WORDS: ClassVar[str] = "Block"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
-    ASKS = (BlockQuestion,)
-    found: BlockFlow | None = None
 
     def __init__(self, context: LabContext, number: int | None = None) -> None:
-        super().__init__(context, number)
+        super().__init__()
+        self.page = TokenPage(self, context, self.question, number)
         self.layer_number = 0
 
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.page.ask()
+
+    def on_unmount(self) -> None:
+        self.page.forget(BlockQuestion)
+
+    @property
+    def found(self) -> BlockFlow | None:
+        return self.page.found
+
     def question(self) -> Question[BlockFlow]:
-        return BlockQuestion(self.request, self.layer_number, self.number, KEYS_OF_A_HEAD, NEURONS, TOKENS)
+        return BlockQuestion(self.page.request, self.layer_number, self.page.number, KEYS_OF_A_HEAD, NEURONS, TOKENS)
 
     def action_block(self, by: int) -> None:
-        layers = self.context.weights.layers if self.context.weights is not None else 1
+        layers = self.page.context.weights.layers if self.page.context.weights is not None else 1
         wanted = max(0, min(self.layer_number + by, layers - 1))
         if wanted != self.layer_number:
             self.layer_number = wanted
-            self.ask()
+            self.page.ask()
 
     def action_token(self, by: int) -> None:
         if self.found is not None:
-            self.move(self.found.place, by)
+            self.page.move(self.found.place, by)
 
     def subject(self) -> str:
         found = self.found
         if found is None:
             return ""
-        return f"{found.layer} of 0 to {len(found.norms) - 2}, {self.place_words(found.weights, found.place)}"
+        return f"{found.layer} of 0 to {len(found.norms) - 2}, {self.page.place_words(found.weights, found.place)}"
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
-        found, lines = self.found, self.instead(width)
+        found, lines = self.found, self.page.instead(width)
         if lines or found is None:
             return [], lines
         most = max(found.norms)

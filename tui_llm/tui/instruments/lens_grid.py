@@ -12,9 +12,10 @@ from tui_llm.common import numbers
 from tui_llm.common.display import fit, token_label, visible
 from tui_llm.facts.request import Question
 from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion
-from tui_llm.tui.instruments.token_screen import SHADES, TokenScreen
+from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.shades import LEVELS, level
 from tui_llm.tui.kit.text import packed, wrapped
@@ -45,35 +46,42 @@ KEYS = (
 
 
 @opens("lens_grid", LabContext.is_open, LabContext.has_text)
-class LensGridScreen(TokenScreen):
+class LensGridScreen(FullScreen):
     tour_name = "lens_grid"
     TITLE_WORDS: ClassVar[str] = "Lens grid"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
-    ASKS = (LensGridQuestion,)
-    found: LensGrid | None = None
 
     def __init__(self, context: LabContext, number: int | None = None) -> None:
-        super().__init__(context, number)
+        super().__init__()
+        self.page = TokenPage(self, context, self.question, number, self._taken)
         self.layer_number: int | None = None  # the row with the cursor; None is the last
         self.by_rank = False
         self.asked_target = False
         self._first = 0  # the first column on the screen
 
-    def question(self) -> Question[LensGrid]:
-        target = self.context.lab.target if self.asked_target else None
-        request = dataclasses.replace(self.request, target=target)
-        count = self.found.place.count if self.found is not None else None
-        if self.number is None:  # the end of the text: how long it is, the first answer says
-            return LensGridQuestion(request, max(0, (count or 0) - COLUMNS), COLUMNS, TOP)
-        return LensGridQuestion(request, max(0, self.number - COLUMNS // 2), COLUMNS, TOP)
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.page.ask()
 
-    def take(self, found: LensGrid) -> None:
-        self.found = found
-        if self.number is None and self.last_column < found.place.count - 1:
-            self.ask()  # a text of more columns than are asked for at a time: go to its end
-            return
-        super().take(found)
+    def on_unmount(self) -> None:
+        self.page.forget(LensGridQuestion)
+
+    @property
+    def found(self) -> LensGrid | None:
+        return self.page.found
+
+    def question(self) -> Question[LensGrid]:
+        target = self.page.context.lab.target if self.asked_target else None
+        request = dataclasses.replace(self.page.request, target=target)
+        count = self.found.place.count if self.found is not None else None
+        if self.page.number is None:  # the end of the text: how long it is, the first answer says
+            return LensGridQuestion(request, max(0, (count or 0) - COLUMNS), COLUMNS, TOP)
+        return LensGridQuestion(request, max(0, self.page.number - COLUMNS // 2), COLUMNS, TOP)
+
+    def _taken(self, found: LensGrid) -> None:
+        if self.page.number is None and self.last_column < found.place.count - 1:
+            self.page.ask()  # a text of more columns than are asked for at a time: go to its end
 
     # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -87,7 +95,7 @@ class LensGridScreen(TokenScreen):
     def column(self) -> int:
         """The column with the cursor, among those of the answer."""
         assert self.found is not None
-        number = self.found.place.count - 1 if self.number is None else self.number
+        number = self.found.place.count - 1 if self.page.number is None else self.page.number
         return max(0, min(number - self.found.place.number, len(self.found.targets) - 1))
 
     @property
@@ -113,11 +121,11 @@ class LensGridScreen(TokenScreen):
 
     def _go(self, number: int) -> None:
         assert self.found is not None
-        self.number = number
+        self.page.number = number
         if self.found.place.number <= number <= self.last_column:
             self.refill()
         else:
-            self.ask()
+            self.page.ask()
 
     def action_down(self, by: int) -> None:
         if self.found is not None:
@@ -129,12 +137,12 @@ class LensGridScreen(TokenScreen):
         self.refill()
 
     def action_target(self) -> None:
-        target = self.context.lab.target
+        target = self.page.context.lab.target
         if target is None or target.own:
-            self.context.notify("no target is chosen: t in the five panes chooses one")
+            self.page.context.notify("no target is chosen: t in the five panes chooses one")
             return
         self.asked_target = not self.asked_target
-        self.ask()
+        self.page.ask()
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,10 +151,10 @@ class LensGridScreen(TokenScreen):
         if found is None:
             return ""
         place = dataclasses.replace(found.place, number=found.place.number + self.column)
-        return self.place_words(found.weights, place)
+        return self.page.place_words(found.weights, place)
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
-        found, lines = self.found, self.instead(width)
+        found, lines = self.found, self.page.instead(width)
         if lines or found is None:
             return [], lines
         shown, cells = self._columns(width)

@@ -1,8 +1,9 @@
-"""The base of the full screens that show the model at one token of the text: its number, and the question."""
+"""What the full screens that show the model at one token of the text have: the token's number, and the answer."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from rich.text import Text
 
@@ -17,48 +18,48 @@ from tui_llm.tui.state.context import LabContext
 
 SHADES = " ░▒▓█"
 
+Found = TypeVar("Found")
 
-class TokenScreen(FullScreen):
-    """A subclass makes the `question` and shows its answer, `found`. `number`: the selected token's; None is the
-    text's last."""
 
-    found: Any = None
-    ASKS: ClassVar[tuple[type[Question[Any]], ...]] = ()  # forgotten when the screen closes
+class TokenPage(Generic[Found]):
+    """The selected token and the answer that `screen` shows: `question` makes what is asked, `taken` sees each answer
+    before it is drawn. `number`: the token's; None is the text's last."""
 
-    def __init__(self, context: LabContext, number: int | None = None) -> None:
-        super().__init__()
-        self.context = context
+    def __init__(
+        self,
+        screen: FullScreen,
+        context: LabContext,
+        question: Callable[[], Question[Found]],
+        number: int | None = None,
+        taken: Callable[[Found], None] = lambda _found: None,
+    ) -> None:
+        self.screen, self.context, self.question, self.taken = screen, context, question, taken
         self.request = context.lab.current_request()
         self.number = context.lab.position if number is None else number
+        self.found: Found | None = None
         self.problem = ""
 
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.ask()
-
-    def on_unmount(self) -> None:
-        for kind in self.ASKS:
-            self.context.questions.forget(kind)
-
-    def question(self) -> Question[Any]:
-        raise NotImplementedError
-
     def ask(self) -> None:
-        self.context.questions.ask(self, self.question(), self.take, self._fail)
+        self.context.questions.ask(self.screen, self.question(), self._take, self._fail)
 
-    def take(self, found: Any) -> None:
+    def forget(self, kind: type[Question[Found]]) -> None:
+        """The screen closes: a question that is not answered yet is of no use."""
+        self.context.questions.forget(kind)
+
+    def _take(self, found: Found) -> None:
         self.found, self.problem = found, ""
-        self.refill()
+        self.taken(found)
+        self.screen.refill()
 
     def _fail(self, problem: str) -> None:
         self.problem = problem
-        self.refill()
+        self.screen.refill()
 
     def instead(self, width: int) -> list[Text]:
         """The lines to show where there is no answer; empty if there is one."""
         if self.problem:
-            return wrapped(Text(visible(self.problem), style=self.style("bad")), width)
-        return [] if self.found is not None else [Text("computing …", style=self.style("muted"))]
+            return wrapped(Text(visible(self.problem), style=self.screen.style("bad")), width)
+        return [] if self.found is not None else [Text("computing …", style=self.screen.style("muted"))]
 
     def place_words(self, weights: Weights, place: Place) -> str:
         """For the title: the token, and the model."""

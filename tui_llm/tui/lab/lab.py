@@ -313,10 +313,9 @@ class LabScreen(BaseScreen, Screen[None]):
     def _failed(self, message: messages.Failed) -> None:
         stays_open = message.what == "open" and self.weights is not None
         if stays_open or message.what in ("generate", "models", "remembered"):
-            self.context.warn(message.line)
-            return
+            return self.context.warn(message.line)
         self.top_line.problem = message.line
-        self.top_line.show()
+        return self.top_line.show()
 
     @on(messages.ReadingReady)
     def _reading_ready(self, message: messages.ReadingReady) -> None:
@@ -327,8 +326,6 @@ class LabScreen(BaseScreen, Screen[None]):
     def _answered(self, message: messages.Answered) -> None:
         self.tour.answered(message)
         self.context.questions.answered(message)
-
-    # ── messages for one controller ──────────────────────────────────────────────────────────────────────────────
 
     @on(messages.EngineProgress)
     def _progress(self, message: messages.EngineProgress) -> None:

@@ -32,7 +32,7 @@ def mark(share: float | None, known: bool, aligned: bool) -> str:
     return (SHADES if share >= 0 else AWAY)[level(abs(share))]
 
 
-class Columns(NamedTuple):
+class GridColumns(NamedTuple):
     cells: int  # width of each column
     first: int  # the first visible token
     stop: int
@@ -85,7 +85,7 @@ class PatchLines(Lines):
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def columns(self, width: int) -> Columns:
+    def columns(self, width: int) -> GridColumns:
         assert self.grid is not None
         count, room = len(self.grid.piece.tokens), max(0, width - LABEL - 1)
         cells = next((cells for cells in (WIDE, NUMBERS) if cells * count <= room), SHADED)
@@ -93,7 +93,7 @@ class PatchLines(Lines):
             cells = max(cells, NUMBERS) if self.numbers else SHADED
         shown = max(1, min(count, room // cells))
         first = max(0, min(self.column - shown // 2, count - shown))
-        return Columns(cells, first, first + shown)
+        return GridColumns(cells, first, first + shown)
 
     def head(self, width: int) -> list[Text]:
         muted, grid = self.style("muted"), self.grid
