@@ -35,7 +35,8 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
 TEXTS = (
-    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "why", "steer", "learn",
+    "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "guess", "attention", "lens", "block", "backward", "why", "heads", "ablate",
+        "steer", "learn",
     "prefer", "reward", "draw", "tree", "compare-models", "versus",
 )  # fmt: skip
 READS = {(command, "--file") for command in TEXTS} | {

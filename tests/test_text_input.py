@@ -22,7 +22,7 @@ from tui_llm.session.tokenization import tokenization
 from tui_llm.tui.state.lab import Lab
 
 TAKES_TEXT = [path for path, parser in parsers(build_parser()) if parser.get_default("text_dest")]
-REST = {"steer": ["--toward", "a", "--away", "b", "--max-tokens", "2"], "letters": ["--letter", "a"], "loss": ["--target", " time"], "learn": ["--target", " time"], "generate": ["--max-tokens", "2"],
+REST = {"ablate": ["--heads", "0.1"], "steer": ["--toward", "a", "--away", "b", "--max-tokens", "2"], "letters": ["--letter", "a"], "loss": ["--target", " time"], "learn": ["--target", " time"], "generate": ["--max-tokens", "2"],
         "prefer": ["--chosen", " time", "--rejected", " hill", "--steps", "1"], "reward": ["--score", "contains:a", "--samples", "2", "--steps", "1"]}  # fmt: skip
 FIRST = {"versus": ["nano", "nano"], "compare-models": ["nano", "nano"]}
 
@@ -33,7 +33,8 @@ def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 def test_every_command_about_a_text_takes_it_in_every_way() -> None:
     assert TAKES_TEXT == [
-        "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "attention", "lens", "why", "steer", "learn",
+        "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "attention", "lens", "block", "backward", "why", "heads", "ablate",
+        "steer", "learn",
         "prefer", "reward", "draw", "tree", "compare-models", "versus",
     ]  # fmt: skip
     taking = {path for path, parser in parsers(build_parser()) for action in parser._actions if action.metavar in ("TEXT", "PROMPT") and not action.option_strings}  # fmt: skip

@@ -162,6 +162,7 @@ def test_the_changed_state_is_kept_while_a_question_needs_the_unchanged_model(en
 SHOWN = {
     "AttentionQuestion", "NeuronsQuestion", "BranchQuestion", "ChatQuestion", "CompareModelsQuestion", "DrawQuestion", "FindQuestion", "GhostQuestion",
     "GradientQuestion", "HistogramQuestion", "LensQuestion", "PairsQuestion", "PlaceQuestion", "RoundQuestion", "SampleQuestion",
+    "BackwardQuestion", "BlockQuestion", "HeadsQuestion", "LensGridQuestion", "PatchQuestion", "SteerQuestion", "SteerSaveQuestion",
     "SwapQuestion", "TemperaturesQuestion", "VocabularyQuestion", "WhyQuestion",
 }  # fmt: skip
 INDEPENDENT = {

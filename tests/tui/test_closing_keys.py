@@ -26,12 +26,15 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.why.question import NeuronsQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.instruments.backward import BackwardScreen
+from tui_llm.tui.instruments.block import BlockScreen
 from tui_llm.tui.instruments.chat import ChatScreen
 from tui_llm.tui.instruments.compare_models import CompareModelsScreen
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.learn.learn import LearnScreen
+from tui_llm.tui.instruments.lens_grid import LensGridScreen
 from tui_llm.tui.instruments.patch.patch import PatchScreen
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.scratch import ScratchScreen
@@ -78,6 +81,9 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     HelpScreen: "question_mark",
     InsideScreen: "A",
+    BackwardScreen: lambda app: BackwardScreen(app.lab_screen.context),
+    BlockScreen: lambda app: BlockScreen(app.lab_screen.context),
+    LensGridScreen: lambda app: LensGridScreen(app.lab_screen.context),
     NeuronsScreen: lambda app: NeuronsScreen(
         app.lab_screen.context, NeuronsQuestion(app.lab_screen.lab.current_request(), 0, 0, 0, 1)
     ),

@@ -32,7 +32,10 @@ SHADOWS = {
     ("help", "f1"),
     ("help", "question_mark"),
     ("training", "V"),
-}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models
+    ("training", "minus"),
+    ("training", "plus"),
+    ("training", "equals_sign"),
+}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models; zoom
 
 
 def chains() -> Iterator[tuple[str, ...]]:

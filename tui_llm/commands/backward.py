@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         more="One backward pass of the loss; nothing is changed. grad_norm is that of a training run: the norm over all parameters, "
         f"before clipping. Needs fp32 weights. {MODEL}",
         examples=(
-            'tui-llm backward "Once upon a time, there was a little girl named" --target " Lily"',
+            'tui-llm backward "There was a little girl named" --target " Lily"',
             'tui-llm backward "Once upon a time, there was a little girl" --whole --json',
         ),
     )

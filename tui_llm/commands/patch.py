@@ -14,24 +14,29 @@ if TYPE_CHECKING:
     from tui_llm.instruments.patch.question import PatchGrid
 
 
-def add(commands: Commands) -> None:
-    from tui_llm.instruments.patch.question import PARTS
+PARTS = (
+    "residual",
+    "attention",
+    "mlp",
+)  # those of `instruments/patch/question.py`, whose import takes longer than --help
 
+
+def add(commands: Commands) -> None:
     commands.add(
         "patch",
         "activation patching: which part's value at which token brings the clean prompt's prediction back",
         patch,
-        lambda parser: _add_options(parser, tuple(PARTS)),
+        _add_options,
         more="Puts the value of one part at one token of CLEAN into CHANGED, for each layer and token, and prints what the target's logit "
         f"minus its rival's becomes. Prompts of different length are aligned from the end. {MODEL}",
         examples=(
-            'tui-llm patch "Tom and Lily went out. Tom said to" "Tom and Anna went out. Tom said to" --target " Lily"',
-            'tui-llm patch "The big cat" "The big dog" --target " sat" --rival " ran" --part attention --json',
+            'tui-llm patch "Tom saw Lily. He told" "Tom saw Anna. He told"',
+            'tui-llm patch "The big cat" "The big dog" --part attention --json',
         ),
     )
 
 
-def _add_options(parser: Parser, parts: tuple[str, ...]) -> None:
+def _add_options(parser: Parser) -> None:
     parser.add_argument("clean", metavar="CLEAN", help="the prompt whose values are put into the other one")
     parser.add_argument("changed", metavar="CHANGED", help="the prompt that is patched")
     prompt_options(parser)
@@ -47,9 +52,9 @@ def _add_options(parser: Parser, parts: tuple[str, ...]) -> None:
     )
     parser.add_argument(
         "--part",
-        choices=parts,
-        default=parts[0],
-        help=f"what is patched: the residual stream before a block, or the output of its attention or MLP (default {parts[0]})",
+        choices=PARTS,
+        default=PARTS[0],
+        help=f"what is patched: the residual stream before a block, or the output of its attention or MLP (default {PARTS[0]})",
     )
     json_option(parser)
 
@@ -57,13 +62,14 @@ def _add_options(parser: Parser, parts: tuple[str, ...]) -> None:
 def patch(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts.request import Target
-    from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchQuestion
+    from tui_llm.instruments.patch.question import PARTS as PARTS_OF_MODEL
+    from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 
     engine = engine_of(options)
     options.prompt = options.changed
     request = request_of(options, target=None if options.target is None else Target(text=options.target))
     rival = None if options.rival is None else Target(text=options.rival)
-    grid = PatchGrid(engine.answer(PatchQuestion(request, options.clean, PARTS[options.part], rival)))
+    grid = PatchGrid(engine.answer(PatchQuestion(request, options.clean, PARTS_OF_MODEL[options.part], rival)))
     put_json(_patch_json(grid, options.part)) if options.json else put(_patch_text(grid))
 
 

@@ -33,9 +33,9 @@ def add(commands: Commands) -> None:
         more="The direction is the residual stream before a block after one prompt minus that after the other, at their last tokens; "
         f"it is added to every token of PROMPT and of what is drawn. {MODEL}",
         examples=(
-            'tui-llm steer "The dog was" --toward "I am so happy" --away "I am so sad" --layer 2 --coefficient 2',
-            'tui-llm steer "The dog was" --toward happy --away sad --layer 2 --coefficient 2 --save happy.safetensors',
-            'tui-llm steer "The dog was" --load happy.safetensors --coefficient -1 --json',
+            'tui-llm steer "The dog was" --toward happy --away sad --coefficient 2',
+            'tui-llm steer "The dog was" --toward happy --away sad --save h.safetensors',
+            'tui-llm steer "The dog was" --load h.safetensors --coefficient -1',
         ),
     )
 

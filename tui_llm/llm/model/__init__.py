@@ -15,6 +15,7 @@ inside.py         residual stream, attention weights and logit lens of a forward
 block_trace.py    what one block computes for one token: queries and keys, heads, neurons
 head_scores.py    induction, previous-token and duplicate-token scores of attention heads
 attention_only.py  blocks whose MLP adds zero
+patching.py       activation patching, batched over the tokens
 interventions.py  read and change what the parts of a model compute, with forward hooks
 part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files

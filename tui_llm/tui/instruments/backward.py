@@ -25,7 +25,6 @@ from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.openers import opens
 
 SHORT = ("query", "key", "value", "out", "up", "down", "biases", "norms")  # names of BLOCK_KINDS in a column
 LABEL, CELL = 6, 8  # cells
@@ -43,7 +42,6 @@ KEYS = (
 ORDERS = ("in the order of the text", "largest gradient first", "largest gradient × input first")
 
 
-@opens("backward", LabContext.is_open, LabContext.has_text)
 class BackwardScreen(FullScreen):
     tour_name = "backward"
     TITLE_WORDS: ClassVar[str] = "Backward pass"

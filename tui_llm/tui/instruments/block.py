@@ -27,7 +27,6 @@ from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import packed
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.openers import opens
 
 KEYS_OF_A_HEAD, NEURONS, TOKENS = 8, 24, 8
 BAR = 8  # cells
@@ -43,7 +42,6 @@ KEYS = (
 )
 
 
-@opens("block", LabContext.is_open, LabContext.has_text)
 class BlockScreen(FullScreen):
     tour_name = "block"
     TITLE_WORDS: ClassVar[str] = "Block"

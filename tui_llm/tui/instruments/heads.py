@@ -17,6 +17,7 @@ from tui_llm.facts.interventions import HEAD, Intervention, ModelPart, named
 from tui_llm.facts.request import Target
 from tui_llm.instruments.ablate.question import AblateQuestion, Ablation
 from tui_llm.instruments.heads.question import Heads, HeadsQuestion
+from tui_llm.tui.instruments.open_keys import HEADS
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
@@ -27,6 +28,7 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 _key = CommandFactory("heads", "Heads")
+OPEN = HEADS
 KEYS = (
     _key("close_heads", "escape,q,asterisk", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("heads_left", "left", "head", "Select the previous head; ↑ and ↓ select the layer", "head(-1)", priority=True, together="head"),

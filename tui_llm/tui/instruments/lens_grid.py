@@ -20,7 +20,6 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.shades import LEVELS, level
 from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.openers import opens
 
 LABEL, LEAST, WIDEST = 5, 9, 14  # cells of a layer's name, and of a column
 COLUMNS = 128  # tokens asked for at a time
@@ -45,7 +44,6 @@ KEYS = (
 )  # fmt: skip
 
 
-@opens("lens_grid", LabContext.is_open, LabContext.has_text)
 class LensGridScreen(FullScreen):
     tour_name = "lens_grid"
     TITLE_WORDS: ClassVar[str] = "Lens grid"

@@ -1,4 +1,4 @@
-"""The keys of the Why screen, of the neurons of an MLP, and the one that opens it."""
+"""The keys of the Why screen, and the one that opens it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,4 @@ KEYS = (
     _key("why_target", "t", "target", "Type the token to explain", "target"),
     _key("why_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("close_why", "escape,q,semicolon", "back", "Back to the five panes", "close", importance=WAY_OUT),
-)  # fmt: skip
-_neuron = CommandFactory("neurons", "Why this token")
-NEURON_KEYS = (
-    _neuron("neurons_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _neuron("close_neurons", "escape,q", "back", "Back to the parts", "close", importance=WAY_OUT),
 )  # fmt: skip

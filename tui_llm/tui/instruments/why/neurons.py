@@ -10,10 +10,9 @@ from rich.text import Text
 from tui_llm.common.display import fit, token_label, visible
 from tui_llm.instruments.why.question import Neurons, NeuronsQuestion
 from tui_llm.instruments.why.sums import LogitSum, neuron_sum
-from tui_llm.tui.instruments.why.keys import NEURON_KEYS
 from tui_llm.tui.instruments.why.lines import NAME, NUMBER, SumLines
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -21,11 +20,17 @@ from tui_llm.tui.state.context import LabContext
 
 BAR, ACTIVATION, LEAST_TOKENS = 21, 12, 12  # cells
 
+_key = CommandFactory("neurons", "Why this token")
+KEYS = (
+    _key("neurons_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("close_neurons", "escape,q", "back", "Back to the parts", "close", importance=WAY_OUT),
+)  # fmt: skip
+
 
 class NeuronsScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Neurons"
-    own_keys = NEURON_KEYS
-    BINDINGS = bindings(NEURON_KEYS)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext, question: NeuronsQuestion) -> None:
         super().__init__()
