@@ -34,6 +34,14 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "chat": ("chat_open",),
     "sft": ("sft", "close_pairs_form"),
     "guess": ("guess",),
+    "ablate": ("ablate_open",),
+    **{name: (name,) for name in ("patch", "prefer", "reward", "steer", "why", "heads")},
+    "neurons": ("why", "why_table", "tree_line_below", "why_open"),
+    "run_heads": ("pane_training", "run_heads"),
+    **{
+        name: ("inside", "inside_lens", key)
+        for name, key in (("block", "inside_block"), ("backward", "inside_backward"), ("lens_grid", "inside_grid"))
+    },
     "inside": ("inside",),
     "scratch": ("scratch",),
     "sampler": ("sampler_form",),

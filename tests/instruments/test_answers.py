@@ -38,7 +38,8 @@ def answer_of(kind: type[Question]) -> Any:
     """The type of answer that a question declares: `Lens` of `class LensQuestion(Question["Lens"])`."""
     (base,) = kind.__orig_bases__  # type: ignore[attr-defined]
     (declared,) = get_args(base)
-    return declared if isinstance(declared, type) else vars(sys.modules[kind.__module__])[declared.__forward_arg__]
+    name = getattr(declared, "__forward_arg__", None)
+    return declared if name is None else vars(sys.modules[kind.__module__])[name]
 
 
 def test_every_question_has_the_function_of_its_instrument() -> None:
@@ -48,7 +49,7 @@ def test_every_question_has_the_function_of_its_instrument() -> None:
         function = answers.function_of(kind)
         # Some import the type of the model for the type checker only: they need no torch.
         hints = get_type_hints(inspect.unwrap(function), localns={"OpenModel": OpenModel})
-        assert hints["question"] is kind and hints["return"] is answer_of(kind), kind
+        assert hints["question"] is kind and hints["return"] == answer_of(kind), kind
         assert function.__module__ == kind.__module__.removesuffix("question") + "answer"
 
 

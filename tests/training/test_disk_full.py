@@ -87,7 +87,7 @@ def test_disk_full_while_a_metrics_line_is_written(disk: Callable[[str], Path], 
     run.write_control(paused=False)
     run.write_status("starting")
     (run.path / "lock").touch()
-    filler = fill(home, 5 * 4096)  # room for pid, status, log, and some metrics
+    filler = fill(home, 6 * 4096)  # room for pid, status, log, head scores, and some metrics
     assert work(run) == 1
     status = run.status()
     assert status.state == "failed" and "No space left" in status.message and "free some space" in status.message

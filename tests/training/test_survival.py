@@ -279,11 +279,11 @@ def test_a_run_on_a_read_only_disk_is_shown_and_each_action_refused_in_one_line(
 
 def test_a_disk_that_becomes_read_only_ends_the_run_with_a_message(text: Path) -> None:
     run = make("run", text)
-    assert work(run, ("a disk turned read only", 12)) == 1
+    assert work(run, ("a disk turned read only", 15)) == 1
     status = run.status()
     assert status.state == "failed" and "Read-only file system" in status.message
     assert "make it writable, then resume" in status.message and "\n" not in status.message
-    assert 7 < status.step < 12 and [step for step, _ in run.checkpoints()] == [7]
+    assert 7 < status.step < 15 and [step for step, _ in run.checkpoints()] == [7]
 
 
 # ── another file system ───────────────────────────────────────────────────────────────────────────────────────────

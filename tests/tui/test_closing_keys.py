@@ -55,6 +55,7 @@ from tui_llm.tui.models.info import ModelInfoScreen
 from tui_llm.tui.models.models import ModelsScreen
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.compare import CompareScreen
+from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
@@ -94,6 +95,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     NewRunScreen: lambda app: NewRunScreen(),
     Palette: "ctrl+p",
     PatchScreen: lambda app: quiet(PatchScreen(app.lab_screen.context)),
+    RunHeadsScreen: lambda app: RunHeadsScreen(fake_run.make("heads", done=20)),
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),

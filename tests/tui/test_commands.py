@@ -32,10 +32,11 @@ SHADOWS = {
     ("help", "f1"),
     ("help", "question_mark"),
     ("training", "V"),
+    ("training", "asterisk"),
     ("training", "minus"),
     ("training", "plus"),
     ("training", "equals_sign"),
-}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models; zoom
+}  # the inner one is meant: leave the editor; close the help that F1 opened; save a checkpoint, where & compares models; zoom; heads of the run
 
 
 def chains() -> Iterator[tuple[str, ...]]:

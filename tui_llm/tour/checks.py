@@ -14,7 +14,7 @@ from tui_llm.tour import checks_text as text
 from tui_llm.tour.facts import CheckResult, Facts, done, missing
 from tui_llm.tour.step import Check
 
-SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned", "samples", "batch", "compare", "compare_models", "sft", "chat", "prefer", "reward", "ablate")  # fmt: skip
+SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned", "samples", "batch", "compare", "compare_models", "sft", "chat", "prefer", "reward", "ablate", "why", "heads", "run_heads", "patch", "steer", "block", "backward", "lens_grid")  # fmt: skip
 PANES = ("tokens", "logits", "loss", "training", "generate")
 VIEWS = ("text", "ids", "bytes")
 BIG = 1e12  # the largest number that a lesson file may give

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.facts.chat import ChatMessage
@@ -95,7 +96,8 @@ class AnswerRows:
         """Raises OSError."""
         from safetensors.numpy import save_file
 
-        save_file({f"{name}.{part}": array for name, part, array in self._arrays()}, path)
+        arrays = {f"{name}.{part}": array for name, part, array in self._arrays()}
+        storage.by_library(path, lambda file: save_file(arrays, file))
 
     def _arrays(self) -> Iterable[tuple[str, str, npt.NDArray[np.generic]]]:
         for name in _COLUMNS:
