@@ -89,6 +89,9 @@ def test_recording_heads_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     from tui_llm.training.run.run import Run
     from tui_llm.training.worker import evaluations, job, process
 
+    # What a worker sets for its whole process must not stay set in the tests'.
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process.torch, "set_flush_denormal", lambda _: True)
     path = tmp_path / "text.txt"
     path.write_text(words(2000))
     made = []
