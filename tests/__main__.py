@@ -37,7 +37,6 @@ NUMERIC = (
     "tests/test_learn_command.py",
     "tests/test_tree.py",
     "tests/training/test_batch.py",
-    "tests/training/test_loop.py",
     "tests/training/test_pin_readings.py",
     "tests/training/test_resume.py",
 )
