@@ -100,7 +100,7 @@ async def learning(
 
 
 async def at(pilot: Pilot[None], screen: LearnScreen, steps: int) -> None:
-    await until(pilot, lambda: screen._since is None and screen.learned and len(screen.learned.steps) == steps)
+    await until(pilot, lambda: not screen.progress.doing and screen.learned and len(screen.learned.steps) == steps)
 
 
 def text(app: LabApp) -> str:
@@ -145,7 +145,7 @@ async def test_a_failed_step_is_one_line_and_keeps_the_copy() -> None:
         await at(pilot, screen, 1)
         screen.recipe = Recipe("sgd", 1.0)
         await pilot.press("space")
-        await until(pilot, lambda: screen.problem)
+        await until(pilot, lambda: screen.progress.problem)
         await pilot.pause()
         assert "with a step size of 1 [/] the logits are" in text(app)
         assert screen.at == 1
@@ -163,10 +163,10 @@ async def test_saving_asks_for_a_name_and_refuses_an_existing_one() -> None:
         await pilot.press("space")
         await at(pilot, screen, 1)
         await pilot.press("k", *"taken", "enter")
-        await until(pilot, lambda: "taken [/] already" in screen.problem)
+        await until(pilot, lambda: "taken [/] already" in screen.progress.problem)
         await pilot.press("k", *"mine", "enter")
-        await until(pilot, lambda: fake.kept == ["mine"] and screen._since is None)
-        assert not screen.problem
+        await until(pilot, lambda: fake.kept == ["mine"] and not screen.progress.doing)
+        assert not screen.progress.problem
 
 
 async def test_the_pinned_prompts_are_shown_and_all_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:

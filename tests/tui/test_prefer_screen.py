@@ -71,7 +71,7 @@ def text(app: LabApp) -> str:
 
 
 async def chosen(pilot: Pilot[None], screen: PreferScreen, count: int) -> None:
-    await until(pilot, lambda: len(screen.ranked) == count and not screen._doing)
+    await until(pilot, lambda: len(screen.ranked) == count and not screen.progress.doing)
     await pilot.pause()
 
 
@@ -129,17 +129,17 @@ async def test_the_copy_and_its_pairs_stay_when_the_screen_closes(tiny: str) -> 
 async def test_typed_answers_redraws_neither_and_settings(tiny: str) -> None:
     async with preferring(tiny) as (app, pilot, screen):
         await pilot.press("a", *" sat", "enter")
-        await until(pilot, lambda: screen.two is not None and screen.texts[0] == " sat" and not screen._doing)
+        await until(pilot, lambda: screen.two is not None and screen.texts[0] == " sat" and not screen.progress.doing)
         assert screen.two is not None and screen.two.left.seed is None
         assert list(screen.two.left.ids) == tokenizer.byte_level().encode(" sat")
         await pilot.press("b", *" sat", "enter")
-        await until(pilot, lambda: screen.two is not None and screen.texts[1] == " sat" and not screen._doing)
+        await until(pilot, lambda: screen.two is not None and screen.texts[1] == " sat" and not screen.progress.doing)
         await pilot.press("left")
         await pilot.pause()
         assert "are the same" in text(app) and "A is better" not in text(app) and not screen.ranked
         await pilot.press("r")
-        await until(pilot, lambda: screen.two is not None and not screen._doing)
-        assert screen.texts == (" sat", None) and screen.seeds == (1, 3) and not screen.problem
+        await until(pilot, lambda: screen.two is not None and not screen.progress.doing)
+        assert screen.texts == (" sat", None) and screen.seeds == (1, 3) and not screen.progress.problem
         await pilot.press("B", *["backspace"] * 5, *"0.5", "enter", "e", *["backspace"] * 8, *"0.01", "enter")
         await pilot.press("N", "backspace", "3", "enter", "f", "backspace", "1", "enter", "l")
         wanted = DPOSettings(0.5, True, 1.0)
@@ -152,16 +152,16 @@ async def test_typed_answers_redraws_neither_and_settings(tiny: str) -> None:
         await chosen(pilot, screen, 1)
         assert screen.preferred is not None and len(screen.preferred.changes[0].losses) == 3
         await pilot.press("enter")
-        await until(pilot, lambda: screen.two is not None and not screen._doing)
+        await until(pilot, lambda: screen.two is not None and not screen.progress.doing)
         before = screen.seeds
         await pilot.press("equals_sign")
-        await until(pilot, lambda: screen.two is not None and screen.seeds != before and not screen._doing)
+        await until(pilot, lambda: screen.two is not None and screen.seeds != before and not screen.progress.doing)
         assert len(screen.ranked) == 1
         await pilot.press("t", *["backspace"] * 5, "0", "enter")
         await until(pilot, lambda: screen.request.sampler.greedy and screen.two is not None)
         assert screen.two is not None and screen.two.left.ids == screen.two.right.ids
         await pilot.press("p", *"!", "enter")
-        await until(pilot, lambda: screen.two is not None and screen.two.text == "!" and not screen._doing)
+        await until(pilot, lambda: screen.two is not None and screen.two.text == "!" and not screen.progress.doing)
         assert "after 1 choice" in text(app)
 
 
@@ -169,13 +169,13 @@ async def test_keep_writes_the_copy_which_opens_in_all_panes(tiny: str) -> None:
     async with preferring(tiny) as (app, pilot, screen):
         await pilot.press("k", "o")
         await pilot.pause()
-        assert screen.is_current and not screen.saved
+        assert screen.is_current and not screen.saver.folder
         await pilot.press("left")
         await chosen(pilot, screen, 1)
         await pilot.press("k", *"mine", "enter")
-        await until(pilot, lambda: screen.saved)
+        await until(pilot, lambda: screen.saver.folder)
         await pilot.press("k", *"mine", "enter")
-        await until(pilot, lambda: "already exists" in screen.problem)
+        await until(pilot, lambda: "already exists" in screen.progress.problem)
         await pilot.press("o")
         weights = app.lab_screen.context
         await until(pilot, lambda: weights.weights is not None and weights.weights.name.endswith("mine"))
@@ -259,7 +259,7 @@ async def test_both_fell_is_said_with_its_reason_and_a_failure_keeps_the_answers
         assert isinstance(screen, PreferScreen)
         fake.fail = "with a learning rate of 1 [/] the numbers\nare no longer finite"
         await pilot.press("left")
-        await until(pilot, lambda: screen.problem)
+        await until(pilot, lambda: screen.progress.problem)
         await pilot.pause()
         assert "with a learning rate of 1 [/] the numbers are" in text(app) and "→ B" in text(app)
         fake.fail = ""

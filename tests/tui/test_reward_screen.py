@@ -71,7 +71,7 @@ def text(app: LabApp) -> str:
 
 
 async def done(pilot: Pilot[None], screen: RewardScreen, steps: int | None = None) -> None:
-    await until(pilot, lambda: screen.run is not None and not screen._doing and steps in (None, screen.at))
+    await until(pilot, lambda: screen.run is not None and not screen.progress.doing and steps in (None, screen.at))
     await pilot.pause()
 
 
@@ -186,10 +186,10 @@ async def test_saving_and_opening(tiny: str) -> None:
         await pilot.press("o")
         assert app.screen is screen
         await typed(pilot, app, screen, "k", "bad name!")
-        await until(pilot, lambda: "can't name a model" in screen.problem)
+        await until(pilot, lambda: "can't name a model" in screen.progress.problem)
         await typed(pilot, app, screen, "k", "rewarded-copy")
-        await until(pilot, lambda: screen.saved)
-        assert (Path(screen.saved) / "model.safetensors").exists()
+        await until(pilot, lambda: screen.saver.folder)
+        assert (Path(screen.saver.folder) / "model.safetensors").exists()
         await pilot.press("o")
         await until(
             pilot, lambda: app.lab_screen.weights is not None and app.lab_screen.weights.name == "rewarded-copy"
@@ -198,7 +198,7 @@ async def test_saving_and_opening(tiny: str) -> None:
 
 async def test_ten_steps_can_be_stopped(tiny: str) -> None:
     async with rewarding(tiny) as (app, pilot, screen):
-        screen.goal, screen._doing = 50, "taking 50 steps"
+        screen.goal, screen.progress.doing = 50, "taking 50 steps"
         screen._ask("taking 50 steps", 1, ahead=False)
         await pilot.press("escape")
         await done(pilot, screen)
@@ -251,7 +251,7 @@ async def test_hostile_text_and_every_size(size: tuple[int, int]) -> None:
         await done(pilot, screen)
         assert screen.spec == PRESETS[1].spec and unsafe(drawn(app)) == set() and screen.preset == 1
         screen._change_rule("count:z")
-        await until(pilot, lambda: screen.problem)
+        await until(pilot, lambda: screen.progress.problem)
         await pilot.pause()
         assert unsafe(drawn(app)) == set() and screen.preset is None  # another rule is no longer the preset's
         await pilot.press("escape")

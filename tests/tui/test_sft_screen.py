@@ -35,17 +35,23 @@ async def test_type_step_undo_save_and_open() -> None:
         await pilot.press("k")  # nothing to save yet
         assert app.screen is screen
         await pilot.press("space")
-        await until(pilot, lambda: screen.state is not None and len(screen.state.losses) == 4 and not screen.doing)
+        await until(
+            pilot, lambda: screen.state is not None and len(screen.state.losses) == 4 and not screen.progress.doing
+        )
         assert screen.state is not None
         losses = screen.state.losses
         await pilot.pause()
         text = "\n".join(drawn(app))
         assert "after 4 steps" in text and "I·am" not in text and "rose" in text
         await pilot.press("u")
-        await until(pilot, lambda: screen.state is not None and len(screen.state.losses) == 3 and not screen.doing)
+        await until(
+            pilot, lambda: screen.state is not None and len(screen.state.losses) == 3 and not screen.progress.doing
+        )
         assert screen.state.losses == losses[:3]
         await pilot.press("n", "space")  # 12 more
-        await until(pilot, lambda: screen.state is not None and len(screen.state.losses) == 15 and not screen.doing)
+        await until(
+            pilot, lambda: screen.state is not None and len(screen.state.losses) == 15 and not screen.progress.doing
+        )
         assert screen.state.losses[:4] == losses
         assert [one.answer_after for one in screen.state.pairs] == ["I am Tim.", "A rose."]
         await pilot.press("y")
@@ -53,7 +59,7 @@ async def test_type_step_undo_save_and_open() -> None:
         await pilot.press("k")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"tim", "enter")
-        await until(pilot, lambda: screen.saved == "tim")
+        await until(pilot, lambda: screen.saver.folder == str(paths.models_dir() / "tim"))
         assert (paths.models_dir() / "tim" / "README.md").is_file()
         await pilot.press("o")
         await until(pilot, lambda: app.screen is app.lab_screen)
@@ -67,15 +73,17 @@ async def test_hostile_pairs_at_every_size(size: tuple[int, int], tmp_path: Path
         screen = await opened(pilot, app, "[/]\x1b[31mred\u202e? => [red]\x1b]0;title\x07 no\u200d\n字 => é" + "x" * 40)
         screen.many = 1
         await pilot.press("space")
-        await until(pilot, lambda: screen.state is not None and len(screen.state.losses) == 1 and not screen.doing)
+        await until(
+            pilot, lambda: screen.state is not None and len(screen.state.losses) == 1 and not screen.progress.doing
+        )
         await pilot.pause()
         lines = drawn(app)
         assert not unsafe(lines) and all(len(line) <= size[0] for line in lines)
         await pilot.press("f")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"nope", "enter")
-        await until(pilot, lambda: screen.problem)
-        assert "nope" in screen.problem and screen.state is not None
+        await until(pilot, lambda: screen.progress.problem)
+        assert "nope" in screen.progress.problem and screen.state is not None
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"nan", "enter")
@@ -93,7 +101,7 @@ async def test_pairs_that_do_not_fit_are_one_line_and_others_can_be_typed() -> N
         await until(pilot, lambda: isinstance(app.screen, InstructionPairsScreen))
         app.screen.query_one(PairsEditor).set_text("word " * 300 + "=> x")
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: isinstance(app.screen, SftScreen) and app.screen.problem)
+        await until(pilot, lambda: isinstance(app.screen, SftScreen) and app.screen.progress.problem)
         await until(pilot, lambda: "shorten" in "\n".join(drawn(app)))
         await pilot.press("i")
         await until(pilot, lambda: isinstance(app.screen, InstructionPairsScreen))

@@ -11,6 +11,7 @@ palette.py          the command palette
 full.py             FullScreen: a screen of a title, lines and keys
 over.py             OverLab: base class of the screens that cover the lab
 ask.py              a modal screen for one line of text
+progress.py         the work that a screen waits for
 visits.py           which fields of a form show their problems
 confirm.py          a modal screen that asks for confirmation
 doubled_space.py    a modal screen that asks whether several spaces in a row are meant

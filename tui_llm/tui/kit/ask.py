@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 from textual.widgets.text_area import Selection
 
 from tui_llm.common.display import SPACE
+from tui_llm.common.errors import UserError
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.spaces import EVERY, doubled
@@ -76,3 +80,30 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
     def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
         event.stop()
         self._edited = self._edited or bool(self.query_one(PromptEditor).text)
+
+
+Number = TypeVar("Number", int, float)
+
+
+def typed_number(text: str, example: Number) -> Number:
+    """`text` as a number of the type of `example`. Raises `UserError`, which gives the example."""
+    try:
+        return type(example)(text)
+    except ValueError:
+        kind = "whole number" if isinstance(example, int) else "number"
+        raise UserError(f"{text[:40]!r} is not a {kind}; give one such as {example:g}") from None
+
+
+def ask_setting(
+    screen: Screen[object], asking: AskScreen, take: Callable[[str], object], warn: Callable[[str], object]
+) -> None:
+    """Gives the typed text to `take`, and its `UserError`, if it raises one, to `warn`."""
+
+    def answered(text: str | None) -> None:
+        if text is not None:
+            try:
+                take(text)
+            except UserError as error:
+                warn(str(error))
+
+    screen.app.push_screen(asking, answered)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.timer import Timer
 
-from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import memory_size
+from tui_llm.common.display import visible
+from tui_llm.common.numbers import counted, memory_size
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import OPTIMIZERS, USUAL, Recipe, check
-from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion
+from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Learned, LearnQuestion
+from tui_llm.tui.instruments.copy_saver import ELSEWHERE, CopySaver
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import OverLab, Row
+from tui_llm.tui.kit.progress import Progress
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import step
 
 SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
 MANY = (1, 5, 20)
-SHOWN_AFTER = 0.5  # seconds after which progress is shown
 
 
 _key = CommandFactory("learn", "Learn this")
@@ -65,10 +62,8 @@ class LearnScreen(OverLab):
         self.many = 1
         self.at = 0  # how many steps the copy is to have taken
         self.learned: Learned | None = None
-        self.problem = ""
-        self._since: float | None = None  # when the pending question was asked
-        self._timer: Timer | None = None
-        self._doing = ""
+        self.progress = Progress(self, self._show_top)
+        self.saver = CopySaver(self, context, self.progress, ELSEWHERE)
 
     def compose(self) -> ComposeResult:
         yield Bar(id="learn-top")
@@ -79,7 +74,6 @@ class LearnScreen(OverLab):
     def on_mount(self) -> None:
         self.show_keys()
         self.query_one(LearnedLines).focus()
-        self._timer = self.set_interval(0.25, self._show_top, pause=True)
         self._ask("reading the prompt and the pinned prompts")
 
     def on_unmount(self) -> None:
@@ -89,33 +83,19 @@ class LearnScreen(OverLab):
 
     def _ask(self, doing: str) -> None:
         question = LearnQuestion(self._moment.request, self.at, self.recipe, self._pins)
-        self._begin(doing)
+        self.progress.start(doing)
         self.context.questions.ask(self, question, self._take, self._fail)
 
-    def _begin(self, doing: str) -> None:
-        self._doing, self.problem = doing, ""
-        self._since = self._since if self._since is not None else time.monotonic()
-        if self._timer is not None:
-            self._timer.resume()
-        self._show_top()
-
-    def _end(self, problem: str = "") -> None:
-        self._since, self.problem = None, problem
-        if self._timer is not None:
-            self._timer.pause()
-
     def _take(self, learned: Learned) -> None:
-        self._end()
         self.learned = learned
         self.query_one(LearnedLines).show(learned)
-        self._show_top()
+        self.progress.end()
 
     def _fail(self, problem: str) -> None:
         """Sets the number of steps back to those that were shown last: after a failure the copy is there, or nearer to
         the open model."""
         self.at = min(self.at, len(self.learned.steps) if self.learned is not None else 0)
-        self._end(problem)
-        self._show_top()
+        self.progress.end(problem)
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,11 +103,11 @@ class LearnScreen(OverLab):
         weights, done = (self.learned or self._moment).weights, len(self.learned.steps) if self.learned else 0
         at = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
         parts: list[str | tuple[str, str]] = [("Learn this  ", "bold"), f"a copy of {visible(weights.name)}{at}"]
-        seconds = time.monotonic() - self._since if self._since is not None else 0.0
-        if self.problem:
-            parts += [("  ! ", "bold $text-error"), (visible(self.problem), "$text-error")]
-        elif seconds >= SHOWN_AFTER:
-            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc cancels", "$text-muted")]
+        progress = self.progress
+        if progress.problem:
+            parts += [("  ! ", "bold $text-error"), (visible(progress.problem), "$text-error")]
+        elif progress.is_long:
+            parts += [f"  {progress.doing} … {progress.seconds:.0f} s", ("  Esc cancels", "$text-muted")]
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
             note = "  the open model does not change"
@@ -152,7 +132,7 @@ class LearnScreen(OverLab):
 
     def action_step(self) -> None:
         if self.at >= MOST_STEPS:
-            self._notify(f"at most {MOST_STEPS} steps here; tui-llm train --from trains further")
+            self.context.notify(f"at most {MOST_STEPS} steps here; tui-llm train --from trains further")
             return
         self.at = min(MOST_STEPS, self.at + self.many)
         self._ask("taking the step" if self.many == 1 else f"taking {self.many} steps")
@@ -162,7 +142,7 @@ class LearnScreen(OverLab):
             self.at -= 1
             self._ask("undoing")
         else:
-            self._notify("there is no step to undo")
+            self.context.notify("there is no step to undo")
 
     def action_reset(self) -> None:
         self.at = 0
@@ -172,7 +152,7 @@ class LearnScreen(OverLab):
         names = tuple(OPTIMIZERS)
         name = names[(names.index(self.recipe.optimizer) + 1) % len(names)]
         self.recipe = Recipe(name, USUAL[name])
-        self._ask("")  # the memory that a copy takes depends on it
+        self._ask("measuring the copy's memory")  # it depends on the optimizer
 
     def action_size(self, direction: int) -> None:
         self._resize(step(SIZES, self.recipe.learning_rate * (1 + 1e-7 * direction), direction))
@@ -182,18 +162,11 @@ class LearnScreen(OverLab):
         self._show_recipe()
 
     def action_type_size(self) -> None:
-        def answered(text: str | None) -> None:
-            if text is None:
-                return
-            try:
-                self._resize(check(Recipe(self.recipe.optimizer, float(text))).learning_rate)
-            except ValueError:
-                self._notify(f"{text[:40]!r} is not a number; give one such as 0.001", bad=True)
-            except UserError as error:
-                self._notify(str(error), bad=True)
+        def take(text: str) -> None:
+            self._resize(check(Recipe(self.recipe.optimizer, typed_number(text, 0.001))).learning_rate)
 
         title, hint = "Step size (learning rate)", "Enter sets it · Esc cancels"
-        self.app.push_screen(AskScreen(title, hint, f"{self.recipe.learning_rate:g}"), answered)
+        ask_setting(self, AskScreen(title, hint, f"{self.recipe.learning_rate:g}"), take, self.context.warn)
 
     def action_many(self) -> None:
         self.many = MANY[(MANY.index(self.many) + 1) % len(MANY)]
@@ -201,34 +174,13 @@ class LearnScreen(OverLab):
 
     def action_keep(self) -> None:
         if self.learned is None or not self.learned.steps:
-            self._notify("there is nothing to save yet: take a step first (Space)")
+            self.context.notify("there is nothing to save yet: take a step first (Space)")
             return
 
-        def answered(name: str | None) -> None:
-            if name:
-                self._begin("writing the folder")
-                self.context.questions.ask(None, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
+        def question(name: str) -> KeepQuestion:
+            return KeepQuestion(self._moment.request, name)
 
-        title = "Save the copy as a new model: its name"
-        self.app.push_screen(AskScreen(title, "Enter saves · Esc cancels · nothing is overwritten"), answered)
-
-    def _kept(self, kept: Kept) -> None:
-        if is_live(self):
-            self._end()
-            self._show_top()
-        self.context.notify(
-            f"saved {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; in the five panes, m opens it"
-        )
-
-    def _not_kept(self, problem: str) -> None:
-        if is_live(self):
-            self._end(problem)
-            self._show_top()
-        else:
-            self.context.warn(problem)
+        self.saver.save(question, lambda kept: counted(kept.steps, "step"))
 
     def table(self) -> Iterable[Row]:
         return self.query_one(LearnedLines).table()
-
-    def _notify(self, line: str, *, bad: bool = False) -> None:
-        self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")

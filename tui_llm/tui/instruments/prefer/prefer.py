@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -11,10 +10,9 @@ from typing import Any, ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.timer import Timer
 
 from tui_llm.common import paths
-from tui_llm.common.display import truncate, visible
+from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted, memory_size
 from tui_llm.facts.preference import DPO, RECIPE, PreferenceRecipe, RankedPair
@@ -22,17 +20,17 @@ from tui_llm.instruments.prefer.question import (
     AnswersQuestion,
     PreferQuestion,
     Preferred,
-    SavedPreferred,
     SavePreferredQuestion,
     TwoAnswers,
 )
+from tui_llm.tui.instruments.copy_saver import CopySaver
 from tui_llm.tui.instruments.prefer.keys import KEYS, OPEN
 from tui_llm.tui.instruments.prefer.lines import PreferLines, beside, column
-from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Listing
-from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.progress import Progress
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.context import LabContext
@@ -40,7 +38,6 @@ from tui_llm.tui.state.openers import opens
 
 __all__ = ["KEYS", "OPEN", "PreferScreen"]
 
-SHOWN_AFTER = 0.5  # seconds after which progress is shown
 SAME = (
     "! the two answers are the same, so there is nothing to choose: r redraws one, t sets another temperature, a and b type "
     "answers, p another prompt"
@@ -68,10 +65,9 @@ class PreferScreen(FullScreen):
         self.seeds: tuple[int, int] = (1, 2)
         self.texts: tuple[str | None, str | None] = (None, None)
         self.numbers = False
-        self.problem = self.saved = ""
         self.file = ""
-        self._doing, self._since = "", 0.0
-        self._timer: Timer | None = None
+        self.progress = Progress(self, self.refill)
+        self.saver = CopySaver(self, context, self.progress)
 
     def compose(self) -> ComposeResult:
         yield Bar(id="full-top")
@@ -81,7 +77,6 @@ class PreferScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self._timer = self.set_interval(0.25, self.refill, pause=True)
         self._ask("opening the copy", PreferQuestion(self.request), self._begin)
 
     def on_unmount(self) -> None:
@@ -94,25 +89,12 @@ class PreferScreen(FullScreen):
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, doing: str, question: Any, take: Callable[[Any], None]) -> None:
-        self._doing, self._since, self.problem = doing, time.monotonic(), ""
-        if self._timer is not None:
-            self._timer.resume()
-
         def taken(answer: Any) -> None:
-            self._done()
+            self.progress.end()
             take(answer)
 
-        self.context.questions.ask(self, question, taken, self._fail)
-        self.refill()
-
-    def _done(self, problem: str = "") -> None:
-        self._doing, self.problem = "", problem
-        if self._timer is not None:
-            self._timer.pause()
-
-    def _fail(self, problem: str) -> None:
-        self._done(problem)
-        self.refill()
+        self.progress.start(doing)
+        self.context.questions.ask(self, question, taken, self.progress.end)
 
     def _begin(self, preferred: Preferred) -> None:
         self.preferred = preferred
@@ -128,7 +110,7 @@ class PreferScreen(FullScreen):
         try:
             folder = paths.data_dir() / "pairs"
         except UserError as error:
-            self.problem = str(error)
+            self.progress.problem = str(error)
             return ""
         return str(folder / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl")
 
@@ -144,7 +126,7 @@ class PreferScreen(FullScreen):
     def _prefer(self, doing: str, ranked: tuple[RankedPair, ...], take: Callable[[Preferred], None]) -> None:
         def taken(preferred: Preferred) -> None:
             self.preferred = preferred
-            self.problem = f"the pairs are not saved: {preferred.unsaved}" if preferred.unsaved else ""
+            self.progress.problem = f"the pairs are not saved: {preferred.unsaved}" if preferred.unsaved else ""
             take(preferred)
 
         self._ask(doing, PreferQuestion(self.request, ranked, self.file), taken)
@@ -153,7 +135,7 @@ class PreferScreen(FullScreen):
 
     def action_choose(self, side: int) -> None:
         two = self.two
-        if two is None or self.chosen is not None or self._doing:
+        if two is None or self.chosen is not None or self.progress.doing:
             return
         answers = (two.left.ids, two.right.ids)
         if answers[0] == answers[1]:
@@ -171,7 +153,7 @@ class PreferScreen(FullScreen):
             self._advance()
 
     def action_neither(self) -> None:
-        if not self._doing:
+        if not self.progress.doing:
             self._advance()
 
     def _advance(self) -> None:
@@ -180,7 +162,7 @@ class PreferScreen(FullScreen):
         self._draw()
 
     def action_redraw(self, side: int) -> None:
-        if self.chosen is None and not self._doing:
+        if self.chosen is None and not self.progress.doing:
             self._replace(side, None, max(self.seeds) + 1)
 
     def _replace(self, side: int, text: str | None, seed: int) -> None:
@@ -190,15 +172,15 @@ class PreferScreen(FullScreen):
         self._draw()
 
     def action_undo(self) -> None:
-        if self._doing:
+        if self.progress.doing:
             return
         if not self.ranked:
-            self._notify("there is no choice to undo")
+            self.context.notify("there is no choice to undo")
             return
         self._prefer("undoing", self.ranked[:-1], lambda _: self._draw())
 
     def action_type_answer(self, side: int) -> None:
-        if self.chosen is not None or self._doing:
+        if self.chosen is not None or self.progress.doing:
             return
 
         def answered(text: str | None) -> None:
@@ -219,39 +201,32 @@ class PreferScreen(FullScreen):
         self.app.push_screen(AskScreen("The prompt", hint, self.request.prompt, spaces=True), answered)
 
     def action_temperature(self) -> None:
-        def answered(text: str | None) -> None:
-            if text is not None:
-                with self._reading_number(text):
-                    sampler = dataclasses.replace(self.request.sampler, temperature=float(text))
-                    self.request = dataclasses.replace(self.request, sampler=sampler)
-                    if self.chosen is None:
-                        self._draw()
+        now = self.request.sampler.temperature
 
-        hint = "Enter draws both answers with it · Esc cancels"
-        now = f"{self.request.sampler.temperature:g}"
-        self.app.push_screen(AskScreen("The answers' temperature", hint, now), answered)
+        def take(text: str) -> None:
+            sampler = dataclasses.replace(self.request.sampler, temperature=typed_number(text, now))
+            self.request = dataclasses.replace(self.request, sampler=sampler)
+            if self.chosen is None:
+                self._draw()
+
+        asking = AskScreen("The answers' temperature", "Enter draws both answers with it · Esc cancels", f"{now:g}")
+        ask_setting(self, asking, take, self.context.warn)
 
     def action_setting(self, name: str) -> None:
         dpo = name in DPO
         setting = (DPO if dpo else RECIPE)[name]
         value = getattr(self.recipe.dpo if dpo else self.recipe, name)
 
-        def answered(text: str | None) -> None:
-            if text is None:
-                return
-            with self._reading_number(text):
-                fields: dict[str, Any] = {name: int(text) if isinstance(value, int) else float(text)}
-                self._set(**({"dpo": dataclasses.replace(self.recipe.dpo, **fields)} if dpo else fields))
+        def take(text: str) -> None:
+            fields: dict[str, Any] = {name: typed_number(text, value)}
+            self._set(**({"dpo": dataclasses.replace(self.recipe.dpo, **fields)} if dpo else fields))
 
-        title = f"{NAMES[name]}: {setting.help}"
-        self.app.push_screen(AskScreen(title, "for the next choices · Enter sets it", f"{value:g}"), answered)
+        asking = AskScreen(f"{NAMES[name]}: {setting.help}", "for the next choices · Enter sets it", f"{value:g}")
+        ask_setting(self, asking, take, self.context.warn)
 
     def _set(self, **fields: Any) -> None:
         self.recipe = dataclasses.replace(self.recipe, **fields)
         self.refill()
-
-    def _reading_number(self, text: str) -> _ReadingNumber:
-        return _ReadingNumber(text, lambda line: self._notify(line, bad=True))
 
     def action_length(self) -> None:
         dpo = self.recipe.dpo
@@ -263,46 +238,22 @@ class PreferScreen(FullScreen):
 
     def action_keep(self) -> None:
         if not self.ranked:
-            self._notify("there is nothing to save yet: choose an answer first (← or →)")
+            self.context.notify("there is nothing to save yet: choose an answer first (← or →)")
             return
 
-        def answered(name: str | None) -> None:
-            if name:
-                question = SavePreferredQuestion(self.request, self.ranked, name)
-                self.context.questions.ask(None, question, self._kept, self._not_kept)
+        def question(name: str) -> SavePreferredQuestion:
+            return SavePreferredQuestion(self.request, self.ranked, name)
 
-        hint = "Enter saves · Esc cancels · nothing is overwritten"
-        self.app.push_screen(AskScreen("Save the copy as a new model: its name", hint), answered)
-
-    def _kept(self, kept: SavedPreferred) -> None:
-        line = f"saved {counted(kept.pairs, 'pair')} as {kept.folder}"
-        if is_live(self):
-            self.saved = kept.folder
-            self.context.notify(f"{line}; o opens it in all panes")
-        else:
-            self.context.notify(f"{line}; in the five panes, m opens it")
-
-    def _not_kept(self, problem: str) -> None:
-        if is_live(self):
-            self._fail(problem)
-        else:
-            self.context.warn(problem)
+        self.saver.save(question, lambda kept: counted(kept.pairs, "pair"))
 
     def action_open_saved(self) -> None:
-        if not self.saved:
-            self._notify("save the copy first (k)")
-            return
-        self.context.open_model(self.saved)
-        self.dismiss(None)
-
-    def _notify(self, line: str, *, bad: bool = False) -> None:
-        self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")
+        self.saver.open()
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def subject(self) -> str:
-        if self._doing and time.monotonic() - self._since >= SHOWN_AFTER:
-            return f"{self._doing} … {time.monotonic() - self._since:.0f} s"
+        if self.progress.is_long:
+            return f"{self.progress.doing} … {self.progress.seconds:.0f} s"
         if self.preferred is None:
             return ""
         name, count = self.preferred.weights.name, len(self.ranked)
@@ -328,9 +279,10 @@ class PreferScreen(FullScreen):
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         lines, two = PreferLines(self.style), self.two
-        shown = wrapped(Text(f"! {visible(self.problem)}", style=self.style("bad")), width) if self.problem else []
+        problem = self.progress.problem
+        shown = wrapped(Text(f"! {visible(problem)}", style=self.style("bad")), width) if problem else []
         if two is None:
-            return shown, [Text("" if self.problem else f"{self._doing} …", self.style("muted"))]
+            return shown, [Text("" if problem else f"{self.progress.doing} …", self.style("muted"))]
         prompt = wrapped(Text("prompt  ", self.style("muted")).append(visible(two.text), self.style("strong")), width)
         room = max(1, self.listing.size.height // 4)
         head = [*shown, *prompt[-room:], Text()]
@@ -381,20 +333,3 @@ class PreferScreen(FullScreen):
         for name, tokens, logs in sides:
             for token, (before, after) in zip(tokens, logs, strict=True):
                 yield name, str(token.id), visible(token.text), repr(before), repr(after)
-
-
-class _ReadingNumber:
-    """A context manager: an error in reading a typed number becomes a notification."""
-
-    def __init__(self, text: str, warn: Callable[[str], None]) -> None:
-        self._text, self._warn = text, warn
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, UserError):
-            self._warn(str(error))
-        elif isinstance(error, ValueError):
-            self._warn(f"{self._text[:40]!r} is not a number; give one such as 1")
-        return isinstance(error, UserError | ValueError)

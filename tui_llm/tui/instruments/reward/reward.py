@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import time
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -12,10 +11,8 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.events import Key
-from textual.timer import Timer
 
-from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.display import visible
 from tui_llm.common.numbers import counted, memory_size
 from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe
 from tui_llm.instruments.reward.question import (
@@ -23,18 +20,18 @@ from tui_llm.instruments.reward.question import (
     PRESETS,
     RewardQuestion,
     RewardRun,
-    SavedRewarded,
     SaveRewardedQuestion,
 )
 from tui_llm.llm.learn.reward import KINDS, SYNTAX, parse
+from tui_llm.tui.instruments.copy_saver import CopySaver
 from tui_llm.tui.instruments.reward.keys import KEYS, OPEN
 from tui_llm.tui.instruments.reward.lines import RewardLines, recipe_line, rows
 from tui_llm.tui.instruments.reward.settings import ASKED, changed, value_of
-from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.ask import AskScreen, ask_setting
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Listing
-from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.progress import Progress
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.context import LabContext
@@ -43,7 +40,6 @@ from tui_llm.tui.state.openers import opens
 
 __all__ = ["KEYS", "OPEN", "RewardScreen"]
 
-SHOWN_AFTER = 0.5  # seconds after which progress is shown
 HAND = KINDS["hand"].name
 
 
@@ -67,10 +63,9 @@ class RewardScreen(FullScreen):
         self.scores: list[float | None] = []  # by hand, of the group that is shown
         self.marked = 0
         self.numbers = False
-        self.problem = self.saved = ""
         self._starts: list[int] = []  # the first line of each answer
-        self._doing, self._since = "", 0.0
-        self._timer: Timer | None = None
+        self.progress = Progress(self, self.refill)
+        self.saver = CopySaver(self, context, self.progress)
 
     def compose(self) -> ComposeResult:
         yield Bar(id="full-top")
@@ -80,7 +75,6 @@ class RewardScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self._timer = self.set_interval(0.25, self.refill, pause=True)
         self._ask("drawing answers", None, ahead=False)
 
     def on_unmount(self) -> None:
@@ -98,19 +92,9 @@ class RewardScreen(FullScreen):
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, doing: str, at: int | None, *, ahead: bool, scores: tuple[float, ...] | None = None) -> None:
-        if not self._doing:
-            self._since = time.monotonic()
-        self._doing, self.problem = doing, ""
-        if self._timer is not None:
-            self._timer.resume()
         question = RewardQuestion(self.request, at, self.spec, self.recipe, self.seed, scores, ahead, keep=self.at)
         self.context.questions.ask(self, question, self._take, self._fail)
-        self.refill()
-
-    def _done(self, problem: str = "") -> None:
-        self._doing, self.problem = "", problem
-        if self._timer is not None:
-            self._timer.pause()
+        self.progress.start(doing)
 
     def _take(self, run: RewardRun) -> None:
         first = self.run is None
@@ -120,24 +104,22 @@ class RewardScreen(FullScreen):
         self.scores = [None] * len(run.group.answers)
         self.marked = min(self.marked, len(self.scores) - 1)
         if self.goal > self.at and not first:
-            self._ask(self._doing, self.at + 1, ahead=False)
+            self._ask(self.progress.doing, self.at + 1, ahead=False)
             return
         self.goal = self.at
-        self._done()
-        self.refill()
+        self.progress.end()
 
     def _fail(self, problem: str) -> None:
         self.goal = self.at
-        self._done(problem)
-        self.refill()
+        self.progress.end(problem)
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_step(self, count: int) -> None:
-        if self._doing or self.run is None:
+        if self.progress.doing or self.run is None:
             return
         if self.at + count > MOST_STEPS:
-            self._notify(f"at most {MOST_STEPS} steps here; tui-llm train --reward trains further")
+            self.context.notify(f"at most {MOST_STEPS} steps here; tui-llm train --reward trains further")
             return
         if self.by_hand:
             self._step_by_hand()
@@ -153,33 +135,33 @@ class RewardScreen(FullScreen):
         given = [score for score in self.scores if score is not None]
         if len(given) < len(self.scores):
             left = counted(len(self.scores) - len(given), "answer")
-            self._notify(f"{left} without a score: 0 to 9 scores the marked one (▸)")
+            self.context.notify(f"{left} without a score: 0 to 9 scores the marked one (▸)")
             return
         self.goal = self.at + 1
         self._ask("taking a step", self.at + 1, ahead=False, scores=tuple(given))
 
     def action_draw(self) -> None:
-        if not self._doing and self.run is not None:
+        if not self.progress.doing and self.run is not None:
             self._ask("drawing answers", self.at, ahead=True)
 
     def action_undo(self) -> None:
-        if self._doing:
+        if self.progress.doing:
             return
         if not self.at:
-            self._notify("there is no step to undo")
+            self.context.notify("there is no step to undo")
             return
         self.goal = self.at - 1
         self._ask("undoing", self.goal, ahead=False)
 
     def action_reset(self) -> None:
-        if self.at and not self._doing:
+        if self.at and not self.progress.doing:
             self.goal = 0
             self._ask("undoing", 0, ahead=True)
 
     def action_leave(self) -> None:
         if self.goal > self.at + 1:
             self.goal = self.at + 1  # the step that is being taken is the last one
-            self._notify("stops after this step")
+            self.context.notify("stops after this step")
         else:
             self.action_close()
 
@@ -196,12 +178,12 @@ class RewardScreen(FullScreen):
 
     def _score(self, digit: int) -> None:
         run = self.run
-        if self._doing or run is None:
+        if self.progress.doing or run is None:
             return
         if not self.by_hand:
             self.spec, self.preset = HAND, None
             if not run.ahead:
-                self._notify("rule: by hand. Space draws answers, 0 to 9 scores each, Space learns")
+                self.context.notify("rule: by hand. Space draws answers, 0 to 9 scores each, Space learns")
                 self.refill()
                 return
             # The group in sight is scored anew, by hand.
@@ -212,7 +194,7 @@ class RewardScreen(FullScreen):
             self.scores[self.marked] = float(digit)
             self.marked = min(self.marked + 1, len(self.scores) - 1)
         else:
-            self._notify("these answers are learned already: Space draws the next ones")
+            self.context.notify("these answers are learned already: Space draws the next ones")
         self.refill()
         self._show_marked()
 
@@ -228,25 +210,17 @@ class RewardScreen(FullScreen):
     # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_rule(self) -> None:
-        def answered(text: str | None) -> None:
-            if text is not None:
-                try:
-                    self._change_rule(parse(text).spec)
-                except UserError as error:
-                    self._notify(str(error), bad=True)
-
-        self.app.push_screen(
-            AskScreen("The rule that gives an answer's reward", f"one of {SYNTAX}", self.spec), answered
-        )
+        asking = AskScreen("The rule that gives an answer's reward", f"one of {SYNTAX}", self.spec)
+        ask_setting(self, asking, lambda text: self._change_rule(parse(text).spec), self.context.warn)
 
     def _change_rule(self, spec: str) -> None:
         self.spec, self.preset = spec, None
-        if self.run is not None and self.run.ahead and not self._doing:
+        if self.run is not None and self.run.ahead and not self.progress.doing:
             self._ask("scoring", self.at, ahead=True)
         self.refill()
 
     def action_preset(self) -> None:
-        if self._doing:
+        if self.progress.doing:
             return
         self.preset = 0 if self.preset is None else (self.preset + 1) % len(PRESETS)
         preset = PRESETS[self.preset]
@@ -257,19 +231,16 @@ class RewardScreen(FullScreen):
         self._ask("drawing answers", 0, ahead=True)
 
     def action_setting(self, name: str) -> None:
-        def answered(text: str | None) -> None:
-            if text is not None:
-                try:
-                    self._change_recipe(changed(self.recipe, name, text))
-                except UserError as error:
-                    self._notify(str(error), bad=True)
+        def take(text: str) -> None:
+            self._change_recipe(changed(self.recipe, name, text))
 
         now = f"{value_of(self.recipe, name):g}"
-        self.app.push_screen(AskScreen(ASKED[name], "for the next steps · Enter sets it", now), answered)
+        asking = AskScreen(ASKED[name], "for the next steps · Enter sets it", now)
+        ask_setting(self, asking, take, self.context.warn)
 
     def _change_recipe(self, recipe: PolicyRecipe) -> None:
         self.recipe, self.preset = recipe, None
-        if self.run is not None and self.run.ahead and not self._doing:
+        if self.run is not None and self.run.ahead and not self.progress.doing:
             self._ask("drawing answers", self.at, ahead=True)
         self.refill()
 
@@ -306,48 +277,24 @@ class RewardScreen(FullScreen):
 
     def action_keep(self) -> None:
         if self.run is None or not any(step.learned for step in self.run.steps):
-            self._notify("there is nothing to save yet: take a step first (Space)")
+            self.context.notify("there is nothing to save yet: take a step first (Space)")
             return
 
-        def answered(name: str | None) -> None:
-            if name:
-                question = SaveRewardedQuestion(self.request, name)
-                self.context.questions.ask(None, question, self._kept, self._not_kept)
+        def question(name: str) -> SaveRewardedQuestion:
+            return SaveRewardedQuestion(self.request, name)
 
-        hint = "Enter saves · Esc cancels · nothing is overwritten"
-        self.app.push_screen(AskScreen("Save the copy as a new model: its name", hint), answered)
-
-    def _kept(self, kept: SavedRewarded) -> None:
-        line = f"saved {counted(kept.steps, 'step')} as {kept.folder}"
-        if is_live(self):
-            self.saved = kept.folder
-            self.context.notify(f"{line}; o opens it in all panes")
-        else:
-            self.context.notify(f"{line}; in the five panes, m opens it")
-
-    def _not_kept(self, problem: str) -> None:
-        if is_live(self):
-            self._fail(problem)
-        else:
-            self.context.warn(problem)
+        self.saver.save(question, lambda kept: counted(kept.steps, "step"))
 
     def action_open_saved(self) -> None:
-        if not self.saved:
-            self._notify("save the copy first (k)")
-            return
-        self.context.open_model(self.saved)
-        self.dismiss(None)
-
-    def _notify(self, line: str, *, bad: bool = False) -> None:
-        self.notify(truncate(visible(line), 300), markup=False, timeout=4, severity="error" if bad else "information")
+        self.saver.open()
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def subject(self) -> str:
-        seconds = time.monotonic() - self._since
-        if self._doing and (seconds >= SHOWN_AFTER or self.goal > self.at + 1):
-            done = f", {self.at} of {self.goal}" if self.goal > self.at + 1 else ""
-            return f"{self._doing}{done} … {seconds:.0f} s  Esc stops"
+        doing, several = self.progress.doing, self.goal > self.at + 1
+        if self.progress.is_long or (doing and several):
+            done = f", {self.at} of {self.goal}" if several else ""
+            return f"{doing}{done} … {self.progress.seconds:.0f} s  Esc stops"
         if self.run is None:
             return ""
         name = self.run.weights.name
@@ -365,9 +312,10 @@ class RewardScreen(FullScreen):
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         lines, run, muted = RewardLines(self.style), self.run, self.style("muted")
-        shown = wrapped(Text(f"! {visible(self.problem)}", style=self.style("bad")), width) if self.problem else []
+        problem = self.progress.problem
+        shown = wrapped(Text(f"! {visible(problem)}", style=self.style("bad")), width) if problem else []
         if run is None:
-            return shown, [Text("" if self.problem else f"{self._doing} …", muted)]
+            return shown, [Text("" if problem else f"{self.progress.doing} …", muted)]
         prompt = Text("prompt  ", muted).append(visible(run.prompt), self.style("strong"))
         room = max(1, self.listing.size.height // 12)  # lines of each: the answers matter more
         kind = KINDS.get(self.spec.partition(":")[0])

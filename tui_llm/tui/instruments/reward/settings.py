@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tui_llm.common.errors import UserError
 from tui_llm.facts.policy import PolicyRecipe, PolicySettings
+from tui_llm.tui.kit.ask import typed_number
 
 ASKED = {
     "learning_rate": "Learning rate: AdamW's step size",
@@ -25,12 +25,7 @@ def value_of(recipe: PolicyRecipe, name: str) -> Any:
 
 def changed(recipe: PolicyRecipe, name: str, text: str) -> PolicyRecipe:
     """The recipe with the typed value. Raises `UserError` if it is not a number, or out of range."""
-    before = value_of(recipe, name)
-    try:
-        value: Any = type(before)(text)
-    except ValueError:
-        kind = "whole number" if isinstance(before, int) else "number"
-        raise UserError(f"{text[:40]!r} is not a {kind}; give one such as {before:g}") from None
+    value = typed_number(text, value_of(recipe, name))
     if _in_policy(name):
         return dataclasses.replace(recipe, policy=dataclasses.replace(recipe.policy, **{name: value}))
     return dataclasses.replace(recipe, **{name: value})

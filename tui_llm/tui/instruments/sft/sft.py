@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import ClassVar
 
 from rich.text import Text
 
 from tui_llm.common.display import visible, visible_token
+from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
 from tui_llm.facts.request import Request
 from tui_llm.instruments.sft.question import (
     LEARNING_RATE,
     MOST_STEPS,
-    Instructed,
     InstructQuestion,
     PairsFileQuestion,
     SftQuestion,
@@ -21,15 +22,16 @@ from tui_llm.instruments.sft.question import (
     TunedPair,
 )
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
+from tui_llm.tui.instruments.copy_saver import CopySaver
 from tui_llm.tui.instruments.open_keys import SFT
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades
-from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
-from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.progress import Progress
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
@@ -74,8 +76,8 @@ class SftScreen(FullScreen):
         self.state: SftState | None = None
         self.answers: dict[int, str] = {}  # the copy's newest answers, by pair, and after how many steps
         self.answered_at = 0
-        self.saved = ""  # the model that was saved last
-        self.doing = self.problem = ""
+        self.progress = Progress(self, self.refill)
+        self.saver = CopySaver(self, context, self.progress)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -90,13 +92,12 @@ class SftScreen(FullScreen):
         """Ask for the copy's state at the goal, or one step nearer to it."""
         done = len(self.state.losses) if self.state is not None else 0
         at = min(self.goal, done + 1)
-        self.doing, self.problem = doing, ""
         question = SftQuestion(Request(), self.pairs, at, self.learning_rate, answers=at == self.goal)
         self.context.questions.ask(self, question, self._take, self._fail)
-        self.refill()
+        self.progress.start(doing)
 
     def _take(self, state: SftState) -> None:
-        self.state, self.doing = state, ""
+        self.state = state
         done = len(state.losses)
         if state.question.answers:
             self.answers = {at: one.answer_after for at, one in enumerate(state.pairs) if one.answer_after is not None}
@@ -105,13 +106,12 @@ class SftScreen(FullScreen):
             self._ask(f"step {done + 1} of {self.goal}")
         else:
             self.goal = done
-            self.refill()
+            self.progress.end()
 
     def _fail(self, problem: str) -> None:
         """After a failure the copy is where it was before that step."""
         self.goal = len(self.state.losses) if self.state is not None else 0
-        self.doing, self.problem = "", problem
-        self.refill()
+        self.progress.end(problem)
 
     def _begin(self, pairs: tuple[Pair, ...]) -> None:
         """Begin with a new copy."""
@@ -131,10 +131,9 @@ class SftScreen(FullScreen):
     def action_file(self) -> None:
         def answered(path: str | None) -> None:
             if path and path.strip():
-                self.doing, self.problem = "reading the file", ""
                 question = PairsFileQuestion(Request(), path.strip())
                 self.context.questions.ask(self, question, self._begin, self._fail)
-                self.refill()
+                self.progress.start("reading the file")
 
         hint = '.jsonl: {"question": …, "answer": …} a line · others: question, tab, answer · Esc cancels'
         self.app.push_screen(AskScreen("A file of pairs", hint), answered)
@@ -166,66 +165,37 @@ class SftScreen(FullScreen):
             self._ask("undoing")
 
     def action_rate(self) -> None:
-        def answered(text: str | None) -> None:
-            if text is None:
-                return
-            try:
-                rate = float(text)
-            except ValueError:
-                self.context.warn(f"{text[:40]!r} is not a number; give one such as {LEARNING_RATE:g}")
-                return
+        def take(text: str) -> None:
+            rate = typed_number(text, LEARNING_RATE)
             if not 0 < rate <= 1:
-                self.context.warn(f"the learning rate is {rate:g}; give one above 0 and up to 1")
-                return
+                raise UserError(f"the learning rate is {rate:g}; give one above 0 and up to 1")
             self.learning_rate = rate
             if self.pairs:
                 self._begin(self.pairs)
 
         asking = AskScreen("Learning rate of AdamW", "Enter sets it · Esc cancels", f"{self.learning_rate:g}")
-        self.app.push_screen(asking, answered)
+        ask_setting(self, asking, take, self.context.warn)
 
     def action_keep(self) -> None:
         steps = len(self.state.losses) if self.state is not None else 0
-        if not steps or self.doing:
+        if not steps or self.progress.doing:
             self.context.notify("there is nothing to save yet: take a step first (Space)")
             return
 
-        def answered(name: str | None) -> None:
-            if name is not None:
-                self.doing, self.problem = "writing the folder", ""
-                question = InstructQuestion(Request(), self.pairs, steps, self.learning_rate, name.strip())
-                self.context.questions.ask(None, question, self._kept, self._not_kept)
-                self.refill()
+        def question(name: str) -> InstructQuestion:
+            return InstructQuestion(Request(), self.pairs, steps, self.learning_rate, name)
 
-        hint = "Enter saves · no name: assistant · nothing is overwritten · Esc cancels"
-        self.app.push_screen(AskScreen("Save the copy as a new model: its name", hint), answered)
-
-    def _kept(self, made: Instructed) -> None:
-        self.context.notify(f"saved as {made.folder}; o opens it")
-        if is_live(self):
-            self.saved, self.doing = made.name, ""
-            self.refill()
-
-    def _not_kept(self, problem: str) -> None:
-        if is_live(self):
-            self.doing, self.problem = "", problem
-            self.refill()
-        else:
-            self.context.warn(problem)
+        self.saver.save(question, lambda _: counted(steps, "step"), unnamed="no name: assistant")
 
     def action_open(self) -> None:
-        if not self.saved:
-            self.context.notify("nothing was saved yet: k saves the copy")
-            return
-        self.context.open_model(self.saved)
-        self.action_close()
+        self.saver.open()
 
     def action_leave(self) -> None:
         """Stop taking steps; if none is being taken, close."""
-        if self.doing and self.goal > (len(self.state.losses) if self.state is not None else 0):
+        if self.progress.doing and self.goal > (len(self.state.losses) if self.state is not None else 0):
             self.context.questions.forget(SftQuestion)
-            self.goal, self.doing = len(self.state.losses) if self.state is not None else 0, ""
-            self.refill()
+            self.goal = len(self.state.losses) if self.state is not None else 0
+            self.progress.end()
         else:
             self.action_close()
 
@@ -260,13 +230,15 @@ class SftScreen(FullScreen):
         elif not self.pairs:
             lines += wrapped(Text(NONE, style=muted), width)
         note = f"next: {counted(self.many, 'step')} of AdamW, learning rate {self.learning_rate:g}"
-        if self.saved:
-            note += f" · saved as {visible(self.saved)}: o opens it"
+        if self.saver.folder:
+            note += f" · saved as {visible(PurePath(self.saver.folder).name)}: o opens it"
         lines += wrapped(Text(note, style=muted), width)
-        if self.problem:
-            lines += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
-        if self.doing:
-            lines.append(Text(f"{self.doing} … Esc stops"[:width], style=self.style("accent")))
+        progress = self.progress
+        if progress.problem:
+            lines += wrapped(Text(visible(progress.problem), style=self.style("bad")), width)
+        if progress.doing:
+            seconds = f"{progress.seconds:.0f} s  " if progress.is_long else ""
+            lines.append(Text(f"{progress.doing} … {seconds}Esc stops"[:width], style=self.style("accent")))
         return [*lines, Text()]
 
     def _pair(self, at: int, one: TunedPair, width: int) -> list[Text]:
