@@ -21,7 +21,7 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.instruments.inside_methods import InsideMethods, target_of
+from tui_llm.instruments.inside_methods import InsideMethods, request_of
 from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
@@ -74,21 +74,10 @@ class LanguageModel(InsideMethods[PipelineEngine]):
 
         Raises `UserError` with the reading's `problem` if nothing can be predicted.
         """
-        wanted = target_of(target)
-        reading = self.engine.read(
-            Request(
-                prompt=prompt,
-                sampler=sampler or SamplerSettings(),
-                target=wanted,
-                position=position,
-                scores=scores,
-                top=top,
-                start_token=start_token,
-                allow_special=allow_special,
-                chat=chat,
-                interventions=tuple(interventions),
-            )
-        )
+        changes = tuple(interventions)
+        request = request_of(prompt, start_token, allow_special, chat, target=target, sampler=sampler,
+                             position=position, scores=scores, top=top, interventions=changes)  # fmt: skip
+        reading = self.engine.read(request)
         problem = reading.problem or (reading.loss.problem if reading.loss else None)
         if problem:
             raise UserError(problem)
@@ -108,14 +97,8 @@ class LanguageModel(InsideMethods[PipelineEngine]):
     ) -> Iterator[GeneratedToken]:
         """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens.
         `start_token`, `allow_special`, `chat` and `interventions` as in `read`."""
-        request = Request(
-            prompt=prompt,
-            sampler=sampler or SamplerSettings(),
-            start_token=start_token,
-            allow_special=allow_special,
-            chat=chat,
-            interventions=tuple(interventions),
-        )
+        changes = tuple(interventions)
+        request = request_of(prompt, start_token, allow_special, chat, sampler=sampler, interventions=changes)
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
     def write(
@@ -169,7 +152,7 @@ class LanguageModel(InsideMethods[PipelineEngine]):
         from tui_llm.instruments.reward.question import RewardQuestion
 
         chosen = dataclasses.replace(recipe or PolicyRecipe(), samples=samples)
-        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        request = request_of(prompt, start_token, allow_special, chat)
         rule, function = (score, None) if isinstance(score, str) else ("function", score)
         return self.engine.answer(
             RewardQuestion(request, steps, rule, chosen, seed, ahead=False, fresh=True, score=function)
@@ -194,7 +177,7 @@ class LanguageModel(InsideMethods[PipelineEngine]):
         open model does not change. The settings are those of `DPOSettings` and `PreferenceRecipe`; `start_token`,
         `allow_special` and `chat` as in `read`."""
         recipe = _recipe(beta, steps, learning_rate, length_normalized, sft_weight)
-        request = Request(prompt=prompt, start_token=start_token, allow_special=allow_special, chat=chat)
+        request = request_of(prompt, start_token, allow_special, chat)
         return self.engine.answer(PreferTextQuestion(request, chosen, rejected, recipe)).changes[0]
 
     def rank(
@@ -274,13 +257,7 @@ class LanguageModel(InsideMethods[PipelineEngine]):
         `UserError` if one can't be opened."""
         from tui_llm.instruments.compare_models.question import CompareModelsQuestion
 
-        request = Request(
-            prompt=prompt,
-            sampler=sampler or SamplerSettings(),
-            start_token=start_token,
-            allow_special=allow_special,
-            chat=chat,
-        )
+        request = request_of(prompt, start_token, allow_special, chat, sampler=sampler)
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 
     def ask(self, question: Question[Answer]) -> Answer:

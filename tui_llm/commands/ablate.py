@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import model_json, model_text
+from tui_llm.commands.shared.inside import model_json, model_text, part_json
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -53,8 +53,7 @@ def _add_options(parser: Parser) -> None:
 
 def ablate(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared import spaces
-    from tui_llm.commands.shared.engine import engine_of, request_of
-    from tui_llm.facts.request import Target
+    from tui_llm.commands.shared.engine import engine_of, request_of, target_of
     from tui_llm.instruments.ablate.changes import effects_of_all, interventions_of
     from tui_llm.instruments.ablate.question import AblateQuestion
 
@@ -68,7 +67,7 @@ def ablate(options: argparse.Namespace) -> None:
     if options.mean and options.other is not None:
         raise UserError("--mean and --from exclude each other")
     engine = engine_of(options)
-    request = request_of(options, target=None if options.target is None else Target(text=options.target))
+    request = request_of(options, target=target_of(options.target))
     if options.rank:
         found = effects_of_all(engine.answer, request, engine.weights(), mean=options.mean, other=options.other)
         put_json(_effects_json(found)) if options.json else put(_effects_text(found))
@@ -107,14 +106,6 @@ def _head_json(found: Ablation | Effects) -> dict[str, Any]:
     }
 
 
-def _part_json(part: ModelPart) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "layer": part.layer if part.layer >= 0 else None,
-        "head": part.head if part.head >= 0 else None,
-    }
-
-
 def _ablation_json(found: Ablation) -> dict[str, Any]:
     return {
         **_head_json(found),
@@ -129,7 +120,7 @@ def _effects_json(found: Effects) -> dict[str, Any]:
         **_head_json(found),
         "before": _values_json(found.before),
         "parts": [
-            {**_part_json(one.part), **_values_json(one.values), "loss_change": one.values.loss - found.before.loss}
+            {**part_json(one.part), **_values_json(one.values), "loss_change": one.values.loss - found.before.loss}
             for one in found.ranked()
         ],
     }

@@ -81,15 +81,13 @@ def compared(options: argparse.Namespace, first: str, others: tuple[str, ...]) -
         raise UserError(f"--top is {options.top}; give 1 or more")
     if options.max_tokens < 0:
         raise UserError(f"--max-tokens is {options.max_tokens}; give 0 or more")
-    from tui_llm.commands.shared.engine import open_engine, request_of, sampler_of
-    from tui_llm.facts.request import Target
+    from tui_llm.commands.shared.engine import open_engine, request_of, sampler_of, target_of
     from tui_llm.instruments.compare_models.question import CompareModelsQuestion
     from tui_llm.llm.hub.lookup import find, with_weights
 
     for other in others:
         find(with_weights(other)[0])  # before the first one is read, which takes time
-    target = None if options.target is None else Target(text=options.target)
-    request = request_of(options, sampler=sampler_of(options), target=target)
+    request = request_of(options, sampler=sampler_of(options), target=target_of(options.target))
     name, weights = with_weights(first)
     engine = open_engine(name, options.device, weights or options.weights)
     # A format behind the first model is its own; the others are in that of --weights

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
+from tui_llm.commands.shared.inside import copy_text
 from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
@@ -15,7 +16,7 @@ from tui_llm.commands.shared.options import (
     prompt_options,
     whole,
 )
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import keep_folder, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,21 +74,12 @@ def learn(options: argparse.Namespace) -> None:
     recipe = check(Recipe(options.optimizer, rate))
     also = [*map(pins.parse, options.also or ()), *(pins.of_user() if options.pins else ())]
     request = request_of(options, target=Target(text=options.target))
-    if options.keep is not None:
-        from tui_llm.instruments.learn.model_folder import new_folder
-        from tui_llm.llm.hub.lookup import find
-
-        folder = str(out_path(options.keep, "--keep"))
-        new_folder(
-            folder, force=options.force, inputs=(find(options.model).folder,)
-        )  # before the work, which takes time
+    folder = keep_folder(options)
     engine = engine_of(options)
     spaces.note_target(engine, request)
     spaces.note_pins(map(pins.parse, options.also or ()))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, tuple(dict.fromkeys(also))))
-    kept: Kept | None = (
-        engine.answer(KeepQuestion(request, folder, options.force)) if options.keep is not None else None
-    )
+    kept: Kept | None = None if folder is None else engine.answer(KeepQuestion(request, folder, options.force))
     if options.json:
         put_json(learned_json(learned) | {"kept": kept.folder if kept else None})
         return
@@ -145,10 +137,9 @@ def learned_text(learned: Learned) -> str:
     from tui_llm.common.display import visible, visible_token
 
     weights, count = learned.weights, len(learned.steps)
-    at = "" if weights.step is None else f" at step {weights.step:,}"
     target = visible_token("".join(token.text for token in learned.target))
     lines = [
-        f"a copy of {visible(weights.name)}{at}, after {count} step{'' if count == 1 else 's'} towards {target} (the open model does not change)",
+        f"{copy_text(weights)}, after {count} step{'' if count == 1 else 's'} towards {target} (the open model does not change)",
         _steps_table(learned),
         "\nthe next token, before and after",
         _candidates_table(learned),

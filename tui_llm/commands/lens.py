@@ -49,8 +49,7 @@ def _add_options(parser: Parser) -> None:
 
 def lens(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared import spaces
-    from tui_llm.commands.shared.engine import engine_of, request_of
-    from tui_llm.facts.request import Target
+    from tui_llm.commands.shared.engine import engine_of, request_of, target_of
     from tui_llm.instruments.lens.question import LensGridQuestion, LensQuestion
 
     if options.top < 1:
@@ -58,8 +57,7 @@ def lens(options: argparse.Namespace) -> None:
     if options.grid and options.token is not None:
         raise UserError("--grid shows all tokens, --token only one: give one of them")
     engine = engine_of(options)
-    target = None if options.target is None else Target(text=options.target)
-    request, token = request_of(options, target=target), token_number(options, engine)
+    request, token = request_of(options, target=target_of(options.target)), token_number(options, engine)
     if options.grid:
         grid: LensGrid = engine.answer(LensGridQuestion(request, top=options.top))
         spaces.note_target(engine, request)

@@ -60,16 +60,16 @@ def _add_options(parser: Parser) -> None:
 
 
 def patch(options: argparse.Namespace) -> None:
-    from tui_llm.commands.shared.engine import engine_of, request_of
-    from tui_llm.facts.request import Target
+    from tui_llm.commands.shared.engine import engine_of, request_of, target_of
     from tui_llm.instruments.patch.question import PARTS as PARTS_OF_MODEL
     from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 
     engine = engine_of(options)
     options.prompt = options.changed
-    request = request_of(options, target=None if options.target is None else Target(text=options.target))
-    rival = None if options.rival is None else Target(text=options.rival)
-    grid = PatchGrid(engine.answer(PatchQuestion(request, options.clean, PARTS_OF_MODEL[options.part], rival)))
+    request = request_of(options, target=target_of(options.target))
+    grid = PatchGrid(
+        engine.answer(PatchQuestion(request, options.clean, PARTS_OF_MODEL[options.part], target_of(options.rival)))
+    )
     put_json(_patch_json(grid, options.part)) if options.json else put(_patch_text(grid))
 
 

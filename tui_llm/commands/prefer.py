@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
+from tui_llm.commands.shared.inside import copy_text
 from tui_llm.commands.shared.options import MODEL, json_option, number, prompt_argument, prompt_options, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -103,15 +104,14 @@ def preferred_json(preferred: Preferred) -> dict[str, Any]:
 
 
 def preferred_text(preferred: Preferred) -> str:
-    from tui_llm.common.display import visible, visible_token
+    from tui_llm.common.display import visible_token
     from tui_llm.common.numbers import counted
     from tui_llm.facts import report
     from tui_llm.facts.preference import BOTH_FELL
 
     change, recipe, weights = preferred.changes[-1], preferred.ranked[-1].recipe, preferred.weights
-    at = "" if weights.step is None else f" at step {weights.step:,}"
     lines = [
-        f"a copy of {visible(weights.name)}{at}, after {counted(recipe.steps, 'step')} of DPO (the open model does not change)",
+        f"{copy_text(weights)}, after {counted(recipe.steps, 'step')} of DPO (the open model does not change)",
         f"β {recipe.dpo.beta:g}, learning rate {recipe.learning_rate:g}"
         + (", length-normalized" if recipe.dpo.length_normalized else "")
         + (f", SFT term × {recipe.dpo.sft_weight:g}" if recipe.dpo.sft_weight else ""),

@@ -15,7 +15,7 @@ from tui_llm.commands.shared.options import (
     prompt_options,
     whole,
 )
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import keep_folder, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,18 +84,12 @@ def reward(options: argparse.Namespace) -> None:
     if not 1 <= options.steps <= MOST_STEPS:
         raise UserError(f"--steps is {options.steps}; give 1 to {MOST_STEPS} (for more: tui-llm train --reward)")
     recipe, request = _recipe(options), request_of(options)
-    if options.keep is not None:
-        from tui_llm.instruments.learn.model_folder import new_folder
-        from tui_llm.llm.hub.lookup import find
-
-        folder = str(out_path(options.keep, "--keep"))
-        # before the work, which takes time
-        new_folder(folder, force=options.force, inputs=(find(options.model).folder,))
+    folder = keep_folder(options)
     engine = engine_of(options)
     run: RewardRun = engine.answer(RewardQuestion(request, options.steps, rule.spec, recipe, options.seed, ahead=False))
-    kept: SavedRewarded | None = (
-        engine.answer(SaveRewardedQuestion(request, folder, options.force)) if options.keep is not None else None
-    )
+    kept: SavedRewarded | None = None
+    if folder is not None:
+        kept = engine.answer(SaveRewardedQuestion(request, folder, options.force))
     if options.json:
         put_json(run_json(run) | {"kept": kept.folder if kept else None})
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import MODEL, force_option, json_option, model_options, number, whole
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import keep_folder, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,15 +47,9 @@ def sft(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts.request import Request
     from tui_llm.instruments.sft.question import InstructQuestion, SftQuestion
-    from tui_llm.llm.hub.lookup import find
 
     pairs = _pairs(options)
-    keep = None
-    if options.keep is not None:
-        from tui_llm.instruments.learn.model_folder import new_folder
-
-        keep = str(out_path(options.keep, "--keep"))
-        new_folder(keep, force=options.force, inputs=(find(options.model).folder,))  # before the work, which takes time
+    keep = keep_folder(options)
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; give 1 or more")
     engine = open_engine(options.model, options.device)

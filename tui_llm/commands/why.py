@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, place_json, token_number, window
+from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, part_json, place_json, token_number, window
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
 from tui_llm.commands.shared.output import put, put_json
 
@@ -48,21 +48,15 @@ def _add_options(parser: Parser) -> None:
 
 def why(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared import spaces
-    from tui_llm.commands.shared.engine import engine_of, request_of
-    from tui_llm.facts.request import Target
+    from tui_llm.commands.shared.engine import engine_of, request_of, target_of
     from tui_llm.instruments.why.question import WhyQuestion
 
     engine = engine_of(options)
-    target = None if options.target is None else Target(text=options.target)
-    request, token = request_of(options, target=target), token_number(options, engine)
+    request, token = request_of(options, target=target_of(options.target)), token_number(options, engine)
     found: Why = engine.answer(WhyQuestion(request, token, rival_text=options.rival))
     if token is None:
         spaces.note_target(engine, request)
     put_json(_why_json(found)) if options.json else put(_why_text(found))
-
-
-def _number(number: int) -> int | None:
-    return number if number >= 0 else None
 
 
 def _why_json(found: Why) -> dict[str, Any]:
@@ -79,9 +73,7 @@ def _why_json(found: Why) -> dict[str, Any]:
         "scale": found.scale,
         "parts": [
             {
-                "name": one.part.name,
-                "layer": _number(one.part.layer),
-                "head": _number(one.part.head),
+                **part_json(one.part),
                 "value": one.value,
                 "rival": one.rival,
                 "difference": one.value - one.rival,

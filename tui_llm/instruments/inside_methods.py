@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.head_scores import LENGTH
@@ -59,9 +59,7 @@ class InsideMethods(Generic[Engine]):
         rival: the token to compare with (default: the most probable other one).
         The other parameters as in `read`.
         """
-        request = Request(
-            prompt=prompt, target=target_of(target), start_token=start_token, allow_special=allow_special, chat=chat
-        )
+        request = request_of(prompt, start_token, allow_special, chat, target=target)
         id, text = (rival, None) if isinstance(rival, int) else (None, rival)
         return self.engine.answer(WhyQuestion(request, token, id, text))
 
@@ -80,7 +78,7 @@ class InsideMethods(Generic[Engine]):
         `allow_special` and `chat` as in `read`, for `text`."""
         from tui_llm.instruments.heads.question import HeadsQuestion
 
-        request = Request(prompt=text or "", start_token=start_token, allow_special=allow_special, chat=chat)
+        request = request_of(text or "", start_token, allow_special, chat)
         return self.engine.answer(HeadsQuestion(request, seed, length, own_text=text is not None))
 
     def ablate(
@@ -113,7 +111,7 @@ class InsideMethods(Generic[Engine]):
         parts = parse_parts(heads, attention, mlps, layers, tokens)
         if not parts:
             raise UserError("name what to switch off, as in heads='0.3,1.2'")
-        request = Request(prompt=prompt, target=target_of(target))
+        request = request_of(prompt, target=target)
         changes = interventions_of(self.engine.answer, request, parts, mean=mean, other=other)
         return self.engine.answer(AblateQuestion(request, changes))
 
@@ -124,7 +122,7 @@ class InsideMethods(Generic[Engine]):
         `target` as in `ablate`."""
         from tui_llm.instruments.ablate.changes import effects_of_all
 
-        request = Request(prompt=prompt, target=target_of(target))
+        request = request_of(prompt, target=target)
         return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
 
     def patch(
@@ -148,7 +146,7 @@ class InsideMethods(Generic[Engine]):
 
         if part not in PARTS:
             raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
-        request = Request(prompt=changed, target=target_of(target))
+        request = request_of(changed, target=target)
         return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], target_of(rival))))
 
     def steer(
@@ -178,11 +176,33 @@ class InsideMethods(Generic[Engine]):
 
         layer = self.weights.layers // 2 if layer is None and load is None else layer
         direction = Direction(toward, away, layer, load or "")
-        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        request = request_of(prompt, sampler=sampler)
         made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
         if save is not None:
             self.engine.answer(SteerSaveQuestion(request, direction, save, force))
         return made
+
+
+def request_of(
+    prompt: str,
+    start_token: bool = False,
+    allow_special: bool = False,
+    chat: bool = False,
+    *,
+    target: str | int | None = None,
+    sampler: SamplerSettings | None = None,
+    **fields: Any,
+) -> Request:
+    """The request that a method's parameters ask for, with more fields of `Request`."""
+    return Request(
+        prompt=prompt,
+        target=target_of(target),
+        sampler=sampler or SamplerSettings(),
+        start_token=start_token,
+        allow_special=allow_special,
+        chat=chat,
+        **fields,
+    )
 
 
 def target_of(target: str | int | None) -> Target | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
-    from tui_llm.facts.request import Request
+    from tui_llm.facts.request import Request, Target
     from tui_llm.facts.sampler import SamplerSettings
     from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -56,6 +56,13 @@ def request_of(options: argparse.Namespace, **fields: Any) -> Request:
         chat=options.chat,
         **fields,
     )
+
+
+def target_of(text: str | None) -> Target | None:
+    """The target that an option gives, if it was given."""
+    from tui_llm.facts.request import Target
+
+    return None if text is None else Target(text=text)
 
 
 def sampler_of(options: argparse.Namespace, temperature: float | None = None) -> SamplerSettings:

@@ -9,6 +9,7 @@ from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
+    from tui_llm.facts.interventions import ModelPart
     from tui_llm.facts.model import Weights
     from tui_llm.facts.place import Place
 
@@ -37,6 +38,17 @@ def model_text(weights: Weights) -> str:
 
 def model_json(weights: Weights) -> dict[str, Any]:
     return {"model": weights.name, "step": weights.step, "weights": weights.dtype}
+
+
+def copy_text(weights: Weights) -> str:
+    from tui_llm.common.display import visible
+
+    return f"a copy of {visible(weights.name)}" + ("" if weights.step is None else f" at step {weights.step:,}")
+
+
+def part_json(part: ModelPart) -> dict[str, Any]:
+    layer, head = (number if number >= 0 else None for number in (part.layer, part.head))
+    return {"name": part.name, "layer": layer, "head": head}
 
 
 def place_json(place: Place) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
@@ -27,3 +28,16 @@ def out_path(text: str, option: str) -> Path:
     from tui_llm.common import paths
 
     return paths.absolute(text)
+
+
+def keep_folder(options: argparse.Namespace) -> str | None:
+    """The model folder to write that `--keep` names, if it was given. Raises `UserError` if it can't be made: call it before
+    the work, which takes time."""
+    if options.keep is None:
+        return None
+    from tui_llm.instruments.learn.model_folder import new_folder
+    from tui_llm.llm.hub.lookup import find
+
+    folder = str(out_path(options.keep, "--keep"))
+    new_folder(folder, force=options.force, inputs=(find(options.model).folder,))
+    return folder

@@ -18,7 +18,7 @@ from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.learn.model_folder import write_folder
+from tui_llm.instruments.learn.model_folder import trainable, write_folder
 from tui_llm.instruments.learn.question import (
     LONGEST_TARGET,
     MOST_STEPS,
@@ -79,11 +79,7 @@ def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[]
 
 def _session(open_model: OpenModel, request: Request, overtaken: Callable[[], bool]) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
-    model = open_model.gpt  # raises first if the model runs through transformers
-    if (dtype := open_model.weights().dtype) != "fp32":
-        raise UserError(
-            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
-        )
+    model = trainable(open_model)
     ids, wanted = open_model.target(request, overtaken)
     if not ids:
         raise UserError(EMPTY)

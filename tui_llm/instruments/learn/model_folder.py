@@ -1,4 +1,5 @@
-"""Write a trained copy as a new model folder, with a model card that records how it was made."""
+"""The model that a copy is made of, and the new model folder that a trained copy is written to, with a model card that
+records how it was made."""
 
 from __future__ import annotations
 
@@ -22,6 +23,16 @@ from tui_llm.session.open_model import OpenModel
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def trainable(open_model: OpenModel) -> GPT:
+    """The open model. Raises `UserError` if no copy of it can be trained."""
+    model = open_model.gpt  # raises first if the model runs through transformers
+    if (dtype := open_model.weights().dtype) != "fp32":
+        raise UserError(
+            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
+        )
+    return model
+
+
 def write_folder(open_model: OpenModel, learner: Learner, name: str, *, force: bool = False) -> Path:
     """Write the model of *Learn this*. Raises as `write_model` does."""
     text = card(open_model, learner, new_folder(name, force=force).name)
@@ -36,6 +47,11 @@ def writable(open_model: OpenModel) -> Tokenizer:
             f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
         )
     return vocabulary
+
+
+def chat_text(open_model: OpenModel) -> str:
+    """The open model's chat template; empty if it has none."""
+    return open_model.chat_template.text if open_model.chat_template else ""
 
 
 def write_model(

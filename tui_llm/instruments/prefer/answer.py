@@ -9,7 +9,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.preference import RankedPair
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
+from tui_llm.instruments.learn.model_folder import chat_text, new_folder, trainable, writable, write_model
 from tui_llm.instruments.prefer.draws import two_answers
 from tui_llm.instruments.prefer.question import (
     MOST_PAIRS,
@@ -36,12 +36,7 @@ class _RankingSession:
 
 
 def _learner(open_model: OpenModel) -> PreferenceLearner:
-    model = open_model.gpt  # raises first if the model runs through transformers
-    if (dtype := open_model.weights().dtype) != "fp32":
-        raise UserError(
-            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
-        )
-    return PreferenceLearner(model, open_model.tokenizer.size)
+    return PreferenceLearner(trainable(open_model), open_model.tokenizer.size)
 
 
 def _session(open_model: OpenModel) -> _RankingSession:
@@ -129,8 +124,6 @@ def save(open_model: OpenModel, question: SavePreferredQuestion, overtaken: Call
     name = new_folder(question.name, force=question.force).name
     learner.move_to(question.ranked, overtaken)
     text = card(open_model, name, learner.ranked, learner.changes)
-    chat = open_model.chat_template
-    folder = write_model(
-        writable(open_model), learner.model, question.name, text, force=question.force, chat=chat.text if chat else ""
-    )
+    chat = chat_text(open_model)
+    folder = write_model(writable(open_model), learner.model, question.name, text, force=question.force, chat=chat)
     return SavedPreferred(folder.name, str(folder), len(learner.ranked))

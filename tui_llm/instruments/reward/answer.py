@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
+from tui_llm.instruments.learn.model_folder import chat_text, new_folder, trainable, writable, write_model
 from tui_llm.instruments.reward.question import (
     MOST_STEPS,
     RewardQuestion,
@@ -16,7 +16,7 @@ from tui_llm.instruments.reward.question import (
     SaveRewardedQuestion,
 )
 from tui_llm.instruments.reward.saved import card
-from tui_llm.instruments.reward.session import RewardSession, check_trainable
+from tui_llm.instruments.reward.session import RewardSession
 from tui_llm.llm.learn.reward import parse
 from tui_llm.llm.predict.draw_group import check_room
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -32,7 +32,7 @@ def reward(open_model: OpenModel, question: RewardQuestion, overtaken: Callable[
     """Raises `UserError` if the prompt is empty or leaves no room for answers, the rule is wrong or takes too long, a
     reward is not finite, or a step can't be taken. The open model is never changed."""
     rule = parse(question.spec) if question.score is None else None
-    check_trainable(open_model)
+    trainable(open_model)
     ids = open_model.ids(question.request)
     if not ids:
         raise UserError(NOTHING)
@@ -74,13 +74,6 @@ def save(open_model: OpenModel, question: SaveRewardedQuestion, overtaken: Calla
         raise UserError("there is nothing to save yet: take a step first")
     name = new_folder(question.name, force=question.force).name
     text = card(open_model, name, session.ids, [group.step for group in session.groups])
-    chat = open_model.chat_template
-    folder = write_model(
-        writable(open_model),
-        session.copy.model,
-        question.name,
-        text,
-        force=question.force,
-        chat=chat.text if chat else "",
-    )
+    chat = chat_text(open_model)
+    folder = write_model(writable(open_model), session.copy.model, question.name, text, force=question.force, chat=chat)
     return SavedRewarded(folder.name, str(folder), len(session.groups))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.common.errors import Overtaken
 from tui_llm.instruments.reward.question import RewardGroup, RewardQuestion, RewardStep, ScoredAnswer
 from tui_llm.llm.learn import policy_gradient
 from tui_llm.llm.learn.policy_gradient import PolicyUpdate, group_advantages, policy_step
@@ -231,12 +231,3 @@ class RewardSession:
 
 def _how(question: RewardQuestion) -> tuple[object, ...]:
     return question.spec, question.score, question.recipe, question.seed
-
-
-def check_trainable(open_model: OpenModel) -> None:
-    """Raises `UserError` if the open model can't be trained."""
-    _ = open_model.gpt  # raises first if the model runs through transformers
-    if (dtype := open_model.weights().dtype) != "fp32":
-        raise UserError(
-            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
-        )

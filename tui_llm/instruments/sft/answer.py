@@ -11,7 +11,7 @@ from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
+from tui_llm.instruments.learn.model_folder import new_folder, trainable, writable, write_model
 from tui_llm.instruments.sft.question import (
     ANSWER_TOKENS,
     ANSWERED,
@@ -111,11 +111,7 @@ def _asked(question: InstructQuestion | SftQuestion) -> tuple[object, ...]:
 def _new_session(
     open_model: OpenModel, question: InstructQuestion | SftQuestion, asked: tuple[object, ...], *, undo: bool = False
 ) -> _TuningSession:
-    model = open_model.gpt  # raises first if the model runs through transformers
-    if (dtype := open_model.weights().dtype) != "fp32":
-        raise UserError(
-            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
-        )
+    model = trainable(open_model)
     examples = [instruct.example(pair, writable(open_model), model.config.context) for pair in question.pairs]
     with enough_memory(16 * model.config.parameters(), instruct.FEWER):
         tuner = Tuner(model, examples, open_model.tokenizer.size, question.learning_rate, undo=undo)

@@ -10,35 +10,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.common.numbers import memory_size
 from tui_llm.facts.recipe import LearnStep, Recipe
+from tui_llm.llm.learn.undoable import OUT_OF_MEMORY, StoredStates, enough_memory
 from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 
 BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nano five with AdamW, fifteen with SGD
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    weights: list[Tensor]
-    optimizer: str
-    optimizer_state: dict[str, Any]  # its state_dict
-
-    @property
-    def bytes(self) -> int:
-        states = self.optimizer_state["state"].values()
-        tensors = [*self.weights, *(t for state in states for t in state.values() if torch.is_tensor(t))]
-        return sum(t.numel() * t.element_size() for t in tensors)
 
 
 class Learner:
@@ -51,7 +35,7 @@ class Learner:
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._kind = ""
-        self._states: dict[int, _State] = {}  # number of steps → the state after them
+        self._states = StoredStates(origin, BUDGET)
 
     @property
     def model(self) -> GPT:
@@ -61,7 +45,7 @@ class Learner:
     @property
     def stored(self) -> tuple[int, int]:
         """(number of stored states, their size in bytes)"""
-        return len(self._states), sum(state.bytes for state in self._states.values())
+        return self._states.size
 
     def move_to(self, at: int, recipe: Recipe, overtaken: Callable[[], bool] = lambda: False) -> None:
         """Move to the weights after `at` steps: later steps are undone, missing ones are taken with `recipe`.
@@ -76,16 +60,14 @@ class Learner:
         while len(self.steps) < at:
             if overtaken():
                 raise Overtaken
+            next_recipe = self.plan[len(self.steps)]
             try:
-                self._step(self.plan[len(self.steps)])
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-                    raise
-                self._discard()
-                raise UserError(
-                    f"there is not enough memory: a step needs {memory_size(self.bytes(recipe.optimizer))} beside the model"
-                    "; SGD needs less than AdamW, a smaller model less than both"
-                ) from error
+                with enough_memory(self.bytes(next_recipe.optimizer), "SGD, which needs less than AdamW"):
+                    self._step(next_recipe)
+            except UserError as error:
+                if isinstance(error.__cause__, OUT_OF_MEMORY):
+                    self._discard()
+                raise
 
     def bytes(self, optimizer: str) -> int:
         """Bytes of memory that the copy needs: float32 weights and gradients, and AdamW's two moments."""
@@ -113,7 +95,8 @@ class Learner:
                 raise self._not_finite(done, recipe) from None
         total = math.fsum(loss.nats for loss in losses)
         self.steps.append(LearnStep(done + 1, recipe, norm, total / len(losses), math.exp(-total)))
-        self._store(model)
+        assert self._optimizer is not None
+        self._states.store(done + 1, model, self._optimizer, moments=2 if self._kind == "adamw" else 0)
 
     def _not_finite(self, done: int, recipe: Recipe) -> UserError:
         """Undo the step that gave non-finite logits, and return the error to raise."""
@@ -139,34 +122,19 @@ class Learner:
             return torch_private.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
         return torch_private.SGD(self._copy.parameters())
 
-    def _store(self, model: GPT) -> None:
-        """Store the state after this step; drop the oldest ones beyond the budget."""
-        assert self._optimizer is not None
-        if self.bytes(self._kind) - 4 * self.origin.config.parameters() > BUDGET:  # states don't include gradients
-            return
-        weights = [p.detach().clone() for p in model.parameters()]
-        self._states[len(self.steps)] = _State(weights, self._kind, copy.deepcopy(self._optimizer.state_dict()))
-        while self.stored[1] > BUDGET:
-            del self._states[min(self._states)]
-
     def _restore(self, at: int) -> None:
         """Restore the newest stored state of at most `at` steps, or else the original weights. `move_to` then repeats
         the steps from there."""
-        self._states = {done: state for done, state in self._states.items() if done <= at}
-        start = max(self._states, default=0)
-        del self.steps[start:]
+        self._states.drop_after(at)
+        del self.steps[self._states.newest :]
         self._optimizer, self._kind = None, ""
         if self._copy is None:
             return
-        state = self._states.get(start)
-        weights = state.weights if state is not None else list(self.origin.parameters())
-        with torch.no_grad():
-            for mine, old in zip(self._copy.parameters(), weights, strict=True):
-                mine.copy_(old)
-        if state is not None:
-            self._optimizer, self._kind = self._new(state.optimizer), state.optimizer
-            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer_state))
+        if self.steps:
+            self._kind = self.steps[-1].recipe.optimizer
+            self._optimizer = self._new(self._kind)
+        self._states.restore(self._copy, self._optimizer)
 
     def _discard(self) -> None:
-        self.plan, self.steps, self._states = [], [], {}
+        self.plan, self.steps, self._states = [], [], StoredStates(self.origin, BUDGET)
         self._copy, self._optimizer, self._kind = None, None, ""

@@ -23,7 +23,7 @@ from tui_llm.llm.model.model import GPT
 BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nano five
 
 Step = Callable[[GPT, torch.optim.Optimizer], object]
-_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # RuntimeError: on a CPU, if its text says so
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # RuntimeError: on a CPU, if its text says so
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def enough_memory(needed: int, fewer: str = "fewer or shorter answers") -> Itera
     """Convert every out-of-memory exception of torch into a one-line `UserError`; `needed` is the bytes of a copy."""
     try:
         yield
-    except _MEMORY as error:
+    except OUT_OF_MEMORY as error:
         out_of_memory = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
         if isinstance(error, RuntimeError) and not out_of_memory and "memory" not in str(error).lower():
             raise
@@ -65,9 +65,10 @@ class StoredStates:
         """(number of stored states, their size in bytes)"""
         return len(self._states), sum(state.bytes for state in self._states.values())
 
-    def store(self, steps: int, model: GPT, optimizer: torch.optim.Optimizer) -> None:
-        """Store the state after `steps` steps; drop the oldest ones beyond the budget."""
-        if 12 * self.origin.config.parameters() > self.budget:  # float32 weights and AdamW's two moments
+    def store(self, steps: int, model: GPT, optimizer: torch.optim.Optimizer, *, moments: int = 2) -> None:
+        """Store the state after `steps` steps; drop the oldest ones beyond the budget. The optimizer has so many
+        `moments` of each weight."""
+        if 4 * (1 + moments) * self.origin.config.parameters() > self.budget:  # float32
             return
         weights = [p.detach().clone() for p in model.parameters()]
         self._states[steps] = _StoredState(weights, copy.deepcopy(optimizer.state_dict()))
@@ -77,16 +78,21 @@ class StoredStates:
     def drop_after(self, steps: int) -> None:
         self._states = {done: state for done, state in self._states.items() if done <= steps}
 
-    def restore(self, model: GPT, optimizer: torch.optim.Optimizer) -> int:
+    @property
+    def newest(self) -> int:
+        """After how many steps the newest state is; 0, the original weights, if none is stored."""
+        return max(self._states, default=0)
+
+    def restore(self, model: GPT, optimizer: torch.optim.Optimizer | None) -> int:
         """Give `model` and its new `optimizer` the newest state, else the original weights; return its number of steps."""
-        start = max(self._states, default=0)
+        start = self.newest
         state = self._states.get(start)
         weights = state.weights if state is not None else list(self.origin.parameters())
         with torch.no_grad():
             for mine, old in zip(model.parameters(), weights, strict=True):
                 mine.copy_(old)
         model.zero_grad(set_to_none=True)
-        if state is not None:
+        if state is not None and optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(state.optimizer))
         return start
 
@@ -132,7 +138,7 @@ class UndoableCopy:
                 self._steps.append(step)
                 self._states.store(len(self._steps), model, optimizer)
         except Exception as error:
-            if isinstance(error.__cause__, _MEMORY):
+            if isinstance(error.__cause__, OUT_OF_MEMORY):
                 self._copy = self._optimizer = None  # recomputed at the next call
                 self._states = StoredStates(self.origin, self.budget)
             else:

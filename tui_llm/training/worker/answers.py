@@ -42,7 +42,13 @@ class AnswerTrainer(Trainer):
         self.answers, self.tokenizer, self.size = rows, tokenizer, tokenizer.size
         self.limit = math.inf  # these losses have no scale of their own: they must be finite
         self.step_tokens = 0
-        self.trained, self.held_out = 0, list[int]()  # how many rows are trained on; the numbers of those to evaluate
+        train, held_out = self.split()  # the numbers of rows
+        self.order, self.trained = RowOrder(train, settings.seed), len(train)
+        self.held_out = spaced(held_out, settings.eval_batches * settings.batch_size)
+
+    @abstractmethod
+    def split(self) -> tuple[Ints, Ints]:
+        """The numbers of the rows to train on, and of the held-out ones."""
 
     @property
     @abstractmethod
@@ -59,11 +65,11 @@ class AnswerTrainer(Trainer):
         what = ROWS_NAMES[self.settings.objective]
         return f"{self.trained:,} {what} to train on, {len(self.held_out):,} to evaluate, of {len(self.answers):,}"
 
-    def take(self, order: RowOrder, number: int, part: int) -> list[int]:
+    def take(self, number: int, part: int) -> list[int]:
         """The rows of batch `part` of step `number`."""
         s = self.settings
         first = ((number - 1) * s.grad_accumulation_steps + part) * s.batch_size
-        return [order.row(place) for place in range(first, first + s.batch_size)]
+        return [self.order.row(place) for place in range(first, first + s.batch_size)]
 
     @abstractmethod
     def measure_batch(self, updates: int) -> dict[str, Any]:
@@ -97,4 +103,4 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-__all__ = ["ROWS", "AnswerTrainer", "mean", "number_or_none", "spaced"]
+__all__ = ["ROWS", "AnswerTrainer", "mean", "number_or_none"]

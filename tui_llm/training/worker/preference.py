@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from tui_llm.facts.preference import DPOSettings
-from tui_llm.llm.data.answer_rows import AnswerRows, RowOrder
+from tui_llm.llm.data.answer_rows import Ints
 from tui_llm.llm.learn import preference
 from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.preference import EncodedPair, PreferenceTerms
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.run.settings import TrainingSettings
-from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none, spaced
+from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none
 
 POSITIONS = 512  # of the answers, over whose whole distributions the KL is computed at a time
 
@@ -29,20 +28,8 @@ class PreferenceTrainer(AnswerTrainer):
     the same, so are they, and the first margin is exactly 0. Stored sums of another batch would differ by rounding.
     """
 
-    def __init__(
-        self,
-        model: GPT,
-        reference: GPT,
-        rows: AnswerRows,
-        tokenizer: Tokenizer,
-        settings: TrainingSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(model, reference, rows, tokenizer, settings, device)
-        self.dpo = dpo_settings(settings)
-        train, held_out = rows.split(settings.validation_fraction, settings.seed)
-        self.order, self.trained = RowOrder(train, settings.seed), len(train)
-        self.held_out = spaced(held_out, settings.eval_batches * settings.batch_size)
+    def split(self) -> tuple[Ints, Ints]:
+        return self.answers.split(self.settings.validation_fraction, self.settings.seed)
 
     @property
     def tokens_per_row(self) -> float:
@@ -67,13 +54,13 @@ class PreferenceTrainer(AnswerTrainer):
         with torch.no_grad():
             reference = preference.log_probabilities(self._logs(self.reference, inputs, targets))
         logs = self._logs(self.model, inputs, targets)
-        lengths = preference.answer_lengths(targets)
-        return preference.preference_loss(preference.log_probabilities(logs), reference, lengths, self.dpo), logs
+        lengths, dpo = preference.answer_lengths(targets), dpo_settings(self.settings)
+        return preference.preference_loss(preference.log_probabilities(logs), reference, lengths, dpo), logs
 
     def _backward(self, number: int) -> float:
         parts, losses, tokens = [], [], 0
         for part in self.parts:
-            pairs = self._pairs(self.take(self.order, number, part))
+            pairs = self._pairs(self.take(number, part))
             terms, _ = self._terms(pairs)
             (terms.losses.mean() / len(self.parts)).backward()
             losses.append(float(terms.losses.detach().mean()))
@@ -118,7 +105,7 @@ class PreferenceTrainer(AnswerTrainer):
         shown: list[dict[str, Any]] = []
         losses, longest = [], 0
         for part in range(s.grad_accumulation_steps):
-            rows = self.take(self.order, updates + 1, part)
+            rows = self.take(updates + 1, part)
             pairs = self._pairs(rows)
             terms, logs = self._terms(pairs)
             losses.append(float(terms.losses.mean()))

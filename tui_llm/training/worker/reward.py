@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.facts.policy import PolicySettings
-from tui_llm.llm.data.answer_rows import AnswerRows, RowOrder
+from tui_llm.llm.data.answer_rows import AnswerRows, Ints
 from tui_llm.llm.learn import policy_gradient, reward
 from tui_llm.llm.learn.answer_batch import padded
 from tui_llm.llm.learn.instruct import IGNORE
@@ -20,7 +20,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.draw_group import draw_group, row_seed
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.run.settings import TrainingSettings
-from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none, spaced
+from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none
 
 EVALUATION = 1 << 40  # the first number of an answer that is drawn for an evaluation: no step draws with it
 
@@ -69,10 +69,10 @@ class RewardTrainer(AnswerTrainer):
     ) -> None:
         super().__init__(model, reference, rows, tokenizer, settings, device)
         self.policy, self.rule = policy_settings(settings), reward.parse(settings.reward)
-        train, held_out = rows.prompts_split(settings.validation_fraction, settings.seed)
-        self.order, self.trained = RowOrder(train, settings.seed), len(train)
-        self.held_out = spaced(held_out, settings.eval_batches * settings.batch_size)
         self._batches, self._learns = list[DrawnBatch](), False
+
+    def split(self) -> tuple[Ints, Ints]:
+        return self.answers.prompts_split(self.settings.validation_fraction, self.settings.seed)
 
     @property
     def tokens_per_row(self) -> float:
@@ -99,7 +99,7 @@ class RewardTrainer(AnswerTrainer):
         """The answers of batch `part` of step `number`."""
         s = self.settings
         first = ((number - 1) * s.grad_accumulation_steps + part) * s.batch_size * s.samples
-        return self._draw(self.take(self.order, number, part), first)
+        return self._draw(self.take(number, part), first)
 
     def _logs(self, model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
         with self.autocast():
