@@ -18,9 +18,9 @@ from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, corpus_size, kind
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS
+from tui_llm.tui.kit.columns import spark
 from tui_llm.tui.runs.new_run import NewRunScreen, free_name
 from tui_llm.tui.runs.pane import TrainingPane
-from tui_llm.tui.runs.run_rows import spark
 from tui_llm.tui.runs.runs import RunsScreen
 
 UNSET: Any = object()

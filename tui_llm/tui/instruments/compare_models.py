@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import ClassVar
 
 from rich.text import Text
@@ -26,7 +25,7 @@ from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import Row
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import beside, wrapped
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
@@ -50,19 +49,6 @@ KEYS = (
     _key("compare_models_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("close_compare_models", "escape,q,V,ampersand", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
-
-
-def _beside(columns: Sequence[list[Text]], width: int) -> list[Text]:
-    """Lines of `width` cells each, side by side."""
-    lines = []
-    for row in zip_longest(*columns, fillvalue=Text()):
-        line = Text(no_wrap=True)
-        for at, cell in enumerate(row):
-            line.append_text(cell)
-            if at < len(row) - 1:
-                line.append(" " * (width + 2 - cell.cell_len), "default")
-        lines.append(line)
-    return lines
 
 
 @opens("compare_models", LabContext.has_reading, LabContext.has_text)
@@ -158,7 +144,7 @@ class CompareModelsScreen(FullScreen):
             return [], wrapped(Text(reading, style=muted), width)
         found, half = self.found, (width - 2) // 2
         if width >= WIDE:
-            compared = _beside((self._divergences(found, half), self._text(found, half)), half)
+            compared = beside((self._divergences(found, half), self._text(found, half)), half)
         else:
             compared = [*self._divergences(found, width), *self._text(found, width)]
         return [], [*self._predictions(found, width), *compared, *self._continuations(found, width)]
@@ -170,12 +156,12 @@ class CompareModelsScreen(FullScreen):
         note = f"next token · raw p: softmax of the logits · p: after the sampler ({fmt.sampler(self.request.sampler)})"
         count = len(found.models)
         room = (width - 2 * (count - 1)) // count
-        beside = room >= (BESIDE - 1 if count == 2 else BESIDE_THREE)
+        wide = room >= (BESIDE - 1 if count == 2 else BESIDE_THREE)
         sides = zip(words.names(found), found.models, strict=True)
-        tables = [self._table(name, side, room if beside else width) for name, side in sides]
+        tables = [self._table(name, side, room if wide else width) for name, side in sides]
         lines = wrapped(Text(note, style=self.style("muted")), width)
-        if beside:
-            return [*lines, *_beside(tables, room)]
+        if wide:
+            return [*lines, *beside(tables, room)]
         return [*lines, *(line for table in tables for line in (*table, Text()))][:-1]
 
     def _table(self, name: str, side: ComparedModel, width: int) -> list[Text]:

@@ -18,12 +18,12 @@ doubled_space.py    a modal screen that asks whether several spaces in a row are
 spaces.py           spaces drawn as `·`
 actions.py          FileActions: run an action on a worker thread, notify its result
 save.py             writes to a new file, never over an existing one
-text.py             wraps styled text
+text.py             wraps styled text; lines side by side
 format.py           numbers as text
 themes.py           the dark and the light theme, and palettes safe for the colour-blind
 shades.py           weights from 0 to 1 as characters and colours
 loss_shade.py       losses as colours and marks
 token_shades.py     what tokens can be coloured by
 token_changes.py    tokens coloured by the change of their log-probability
-columns.py          a curve of a few lines of text
+columns.py          curves as text
 """

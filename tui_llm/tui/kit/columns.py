@@ -1,4 +1,4 @@
-"""A curve of a few lines of text: a column for each value, in steps of an eighth of a cell."""
+"""Curves as text, in steps of an eighth of a cell: of a few lines, or of one."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def columns(values: Sequence[float], width: int, height: int, least: float = 0.0
     for row in range(height - 1, -1, -1):
         lines.append("".join(EIGHTHS[max(0, min(8, level - 8 * row))] * cells for level in eighths))
     return lines
+
+
+def spark(values: Sequence[float], low: float | None = None) -> str:
+    """A sparkline: `values` as block characters, from `low`, by default the lowest, to the highest."""
+    if not values:
+        return ""
+    low, blocks = min(values) if low is None else low, EIGHTHS[1:]
+    span = max(values) - low or 1.0
+    return "".join(blocks[min(len(blocks) - 1, int((value - low) / span * len(blocks)))] for value in values)

@@ -1,9 +1,10 @@
-"""Wraps styled text to a width; two messages that several screens show."""
+"""Wraps styled text to a width, and puts lines side by side; two messages that several screens show."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -50,6 +51,18 @@ def packed(parts: Iterable[Text], width: int, gap: str = "  ") -> list[Text]:
             lines[-1].append(gap).append_text(part)
         else:
             lines += wrapped(part, width)
+    return lines
+
+
+def beside(columns: Iterable[Sequence[Text]], width: int, gap: int = 2) -> list[Text]:
+    """Lines of at most `width` cells each, side by side."""
+    lines = []
+    for first, *others in zip_longest(*columns, fillvalue=Text()):
+        line, before = Text(no_wrap=True).append_text(first), first
+        for cell in others:
+            line.append(" " * (width + gap - before.cell_len), "default").append_text(cell)
+            before = cell
+        lines.append(line)
     return lines
 
 

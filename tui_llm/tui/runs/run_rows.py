@@ -11,9 +11,9 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import last_validation, last_written, sampled_losses, unreadable
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.columns import spark
 from tui_llm.tui.runs.words import state_words
 
-BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # cells of a sparkline
 PROBLEM = 40  # cells of a run's problem, in place of its losses; watching the run shows all of it
 MARK = "◆"  # before the name of a run that the chart also shows
@@ -84,15 +84,6 @@ def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRo
         run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
         losses, size, preset, last_written(run), status.alive, status.problem,
     )  # fmt: skip
-
-
-def spark(values: tuple[float, ...]) -> str:
-    """A sparkline: `values` as block characters, from the lowest to the highest."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    span = high - low or 1.0
-    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((v - low) / span * len(BLOCKS)))] for v in values)
 
 
 def size_text(size: int) -> str:

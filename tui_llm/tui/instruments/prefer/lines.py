@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 from rich.text import Text
 
@@ -14,23 +13,17 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.prefer.question import Preferred, PreferredAnswer
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
-from tui_llm.tui.kit.text import packed, wrapped
+from tui_llm.tui.kit.columns import spark
+from tui_llm.tui.kit.text import beside, packed, wrapped
 from tui_llm.tui.kit.token_changes import MOVED, Styles, changed_tokens, flow
 
 BESIDE = 64  # cells from which the answers stand side by side
 NUMBER = 11  # cells of a column of numbers
-SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def beside(one: Sequence[Text], two: Sequence[Text], width: int) -> list[Text]:
+def both(one: Sequence[Text], two: Sequence[Text], width: int) -> list[Text]:
     """Side by side where there is room, else one after the other."""
-    if width < BESIDE:
-        return [*one, Text(), *two]
-    half, lines = column(width), []
-    for left, right in zip_longest(one, two, fillvalue=Text()):
-        gap = " " * (half + 2 - left.cell_len)
-        lines.append(Text(no_wrap=True).append_text(left).append(gap, "default").append_text(right))
-    return lines
+    return beside((one, two), column(width)) if width >= BESIDE else [*one, Text(), *two]
 
 
 def column(width: int) -> int:
@@ -165,8 +158,5 @@ class PreferLines:
 
     def _curve(self, name: str, values: Sequence[float], width: int) -> Text:
         shown = values[-max(1, width - 36) :]
-        low, high = min(shown), max(shown)
-        span = (high - low) or 1.0
-        sparks = "".join(SPARKS[min(7, int(8 * (value - low) / span))] for value in shown)
-        line = Text(fit(name, 14), self.style("strong"), no_wrap=True).append(sparks, self.style("bar"))
+        line = Text(fit(name, 14), self.style("strong"), no_wrap=True).append(spark(shown), self.style("bar"))
         return line.append(f"  {fmt.number(shown[0], 3)} → {fmt.number(shown[-1], 3)}", "not bold")

@@ -25,7 +25,7 @@ from tui_llm.instruments.prefer.question import (
 )
 from tui_llm.tui.instruments.copy_saver import CopySaver
 from tui_llm.tui.instruments.prefer.keys import KEYS, OPEN
-from tui_llm.tui.instruments.prefer.lines import PreferLines, beside, column
+from tui_llm.tui.instruments.prefer.lines import PreferLines, both, column
 from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Listing
@@ -289,7 +289,7 @@ class PreferScreen(FullScreen):
         if self.chosen is not None and self.preferred is not None and self.preferred.changes:
             return head, self._result(lines, self.preferred, width)
         half = column(width)
-        answers = beside(
+        answers = both(
             lines.drawn("A", "←", two.left, half, self.numbers),
             lines.drawn("B", "→", two.right, half, self.numbers),
             width,
@@ -307,7 +307,7 @@ class PreferScreen(FullScreen):
         chosen = lines.changed(names[0], preferred.chosen, change.chosen_tokens, half, self.numbers)
         rejected = lines.changed(names[1], preferred.rejected, change.rejected_tokens, half, self.numbers)
         sides = (chosen, rejected) if self.chosen == 0 else (rejected, chosen)
-        body = [*beside(*sides, width), *lines.legend(width, changes=True), Text(), *lines.change(change, width)]
+        body = [*both(*sides, width), *lines.legend(width, changes=True), Text(), *lines.change(change, width)]
         body += lines.notes(change, width)
         body += lines.curves(preferred, width)
         if self.file and not preferred.unsaved:

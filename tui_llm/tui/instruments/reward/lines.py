@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from tui_llm.instruments.reward.question import RewardGroup, RewardRun, RewardSt
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.columns import columns
 from tui_llm.tui.kit.over import Row
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import beside, wrapped
 from tui_llm.tui.kit.token_changes import MOVED, Styles, changed_tokens, flow, signed
 
 BESIDE = 64  # cells from which reward and text, and the two curves, stand side by side
@@ -34,11 +33,11 @@ class RewardLines:
         last = steps[-1]
         means = [step.mean for step in steps if step.mean is not None]
         kls = [step.kl for step in steps]
-        beside = width >= BESIDE
-        half = (width - 2) // 2 if beside else width
+        wide = width >= BESIDE
+        half = (width - 2) // 2 if wide else width
         one = self._curve("mean reward", means, half, height, "bar", 1.0) if means else []
         two = self._curve("KL, nats a token", kls, half, height, "accent", 0.1)
-        lines = _side_by_side(one, two, half) if beside else [*one, *two]
+        lines = beside((one, two), half) if wide else [*one, *two]
         text = f"distinct answers {steps[0].distinct} → {last.distinct} of {last.recipe.samples} · different tokens {steps[0].variety:.0%} → {last.variety:.0%}"
         lines += wrapped(Text(text, self.style("muted")), width)
         if note := hacking(steps):
@@ -60,23 +59,17 @@ class RewardLines:
 
     def group(self, group: RewardGroup, scores: Sequence[float | None], width: int, marked: int, numbers: bool) -> tuple[list[Text], list[int]]:  # fmt: skip
         """The answers, and the index of each one's first line. `scores` take the place of rewards that are missing."""
-        beside = width >= BESIDE
+        wide = width >= BESIDE
         bar = max(4, min(16, width // 10))
-        left = 4 + bar + NUMBERS if beside else width
+        left = 4 + bar + NUMBERS if wide else width
         lines, starts = [self._head(bar, width)], []
         rewards = [score if answer.reward is None else answer.reward for answer, score in zip(group.answers, scores, strict=True)]  # fmt: skip
         largest = max((abs(value) for value in rewards if value is not None), default=0.0) or 1.0
         for at, (answer, value) in enumerate(zip(group.answers, rewards, strict=True)):
             starts.append(len(lines))
             facts = self._facts(answer, value, largest, bar, at, at == marked)
-            text = self._text(answer, max(4, width - left - 1) if beside else width, numbers)
-            if not beside:
-                lines += [facts, *text]
-                continue
-            for number, line in enumerate(text):
-                start = facts if number == 0 else Text(" " * left, no_wrap=True)
-                gap = " " * (left + 1 - start.cell_len)
-                lines.append(Text(no_wrap=True).append_text(start).append(gap, "default").append_text(line))
+            text = self._text(answer, max(4, width - left - 1) if wide else width, numbers)
+            lines += beside(([facts], text), left, 1) if wide else [facts, *text]
         return lines, starts
 
     def _head(self, bar: int, width: int) -> Text:
@@ -158,11 +151,3 @@ def rows(run: RewardRun) -> Iterator[Row]:
         after = [repr(value) for value in one.after] or [""] * len(one.tokens)
         for token, before, later in zip(one.tokens, one.before, after, strict=True):
             yield str(number), str(token.id), visible(token.text), repr(before), later
-
-
-def _side_by_side(one: list[Text], two: list[Text], width: int) -> list[Text]:
-    lines = []
-    for left, right in zip_longest(one, two, fillvalue=Text()):
-        gap = " " * max(0, width + 2 - left.cell_len)
-        lines.append(Text(no_wrap=True).append_text(left).append(gap, "default").append_text(right))
-    return lines

@@ -28,6 +28,7 @@ from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades
 from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
+from tui_llm.tui.kit.columns import spark
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
@@ -37,7 +38,6 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 MANY = (1, 4, 12)
-BLOCKS = "▁▂▃▄▅▆▇█"
 NONE = "i types pairs, each a line QUESTION => ANSWER; f reads them from a .jsonl or .tsv file"
 
 OPEN = SFT
@@ -219,11 +219,12 @@ class SftScreen(FullScreen):
         muted = self.style("muted")
         state, lines = self.state, list[Text]()
         if state is not None:
+            curve = (*state.losses, state.loss)[-24:] if state.losses else ()
             text = Text(f"loss on the answers: {fmt.number(state.first)} → ", style=self.style("strong"))
             text.append(fmt.number(state.loss), self.style("accent"))
             text.append(
                 f" nats per token, over {state.answer_tokens} of {counted(state.tokens, 'token')}: the questions have none "
-                f"· after {counted(len(state.losses), 'step')} {_curve((*state.losses, state.loss))}",
+                f"· after {counted(len(state.losses), 'step')} {spark(curve, 0.0)}",
                 "not bold",
             )
             lines += wrapped(text, width)
@@ -273,10 +274,3 @@ class SftScreen(FullScreen):
         for one in self.state.pairs if self.state is not None else ():
             for token, before, after in zip(one.tokens, one.before, one.after, strict=True):
                 yield visible(one.pair.question), str(token.id), visible(token.text), repr(before), repr(after)
-
-
-def _curve(values: Sequence[float]) -> str:
-    """The last losses as block characters, from 0 to the largest."""
-    shown = values[-24:]
-    most = max(shown) or 1.0
-    return "".join(BLOCKS[min(len(BLOCKS) - 1, int(one / most * len(BLOCKS)))] for one in shown) if values[1:] else ""
