@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
+from tests.byte_models import save_byte_model
 from tests.near_ties import possible_ranks
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
@@ -26,17 +27,8 @@ from tui_llm.llm.tokens import catalog, tokenizer, vocabulary_folder
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model over bytes, whose embedding is padded to 264 rows."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(5)
-    model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=32))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-        model.tokens.weight[257:] = 30.0  # padding rows, which would have the largest logits if they were not excluded
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    vocabulary_folder.save_folder(vocabulary, path)
-    return path
+    shape = GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=32)
+    return save_byte_model(tmp_path_factory.mktemp("models") / "tiny", shape, seed=5, padding=30.0)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.byte_models import save_byte_model
 from tui_llm.common import paths
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 
 TEXT = "Once upon a time, there was a"
 SHAPES = {
@@ -64,15 +62,7 @@ def models(name: str, folder: Path) -> Models:
 
     path = paths.shipped_models_dir() / "nano" if name == "nano" else folder / name
     if name != "nano":
-        torch.manual_seed(5)
-        model = GPT(SHAPES[name])
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-            model.head.weight[257:] = 10.0
-        vocabulary = tokenizer.byte_level()
-        checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-        vocabulary_folder.save_folder(vocabulary, path)
+        save_byte_model(path, SHAPES[name], seed=5, padding=10.0)
     engine = PipelineEngine("cpu")
     engine.open(str(path))
     theirs = GPT2LMHeadModel.from_pretrained(path, attn_implementation="eager", dtype=torch.float64).eval()

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.byte_models import save_byte_model
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
@@ -24,7 +25,6 @@ from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.session import reading
 from tui_llm.session.open_model import OpenModel, never
@@ -49,15 +49,8 @@ def nano() -> OpenModel:
 @pytest.fixture(scope="module")
 def char_engine(tmp_path_factory: pytest.TempPathFactory) -> PipelineEngine:
     """A small random GPT-2 over bytes."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(5)
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(
-        GPT(GPTConfig(vocabulary=257, context=64, layers=2, heads=2, width=32)),
-        folder,
-        end_of_text=vocabulary.end_of_text,
-    )
-    vocabulary_folder.save_folder(vocabulary, folder)
+    shape = GPTConfig(vocabulary=257, context=64, layers=2, heads=2, width=32)
+    folder = save_byte_model(tmp_path_factory.mktemp("models") / "tiny", shape, seed=5)
     engine = PipelineEngine("cpu")
     engine.open(str(folder))
     return engine

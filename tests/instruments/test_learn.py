@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from tests.byte_models import save_byte_model
 from tests.near_ties import possible_ranks
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
@@ -22,7 +23,6 @@ from tui_llm.llm.learn import learner
 from tui_llm.llm.model import checkpoint, device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 
 SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 
@@ -30,17 +30,8 @@ SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model over bytes. Padding rows of its embedding would have the largest logits if not excluded."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(3)
-    model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-        model.tokens.weight[257:] = 10.0
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    vocabulary_folder.save_folder(vocabulary, path)
-    return path
+    shape = GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16)
+    return save_byte_model(tmp_path_factory.mktemp("models") / "tiny", shape, padding=10.0)
 
 
 @pytest.fixture

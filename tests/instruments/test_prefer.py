@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from tests.byte_models import save_byte_model
 from tui_llm import open_model
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import Overtaken, UserError
@@ -28,10 +29,8 @@ from tui_llm.instruments.prefer.question import (
 )
 from tui_llm.llm.data import preference_pairs
 from tui_llm.llm.data.preference_pairs import PreferencePair
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+from tui_llm.llm.tokens import tokenizer
 
 RECIPE = PreferenceRecipe(learning_rate=1e-2)
 SAMPLER = SamplerSettings(temperature=0.9)
@@ -40,17 +39,8 @@ SAMPLER = SamplerSettings(temperature=0.9)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model over bytes, with padding rows in its embedding."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(3)
-    model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-        model.tokens.weight[257:] = 10.0
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    vocabulary_folder.save_folder(vocabulary, path)
-    return path
+    shape = GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16)
+    return save_byte_model(tmp_path_factory.mktemp("models") / "tiny", shape, padding=10.0)
 
 
 @pytest.fixture

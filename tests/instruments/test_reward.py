@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.byte_models import save_byte_model
 from tui_llm import cli
 from tui_llm.api import LanguageModel
 from tui_llm.common import paths
@@ -30,10 +31,7 @@ from tui_llm.instruments.reward.question import (
     hacking,
 )
 from tui_llm.llm.learn.policy_gradient import group_advantages
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 
 SMALL = PolicyRecipe(samples=4, tokens=6, learning_rate=1e-2)
 PROMPT = Request(prompt="The cat")
@@ -41,12 +39,8 @@ PROMPT = Request(prompt="The cat")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(3)
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(GPT(GPTConfig(vocabulary=257, context=64, layers=1, heads=2, width=16)), path, end_of_text=vocabulary.end_of_text)  # fmt: skip
-    vocabulary_folder.save_folder(vocabulary, path)
-    return path
+    shape = GPTConfig(vocabulary=257, context=64, layers=1, heads=2, width=16)
+    return save_byte_model(tmp_path_factory.mktemp("models") / "tiny", shape)
 
 
 @pytest.fixture

@@ -6,14 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from tests.byte_models import save_byte_model
 from tests.training.run_helpers import TINY
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens.tokenizer import byte_level
-from tui_llm.llm.tokens.vocabulary_folder import save_folder
 from tui_llm.training.plan import answers, launch
 from tui_llm.training.plan.start import fit
 from tui_llm.training.run.run import Run
@@ -25,11 +20,7 @@ WORDS = ("cat", "dog", "sun", "sea")
 
 def model_folder(folder: Path, shape: GPTConfig = SHAPE) -> Path:
     """A byte-level model with random weights."""
-    folder.mkdir()
-    torch.manual_seed(5)
-    checkpoint.save(GPT(shape), folder, end_of_text=256)
-    save_folder(byte_level(), folder)
-    return folder
+    return save_byte_model(folder, shape, seed=5)
 
 
 def write_pairs(path: Path, count: int = 24) -> Path:

@@ -37,6 +37,10 @@ def drawn(app: LabApp) -> list[str]:
     return ["".join(segment.text for segment in strip) for strip in strips]
 
 
+def text(app: LabApp) -> str:
+    return "\n".join(drawn(app))
+
+
 def unsafe(lines: list[str]) -> set[str]:
     """Returns the characters that must not be sent to a terminal."""
     return {

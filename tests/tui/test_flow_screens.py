@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
 from tui_llm.engine import PipelineEngine
@@ -38,10 +38,6 @@ async def opened(
         assert isinstance(screen, SCREENS)
         await until(pilot, lambda: screen.found is not None or screen.page.problem)
         yield pilot, app, screen
-
-
-def text(app: LabApp) -> str:
-    return "\n".join(drawn(app))
 
 
 async def shown(pilot: Pilot[None], app: LabApp, *words: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
 from tui_llm.common import paths
@@ -101,10 +101,6 @@ async def learning(
 
 async def at(pilot: Pilot[None], screen: LearnScreen, steps: int) -> None:
     await until(pilot, lambda: not screen.progress.doing and screen.learned and len(screen.learned.steps) == steps)
-
-
-def text(app: LabApp) -> str:
-    return "\n".join(drawn(app))
 
 
 async def test_steps_and_undo_with_the_users_optimizer_and_step_size() -> None:

@@ -13,14 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import torch
+from copy_helpers import opened, tiny_model
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
-from tui_llm.engine import PipelineEngine
 from tui_llm.facts.preference import BOTH_FELL, DPOSettings, PairChange, PairState, RankedPair
 from tui_llm.instruments.prefer.question import (
     AnswersQuestion,
@@ -32,42 +31,23 @@ from tui_llm.instruments.prefer.question import (
     TwoAnswers,
 )
 from tui_llm.llm.data import preference_pairs
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+from tui_llm.llm.tokens import tokenizer
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.prefer.prefer import PreferScreen
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(3)
-    model = GPT(GPTConfig(vocabulary=257, context=64, layers=1, heads=2, width=16))
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    vocabulary_folder.save_folder(vocabulary, path)
-    return str(path)
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @asynccontextmanager
 async def preferring(
     model: str, size: tuple[int, int] = (120, 40)
 ) -> AsyncIterator[tuple[LabApp, Pilot[None], PreferScreen]]:
-    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat")
-    async with app.run_test(size=size) as pilot:
-        await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "j")
-        await until(pilot, lambda: isinstance(app.screen, PreferScreen))
-        screen = app.screen
-        assert isinstance(screen, PreferScreen)
+    async with opened(PreferScreen, "j", model, size) as (app, pilot, screen):
         await until(pilot, lambda: screen.two is not None)
         yield app, pilot, screen
-
-
-def text(app: LabApp) -> str:
-    return "\n".join(drawn(app))
 
 
 async def chosen(pilot: Pilot[None], screen: PreferScreen, count: int) -> None:

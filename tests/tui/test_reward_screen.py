@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import torch
+from copy_helpers import opened, tiny_model
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
 from tests.hostile import TEXTS
 from tui_llm.common.errors import UserError
-from tui_llm.engine import PipelineEngine
 from tui_llm.facts.policy import PolicyRecipe
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.reward.question import (
@@ -29,10 +28,6 @@ from tui_llm.instruments.reward.question import (
     SaveRewardedQuestion,
     ScoredAnswer,
 )
-from tui_llm.llm.model import checkpoint
-from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.reward.reward import RewardScreen
 from tui_llm.tui.kit.ask import AskScreen
@@ -41,33 +36,18 @@ from tui_llm.tui.kit.columns import columns
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(3)
-    vocabulary = tokenizer.byte_level()
-    checkpoint.save(GPT(GPTConfig(vocabulary=257, context=64, layers=1, heads=2, width=16)), path, end_of_text=vocabulary.end_of_text)  # fmt: skip
-    vocabulary_folder.save_folder(vocabulary, path)
-    return str(path)
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @asynccontextmanager
 async def rewarding(
     model: str, size: tuple[int, int] = (120, 40)
 ) -> AsyncIterator[tuple[LabApp, Pilot[None], RewardScreen]]:
-    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat")
-    async with app.run_test(size=size) as pilot:
-        await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "dollar_sign")
-        await until(pilot, lambda: isinstance(app.screen, RewardScreen))
-        screen = app.screen
-        assert isinstance(screen, RewardScreen)
+    async with opened(RewardScreen, "dollar_sign", model, size) as (app, pilot, screen):
         await done(pilot, screen)
         screen.recipe = PolicyRecipe(samples=4, tokens=8, learning_rate=1e-2)
         await typed(pilot, app, screen, "s", "length:6")
         yield app, pilot, screen
-
-
-def text(app: LabApp) -> str:
-    return "\n".join(drawn(app))
 
 
 async def done(pilot: Pilot[None], screen: RewardScreen, steps: int | None = None) -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from fake_engine import VOCABULARY, FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
 from tui_llm.common.errors import UserError
@@ -20,10 +20,6 @@ from tui_llm.tui.kit.widgets.vocab_columns import stage_columns, stage_pages, to
 from tui_llm.tui.lab.candidate_table import new_logit
 from tui_llm.tui.lab.panes.logits import LogitsPane
 from tui_llm.tui.state.lab import Lab, further
-
-
-def text(app: LabApp) -> str:
-    return "\n".join(drawn(app))
 
 
 async def ready(app: LabApp, pilot: Pilot[None]) -> LogitsPane:
