@@ -6,5 +6,6 @@ interventions.py  changes of the open model's parts, with a cache of their own
 caches.py         bounded caches
 messages.py       what a person is told if something is impossible
 tokenization.py   ids to Tokenization
+continuation.py   tokens drawn after a text
 reading.py        a Request to its Reading, for the five panes
 """

@@ -53,13 +53,9 @@ def ranked(now: Facts, began: Facts) -> CheckResult:
 
 def rewarded(now: Facts, began: Facts) -> CheckResult:
     """Some steps were taken on a rule that rewards the word."""
-    if now.screen != "reward":
-        return not_yet(now, "no rule rewards the answers", "{reward}")
     run, steps = _steps(now)
-    if RewardQuestion in now.problems:
-        return missing(foreign(now.problems[RewardQuestion]))
     if run is None:
-        return missing(WAIT)
+        return _no_run(now)
     if not (steps or WORD in run.group.step.spec):
         return missing(f"the rule is {words(run.group.step.spec, 30)}: {{reward_preset}} until it is contains:{WORD}")
     if len(steps) < REWARDED:
@@ -72,13 +68,9 @@ def rewarded(now: Facts, began: Facts) -> CheckResult:
 
 def hacked(now: Facts, began: Facts) -> CheckResult:
     """The mean reward rose while the answers became alike, or the policy moved far away."""
-    if now.screen != "reward":
-        return not_yet(now, "no rule rewards the answers", "{reward}")
     run, steps = _steps(now)
-    if RewardQuestion in now.problems:
-        return missing(foreign(now.problems[RewardQuestion]))
     if run is None:
-        return missing(WAIT)
+        return _no_run(now)
     if not run.group.step.spec.startswith("count:"):
         return missing(f"the rule is {words(run.group.step.spec, 30)}: {{reward_preset}} until it is count:{WORD}")
     if said := hacking(steps):
@@ -92,9 +84,17 @@ def hacked(now: Facts, began: Facts) -> CheckResult:
 
 
 def _steps(now: Facts) -> tuple[RewardRun | None, tuple[RewardStep, ...]]:
-    """The newest state of Reward, and its steps on rules with the word."""
-    run = now.answer(RewardQuestion, RewardRun)
+    """The newest state of the open Reward, unless its newest question failed, and its steps on rules with the word."""
+    shown = now.screen == "reward" and RewardQuestion not in now.problems
+    run = now.answer(RewardQuestion, RewardRun) if shown else None
     return run, tuple(step for step in run.steps if WORD in step.spec) if run is not None else ()
+
+
+def _no_run(now: Facts) -> CheckResult:
+    """Why `_steps` has no state."""
+    if now.screen != "reward":
+        return not_yet(now, "no rule rewards the answers", "{reward}")
+    return missing(foreign(now.problems[RewardQuestion]) if RewardQuestion in now.problems else WAIT)
 
 
 def _after(steps: tuple[RewardStep, ...]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.chat.question import ChatPart, ChatQuestion
-from tui_llm.llm.predict.distribution import Array
-from tui_llm.llm.predict.generate import generate
+from tui_llm.session.continuation import continuation
 from tui_llm.session.open_model import OpenModel
 
 NO_TEMPLATE = (
@@ -27,33 +25,18 @@ def answer(open_model: OpenModel, question: ChatQuestion, overtaken: Callable[[]
     ids = template.encode_conversation(question.messages, open_model.tokenizer)
     if not ids:
         raise UserError("the message is empty; type some text")
-    tokens = tuple(_drawn(open_model, [*ids, *question.answer], question, overtaken))
+    tokens = tuple(
+        continuation(
+            open_model,
+            [*ids, *question.answer],
+            question.request.sampler,
+            seed=question.seed,
+            count=question.count,
+            overtaken=overtaken,
+            drawn=question.answer,
+        )
+    )
     length = len(ids) + len(question.answer) + len(tokens)
     text = "".join(piece for piece, _ in template.conversation(question.messages))
     ended = bool(tokens) and tokens[-1].ends
     return ChatPart(weights, text, tuple(ids), max(0, length - weights.context), tokens, ended)
-
-
-def _drawn(
-    open_model: OpenModel, ids: list[int], question: ChatQuestion, overtaken: Callable[[], bool]
-) -> Iterator[GeneratedToken]:
-    def next_logits(so_far: list[int]) -> Array:
-        open_model.feed(so_far, overtaken)
-        return open_model.window.logits()
-
-    made = generate(
-        next_logits,
-        ids,
-        question.request.sampler,
-        seed=question.seed,
-        start=len(question.answer),
-        count=question.count,
-        bytes_of=open_model.bytes_of,
-        bytes_after=open_model.bytes_after,
-        before=b"".join(map(open_model.bytes_of, question.answer)),
-        ends=open_model.tokenizer.ends,
-    )
-    for token in made:
-        yield token
-        if token.ends:
-            return

@@ -10,7 +10,6 @@ from itertools import combinations
 import numpy as np
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.answers import answers
@@ -25,10 +24,10 @@ from tui_llm.instruments.compare_models.question import (
 )
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.predict.distribution import Array, log_softmax
-from tui_llm.llm.predict.generate import generate
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session import reading
+from tui_llm.session.continuation import continuation
 from tui_llm.session.open_model import OpenModel
 
 _ALL = 1 << 30
@@ -124,33 +123,11 @@ def _side(
     if problem:
         raise UserError(f"{read.weights.name}: {problem}")
     size = sum(len(one.token.bytes) for one in read.loss.tokens) if read.loss is not None else 0
-    return ComparedModel(read, size, tuple(_continuation(model, request, question, overtaken)))
-
-
-def _continuation(
-    model: OpenModel, request: Request, question: CompareModelsQuestion, overtaken: Callable[[], bool]
-) -> Iterator[GeneratedToken]:
     ids = model.ids(request)
-
-    def next_logits(so_far: list[int]) -> Array:
-        model.feed(so_far, overtaken)
-        return model.window.logits()
-
-    made = generate(
-        next_logits,
-        ids,
-        request.sampler,
-        seed=question.seed,
-        count=question.tokens,
-        bytes_of=model.bytes_of,
-        bytes_after=model.bytes_after,
-        ends=model.tokenizer.ends,
-    )
-    for token in made:
-        yield token
-        if token.ends:
-            break
+    made = continuation(model, ids, request.sampler, seed=question.seed, count=question.tokens, overtaken=overtaken)
+    compared = ComparedModel(read, size, tuple(made))
     model.feed(ids, overtaken)  # the window again holds the text
+    return compared
 
 
 # ── the next token ──

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import absolute
 from tui_llm.facts.interventions import RESIDUAL, ModelPart, check_parts
-from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.request import Request
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.steer.question import (
@@ -27,8 +26,7 @@ from tui_llm.instruments.steer.question import (
 from tui_llm.instruments.trace import layout
 from tui_llm.llm.model import steering_file
 from tui_llm.llm.model.interventions import record, steering_direction
-from tui_llm.llm.predict.distribution import Array
-from tui_llm.llm.predict.generate import generate
+from tui_llm.session.continuation import continuation
 from tui_llm.session.messages import NOTHING
 from tui_llm.session.open_model import OpenModel
 
@@ -140,28 +138,13 @@ def _side(open_model: OpenModel, request: Request, question: SteerQuestion, over
     ids = open_model.ids(request)
     open_model.feed(ids, overtaken)
     shown = open_model.prediction_at(request, ids, len(ids)).rows(question.rows, open_model.bytes_after(ids))
-    return SteerSide(tuple(shown), tuple(_continuation(open_model, request, question, overtaken)))
-
-
-def _continuation(
-    open_model: OpenModel, request: Request, question: SteerQuestion, overtaken: Overtaken
-) -> Iterator[GeneratedToken]:
-    def next_logits(so_far: list[int]) -> Array:
-        open_model.feed(so_far, overtaken)
-        return open_model.window.logits()
-
-    made = generate(
-        next_logits,
-        open_model.ids(request),
+    made = continuation(
+        open_model,
+        ids,
         request.sampler,
         seed=question.seed,
-        start=len(request.continuation),
         count=question.tokens,
-        bytes_of=open_model.bytes_of,
-        bytes_after=open_model.bytes_after,
-        ends=open_model.tokenizer.ends,
+        overtaken=overtaken,
+        drawn=request.continuation,
     )
-    for token in made:
-        yield token
-        if token.ends:
-            break
+    return SteerSide(tuple(shown), tuple(made))
