@@ -190,6 +190,18 @@ def test_what_was_measured_is_chosen(home: Path, monkeypatch: pytest.MonkeyPatch
         assert kernels.kept() is None and kernels.choose("fp32").weights == "fp32"
 
 
+def test_without_a_measurement_the_choice_depends_on_weights_and_size_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KERNEL_VARIABLE)
+    if native.why_not() or native.library() is None:
+        pytest.skip("native.c can't be compiled here")
+    for _ in range(2):  # it is compiled now: that changes nothing
+        assert kernels.choose("fp32", parameters=4_000_000).name == "torch"
+        assert kernels.choose("fp32", parameters=124_000_000).name == "native"
+        assert {kernels.choose("int8", parameters=size).name for size in (4_000_000, 124_000_000)} == {"native"}
+
+
 def test_without_a_compiler_torch_multiplies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KERNEL_VARIABLE)
     monkeypatch.setattr(native, "_compiler", lambda: None)
