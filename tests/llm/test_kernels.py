@@ -61,6 +61,14 @@ def test_products_are_those_of_the_stored_weights(kernel: Kernel, outputs: int, 
 
 
 @each
+def test_no_rows_give_no_rows(kernel: Kernel) -> None:
+    """As `nn.Linear`: a text whose target ends at the context's edge asks for none."""
+    made = layer(kernel, torch.randn(30, 16), torch.randn(30))
+    with torch.no_grad():
+        assert made(torch.empty(0, 16)).shape == (0, 30) and made(torch.empty(1, 0, 16)).shape == (1, 0, 30)
+
+
+@each
 def test_rows_of_an_embedding(kernel: Kernel) -> None:
     if issubclass(kernel.head, Exact):
         return
