@@ -27,3 +27,5 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ |= {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same kernel on every machine and in every fixture; tests/llm/test_kernels.py has the others.
+os.environ["TUI_LLM_KERNEL"] = "torch"

@@ -31,12 +31,14 @@ NUMERIC = (
     "tests/llm",
     "tests/instruments",
     "tests/adapters",
+    "tests/formats",
     "tests/test_engine.py",
     "tests/test_api.py",
     "tests/test_cli.py",
     "tests/test_learn_command.py",
     "tests/test_tree.py",
     "tests/training/test_batch.py",
+    "tests/training/test_loop.py",
     "tests/training/test_pin_readings.py",
     "tests/training/test_resume.py",
 )
@@ -51,10 +53,7 @@ NO_KERNELS = (
     "tests/llm/test_stories.py",
     "tests/llm/test_bpe.py",
     "tests/adapters/test_gguf_vocabulary.py",
-    "tests/llm/test_fast.py",  # bf16, which such a CPU does not have
-    "tests/llm/test_fast_step.py",
-    "tests/llm/test_torch_private.py",
-    "tests/training/test_loop.py",
+    "tests/formats/test_hostile_checkpoints.py",
 )
 """Files among these that compute with no kernel, only with text and files: once is enough."""
 

@@ -33,5 +33,5 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty `TUI_LLM_HOME`: no test reads or writes the user's runs and caches."""
     path = tmp_path / "tui-llm-home"
     monkeypatch.setenv("TUI_LLM_HOME", str(path))
-    monkeypatch.setenv("TUI_LLM_KERNEL", "torch")  # the same on every machine; tests/llm/test_kernels.py has the others
+    monkeypatch.setenv("TUI_LLM_KERNEL", "torch")  # `--kernel` changes it for the process
     return path

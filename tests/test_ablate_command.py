@@ -31,8 +31,7 @@ def test_before_and_after_are_what_python_says(lab: LanguageModel, capsys: pytes
     found = asked(capsys, "--heads", "0.3,1.2", "--mlps", "0", "--target", " girl")
     assert found["interventions"] == ["head 0.3 off", "head 1.2 off", "MLP 0 off"]
     made = lab.ablate(TEXT, heads="0.3,1.2", mlps="0", target=" girl")
-    losses = found["before"]["loss"], found["after"]["loss"]
-    assert losses == pytest.approx((made.before.loss, made.after.loss), rel=1e-5)
+    assert (found["before"]["loss"], found["after"]["loss"]) == (made.before.loss, made.after.loss)
     off = [Intervention(ModelPart(*where)) for where in ((HEAD, 0, 3), (HEAD, 1, 2), (MLP, 0))]
     changed = lab.read(TEXT, target=" girl", interventions=off)
     assert found["after"]["loss"] == pytest.approx(changed.loss.mean, abs=1e-5)  # type: ignore[union-attr]

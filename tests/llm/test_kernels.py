@@ -61,6 +61,14 @@ def test_products_are_those_of_the_stored_weights(kernel: Kernel, outputs: int, 
 
 
 @each
+def test_no_rows_give_no_rows(kernel: Kernel) -> None:
+    """As `nn.Linear`: a text whose target ends at the context's edge asks for none."""
+    made = layer(kernel, torch.randn(30, 16), torch.randn(30))
+    with torch.no_grad():
+        assert made(torch.empty(0, 16)).shape == (0, 30) and made(torch.empty(1, 0, 16)).shape == (1, 0, 30)
+
+
+@each
 def test_rows_of_an_embedding(kernel: Kernel) -> None:
     if issubclass(kernel.head, Exact):
         return
@@ -188,6 +196,18 @@ def test_what_was_measured_is_chosen(home: Path, monkeypatch: pytest.MonkeyPatch
         file.write_text(damage)
         kernels._kept.cache_clear()
         assert kernels.kept() is None and kernels.choose("fp32").weights == "fp32"
+
+
+def test_without_a_measurement_the_choice_depends_on_weights_and_size_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KERNEL_VARIABLE)
+    if native.why_not() or native.library() is None:
+        pytest.skip("native.c can't be compiled here")
+    for _ in range(2):  # it is compiled now: that changes nothing
+        assert kernels.choose("fp32", parameters=4_000_000).name == "torch"
+        assert kernels.choose("fp32", parameters=124_000_000).name == "native"
+        assert {kernels.choose("int8", parameters=size).name for size in (4_000_000, 124_000_000)} == {"native"}
 
 
 def test_without_a_compiler_torch_multiplies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,19 @@ def test_torchs_own_optimizers_still_import_its_compiler() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="Linux on x86 only")
 def test_torch_tells_whether_the_processor_multiplies_in_bfloat16() -> None:
     assert not inspect.signature(torch.cpu._is_avx512_bf16_supported).parameters
-    assert torch_private.multiplies_in_bfloat16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text())
+    allowed = "AVX512" in torch.backends.cpu.get_cpu_capability()  # ATEN_CPU_CAPABILITY can forbid it
+    assert torch_private.multiplies_in_bfloat16() == (allowed and "avx512_bf16" in Path("/proc/cpuinfo").read_text())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_onednn_multiplies_in_a_dtype_or_it_is_known_that_it_cannot(dtype: torch.dtype) -> None:
+    """Where oneDNN has no bf16 product, as on a CPU with AVX2 alone, calling it raises."""
+    x, weight = torch.randn(3, 8).to(dtype), torch.randn(5, 8).to(dtype)
+    if torch_private.onednn_multiplies_in(dtype):
+        torch.testing.assert_close(torch_private.onednn_linear(x, weight, None), x @ weight.T, rtol=2e-2, atol=2e-2)
+    elif torch_private.HAS_ONEDNN_LINEAR:
+        with pytest.raises(RuntimeError):
+            torch_private.onednn_linear(x, weight, None)
 
 
 def test_the_process_group_has_a_store() -> None:

@@ -165,7 +165,7 @@ async def shows_the_way_out(app: LabApp, pilot: Pilot[None], screen: Screen[Any]
     for tour in (False, True):
         if tour:
             app.action_tour()
-        for size in SIZES[tour:]:
+        for size in SIZES:
             await pilot.resize_terminal(*size)
             await pilot.pause()
             assert app.screen is screen

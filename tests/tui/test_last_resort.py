@@ -162,11 +162,8 @@ def said(app: LabApp) -> list[str]:
     return [notification.message for notification in app._notifications]
 
 
-@pytest.mark.parametrize(
-    ("where", "size"),
-    [*((where, (120, 40)) for where in WHERE), *((where, (1, 1)) for where in ("message", "mount", "render"))],
-    ids=str,
-)
+@pytest.mark.parametrize("size", [(120, 40), (1, 1)], ids=["wide", "one column"])
+@pytest.mark.parametrize("where", WHERE)
 async def test_the_app_continues(where: str, size: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     app = make_app()
     async with app.run_test(size=size, notifications=True) as pilot:

@@ -383,10 +383,9 @@ async def loss_lesson(learner: Learner) -> None:
     assert learner.tour.finished
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
 @pytest.mark.parametrize(
-    ("name", "go", "size"),
-    [("tokens", tokens_lesson, (80, 24)), ("loss-curve", loss_lesson, (120, 40))],
-    ids=["tokens", "loss-curve"],
+    ("name", "go"), [("tokens", tokens_lesson), ("loss-curve", loss_lesson)], ids=["tokens", "loss-curve"]
 )
 async def test_a_learner_goes_through_a_further_lesson(name: str, go: Any, size: tuple[int, int]) -> None:
     engine = PipelineEngine("cpu")

@@ -41,12 +41,14 @@ def never() -> bool:
 class OpenModel:
     """The open model and its vocabulary, as instruments use it; call it from one thread only.
 
-    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens` their tokens.
+    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens`
+    the tokens run in them to read a text.
     """
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32", *, numpy_first: bool = False) -> None:
         """`weights`: one of `weight_names.WEIGHTS`. With `numpy_first`, small models run in numpy on a CPU, and quantized
-        GGUF files in llama.cpp, without torch, until something needs `gpt`. Raises `UserError` on an unknown device or weight format."""
+        GGUF files in llama.cpp, without torch, until something needs `gpt`. Raises `UserError` on an unknown device or
+        weight format."""
         self._device_name, self.dtype = check_device(device_name), check_weights(weights)
         self._device: torch.device | None = None
         self._numpy_first = numpy_first and weights == "fp32" and is_cpu(device_name)
@@ -122,23 +124,8 @@ class OpenModel:
         return None if newest.step == found.step else self.open(run)
 
     def weights(self) -> Weights:
-        open, predictor = self._current(), self._current().model.predictor
-        return Weights(
-            open.found.name,
-            open.found.step,
-            predictor.parameters,
-            predictor.layers,
-            predictor.heads,
-            predictor.width,
-            predictor.context,
-            open.model.tokenizer.size,
-            str(self.device) if open.model.reader == "torch" else "cpu",
-            open.model.kind,
-            open.choices,
-            "; ".join(filter(None, (open.found.note, open.model.note))),
-            self.dtype,
-            *(open.model.reader, open.model.kernel),
-        )
+        open = self._current()
+        return open.weights(str(self.device) if open.model.reader == "torch" else "cpu", self.dtype)
 
     @property
     def tokenizer(self) -> tokenizer.Tokenizer:
@@ -290,7 +277,8 @@ class OpenModel:
     # ── ids → logits → distribution ──
 
     def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Array:
-        """The logits (V,) after the request's last token, from the cache if possible; float32, without padding ids. Raises `UserError` if there is no token."""
+        """The logits (V,) after the request's last token, from the cache if possible; float32, without padding ids.
+        Raises `UserError` if there is no token."""
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)
@@ -328,7 +316,8 @@ class OpenModel:
     def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Array]:
         """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, from
         the cache if possible. Raises `UserError` if there is no target, or no token before it."""
-        (before, wanted), ids, window = self.target(request, overtaken), self.ids(request), self.window
+        before, wanted = self.target(request, overtaken)
+        ids, window = self.ids(request), self.window
         self.feed(ids, overtaken)
         at = self._before(ids, len(before))
         self._changes.check_room(at + len(wanted) - 1, window.context)

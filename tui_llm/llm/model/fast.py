@@ -110,8 +110,8 @@ def block_backward(g: Tensor, w: BlockWeights, shape: tuple[int, int, int], kept
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weightᵀ + bias, for x (N, in) and weight (out, in)."""
-    faster = len(x) >= MANY if x.dtype == torch.float32 else torch_private.multiplies_in_bfloat16()
-    if faster and torch_private.HAS_ONEDNN_LINEAR and x.device.type == "cpu":  # without bf16, oneDNN has no product
+    faster = x.dtype != torch.float32 or len(x) >= MANY
+    if faster and x.device.type == "cpu" and torch_private.onednn_multiplies_in(x.dtype):
         return torch_private.onednn_linear(x, weight, bias)
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
 

@@ -109,8 +109,9 @@ def _default(known: dict[str, Kernel], parameters: int) -> Kernel:
     for name in ("native", "fbgemm"):
         if (kernel := known.get(name)) is None:
             continue
-        if name == "native" and not (native.is_built() or parameters >= _LARGE):
-            continue  # compiling would take longer than it saves
+        # For a small model compiling takes longer than it saves; native int8 is closer to fp32, whatever the size.
+        if name == "native" and kernel.weights != "int8" and parameters < _LARGE:
+            continue
         if not _problem(kernel, None):
             return kernel
     return known["torch"]

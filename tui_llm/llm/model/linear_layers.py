@@ -67,6 +67,7 @@ class Reduced(nn.Module):
 
     def __init__(self, weight: Matrix, bias: Tensor | None = None, *, centre: bool = False) -> None:
         super().__init__()
+        self.outputs, self.inputs = weight.shape
         mean = weight[:].mean(0) if centre else None
         self.register_buffer("bias", bias)
         self.register_buffer("mean", mean)
@@ -95,6 +96,8 @@ class Reduced(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → (…, O), both fp32."""
         flat = x.reshape(-1, x.size(-1))
+        if not len(flat):  # no kernel takes this
+            return x.new_empty(*x.shape[:-1], self.outputs)
         y = self.product(flat)
         if self.mean is not None:
             y += (flat @ self.mean)[:, None]
@@ -160,7 +163,6 @@ class Int8(Reduced):
     bags: Tensor  # the index of each group's first row, int32
 
     def pack(self, weight: Matrix) -> None:
-        self.outputs, self.inputs = weight.shape
         self.groups = -(-self.outputs // _GROUP)
         size = min(_GROUP, -(-self.outputs // 16) * 16)
         packed = torch.empty(self.groups, self.inputs, size + 8, dtype=torch.uint8)

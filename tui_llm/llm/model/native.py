@@ -58,10 +58,6 @@ def _file() -> Path:
     return paths.cache_dir() / "native" / f"{digest}.so"
 
 
-def is_built() -> bool:
-    return not why_not() and _file().exists()
-
-
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The loaded library, compiled if it is not there; None if that is impossible or fails."""

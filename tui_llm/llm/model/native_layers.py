@@ -53,7 +53,7 @@ class NativeExact(Exact):
         flat = x.reshape(-1, x.size(-1))
         if torch.is_grad_enabled() or len(flat) > FEW or x.device.type != "cpu" or x.dtype != torch.float32:
             return super().forward(x)
-        return self.one()(flat).view(*x.shape[:-1], -1)
+        return self.one()(flat).view(*x.shape[:-1], self.out_features)
 
     def one(self) -> Function:
         return _product(_functions().linear_fp32, self.weight, self.bias)
@@ -91,7 +91,6 @@ class NativeInt8(Reduced):
     centred = True
 
     def pack(self, weight: Matrix) -> None:
-        self.outputs, self.inputs = weight.shape
         self.padded = -(-self.inputs // _BLOCK) * _BLOCK
         self.register_buffer("weight", torch.empty(self.outputs, self.padded, dtype=torch.int8))
         self.register_buffer("scales", torch.empty(self.outputs, self.padded // _BLOCK, dtype=torch.float16))

@@ -25,6 +25,7 @@ signature has changed; `tests/test_walls.py` fails if another file uses a privat
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -79,9 +80,22 @@ _linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise.default if HAS_ONEDN
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` in fp32 on a CPU, by oneDNN; only if `HAS_ONEDNN_LINEAR`. Not differentiable."""
+    """`F.linear` on a CPU, by oneDNN; only in a dtype that it multiplies in. Not differentiable."""
     made: Tensor = _linear_pointwise(x, weight, bias, "none", [], "")
     return made
+
+
+@functools.cache
+def onednn_multiplies_in(dtype: torch.dtype) -> bool:
+    """Whether `onednn_linear` works in `dtype` here. On a CPU without bf16 instructions, and with `ONEDNN_MAX_CPU_ISA`
+    below AVX-512, oneDNN has no bf16 product, whatever torch says of the CPU; calling it is the only way to know."""
+    if not HAS_ONEDNN_LINEAR:
+        return False
+    try:
+        onednn_linear(torch.zeros(2, 2, dtype=dtype), torch.zeros(2, 2, dtype=dtype), None)
+    except RuntimeError:
+        return False
+    return True
 
 
 # (packed, ids, offsets, scale_grad_by_freq, mode, pruned_weights, per_sample_weights): the sum of each bag's rows
