@@ -20,15 +20,15 @@ def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_json(capsys, "attention", TEXT, "--token", "-2")["token"] == 3
     assert main(["attention", TEXT, "--token", "2", "--layer", "1", "--head", "3"]) == 0
     out = capsys.readouterr().out
-    assert "from token 2, ·sat; layer 1, head 3" in out and "equal weights on" in out
+    assert "from token 2, ·sat; head 1.3" in out and "equal weights on" in out
     assert main(["attention", TEXT]) == 0
-    assert "mean over all heads" in (out := capsys.readouterr().out) and "head 4" in out
+    assert "mean over all heads" in (out := capsys.readouterr().out) and "head 3" in out and "head 4" not in out
 
 
 def test_lens(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "lens", TEXT, "--target", " mat", "--top", "2")
     assert made["target"]["text"] == " mat" and made["target_is"] == "asked"
-    assert [row["layer"] for row in made["rows"]] == [0, 1, 2, 3, 4] and len(made["rows"][0]["top"]) == 2
+    assert [row["layer"] for row in made["rows"]] == [None, 0, 1, 2, 3] and len(made["rows"][0]["top"]) == 2
     logits = run_json(capsys, "logits", TEXT, "--top", "2")
     last = made["rows"][-1]
     assert [row["id"] for row in last["top"]] == [row["id"] for row in logits["candidates"]]
@@ -40,7 +40,7 @@ def test_lens(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_lens_grid(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "lens", TEXT, "--grid", "--top", "2")
-    assert [row["layer"] for row in made["rows"]] == [0, 1, 2, 3, 4] and len(made["tokens"]) == 5
+    assert [row["layer"] for row in made["rows"]] == [None, 0, 1, 2, 3] and len(made["tokens"]) == 5
     last = made["rows"][-1]["cells"][-1]
     logits = run_json(capsys, "logits", TEXT, "--top", "2")
     assert [row["id"] for row in last["top"]] == [row["id"] for row in logits["candidates"]]
@@ -80,7 +80,7 @@ def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "what"),
     [
         (("attention", ""), "type some text first"),
-        (("attention", TEXT, "--layer", "5"), "nano has 1 to 4"),
+        (("attention", TEXT, "--layer", "4"), "nano has 0 to 3"),
         (("attention", TEXT, "--head", "1"), "--head needs --layer"),
         (("attention", TEXT, "--token", "-9"), "this text has tokens -5 to 4"),
         (("lens", TEXT, "--token", "5"), "go from 0 to 4"),

@@ -43,11 +43,11 @@ def test_heads_and_their_means(engine: PipelineEngine) -> None:
     for layer, heads in enumerate(found.heads):
         for head, row in enumerate(heads):
             assert row.weights == pytest.approx(weights[layer, head].tolist(), abs=1e-7)
-            assert found.row(layer + 1, head + 1) is row
+            assert found.row(layer, head) is row
         assert found.layers[layer].weights == pytest.approx(weights[layer].mean(0).tolist(), abs=1e-7)
-        assert found.row(layer + 1, 0) is found.layers[layer]
+        assert found.row(layer) is found.layers[layer]
     assert found.mean.weights == pytest.approx(weights.mean((0, 1)).tolist(), abs=1e-7)
-    assert found.row(0, 0) is found.mean
+    assert found.row() is found.mean
 
 
 def test_entropy_spread_and_the_first_of_equals() -> None:
@@ -137,7 +137,7 @@ def test_the_lens_ends_in_the_reading(engine: PipelineEngine) -> None:
     assert last.probability == pytest.approx(row.loss.probability, rel=1e-4)
     assert last.entropy == pytest.approx(reading.distribution.entropy, abs=1e-4)
     assert last.divergence == 0
-    assert [row.layer for row in found.rows] == [0, 1, 2, 3, 4]
+    assert [row.layer for row in found.rows] == [None, 0, 1, 2, 3]
 
 
 def test_every_row_against_torchs_own(engine: PipelineEngine) -> None:

@@ -51,7 +51,7 @@ async def test_an_induction_head_is_found_switched_off_and_on(engine: PipelineEn
         await pilot.press("enter")  # its attention
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
         grid = app.screen.query_one(HeadGrid)
-        await until(pilot, lambda: (grid.layer_number, grid.head_number) == (4, 3))
+        await until(pilot, lambda: (grid.layer_number, grid.head_number) == (3, 2))
         row = grid.attention_row
         assert row is not None and grid.attention is not None
         tokens = grid.attention.place.tokens

@@ -17,7 +17,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion, AttentionRow
-from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
+from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow, layer_of
 from tui_llm.instruments.neighbours.question import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.tui.app import CommandProvider, LabApp
 from tui_llm.tui.instruments.inside.heads import HeadGrid, measured_cell
@@ -77,7 +77,7 @@ class InsideEngine(FakeEngine):
         assert self.weights is not None
         rows = tuple(
             LensRow(
-                layer,
+                layer_of(layer),
                 tuple(LensGuess(self.token((layer + nth) % 30), 0.5 / (nth + 1)) for nth in range(question.top)),
                 0.1 * (layer + 1),
                 10 - layer,
@@ -130,11 +130,11 @@ async def test_attention_by_keyboard() -> None:
         assert last(engine, AttentionQuestion).number == 2
         grid = screen.query_one(HeadGrid)
         await pilot.press("down")
-        await shown(pilot, app, "attends (layer 1, the mean over its heads)")
+        await shown(pilot, app, "attends (layer 0, the mean over its heads)")
         await pilot.press("down", "right_square_bracket")
-        text = await shown(pilot, app, "(layer 2, head 1) to", "attends to ·cat 75.0 %")
+        text = await shown(pilot, app, "(head 1.0) to", "attends to ·cat 75.0 %")
         assert "2  ·cat               75.0 %" in text  # and the list below it, sorted by weight
-        assert (grid.layer_number, grid.head_number) == (2, 1) and "[█  75]" in text
+        assert (grid.layer_number, grid.head_number) == (1, 0) and "[█  75]" in text
         await pilot.press("left_square_bracket", "up", "up")
         await shown(pilot, app, "attends (the mean over all heads)")
         await pilot.press("home")
@@ -315,10 +315,10 @@ async def test_a_token_and_a_head_can_be_clicked() -> None:
         )
         await pilot.click(offset=(drawn(app)[line].index("·cat") + 1, line))
         await shown(pilot, app, "Token 2 of 5")
-        row = next(at for at, text in enumerate(drawn(app)) if text.strip("│┃ ").startswith("2 ") and "·" not in text)
+        row = next(at for at, text in enumerate(drawn(app)) if text.strip("│┃ ").startswith("1 ") and "·" not in text)
         await pilot.click(offset=(22, row))
-        await until(pilot, lambda: screen.query_one(HeadGrid).layer_number == 2)
-        assert screen.query_one(HeadGrid).head_number == 2
+        await until(pilot, lambda: screen.query_one(HeadGrid).layer_number == 1)
+        assert screen.query_one(HeadGrid).head_number == 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 5), (80, 24)], ids=str)

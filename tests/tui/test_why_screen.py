@@ -113,7 +113,7 @@ async def test_a_head_opens_the_attention_and_an_mlp_its_neurons(engine: Pipelin
             pilot, lambda: isinstance(app.screen, InsideScreen) and app.screen.query_one(HeadGrid).attention is not None
         )
         grid = app.screen.query_one(HeadGrid)
-        assert (grid.layer_number, grid.chosen_head) == (4, 3) and "layer 4, head 3" in "".join(drawn(app))
+        assert (grid.layer_number, grid.head_number) == (3, 2) and "(head 3.2)" in "".join(drawn(app))
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is screen)
         await pilot.press("home")

@@ -21,10 +21,11 @@ def add(commands: Commands) -> None:
         "text → the attention weights of one token in each head",
         attention,
         _add_options,
-        more=f"Prints softmax(q · k ÷ √D) from one token to each earlier one: of one head, or the mean of several. {MODEL}",
+        more=f"Prints softmax(q · k ÷ √D) from one token to each earlier one: of one head, or the mean of several. "
+        f"Layers and heads are numbered from 0. {MODEL}",
         examples=(
             'tui-llm attention "The cat sat on the"',
-            'tui-llm attention "The cat sat on the" --layer 2 --head 3',
+            'tui-llm attention "The cat sat on the" --layer 1 --head 2',
         ),
     )
 
@@ -33,8 +34,8 @@ def _add_options(parser: Parser) -> None:
     text_argument(parser, "prompt")
     prompt_options(parser)
     parser.add_argument("--token", type=whole, metavar="N", help="the query: " + TOKEN)
-    parser.add_argument("--layer", type=whole, metavar="L", help="of this layer, from 1 (default: the mean over all heads)")  # fmt: skip
-    parser.add_argument("--head", type=whole, metavar="H", help="of this head of the layer, from 1 (default: the mean over its heads)")  # fmt: skip
+    parser.add_argument("--layer", type=whole, metavar="L", help="of this layer, from 0 (default: the mean over all heads)")  # fmt: skip
+    parser.add_argument("--head", type=whole, metavar="H", help="of this head of the layer, from 0 (default: the mean over its heads)")  # fmt: skip
     json_option(parser)
 
 
@@ -49,14 +50,12 @@ def attention(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     weights = engine.weights()
     for name, value, most in (("--layer", options.layer, weights.layers), ("--head", options.head, weights.heads)):
-        if value is not None and not 1 <= value <= most:
-            raise UserError(f"{name} is {value}; {visible(weights.name)} has 1 to {most}")
+        if value is not None and not 0 <= value < most:
+            raise UserError(f"{name} is {value}; {visible(weights.name)} has 0 to {most - 1}")
     if options.head is not None and options.layer is None:
         raise UserError("--head needs --layer: each layer has its own heads")
     found: AttentionMap = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
-    put_json(_attention_json(found)) if options.json else put(
-        _attention_text(found, options.layer or 0, options.head or 0)
-    )
+    put_json(_attention_json(found)) if options.json else put(_attention_text(found, options.layer, options.head))
 
 
 def _row_json(row: AttentionRow) -> dict[str, Any]:
@@ -80,13 +79,17 @@ def _attention_json(found: AttentionMap) -> dict[str, Any]:
     }
 
 
-def _attention_text(found: AttentionMap, layer: int, head: int) -> str:
+def _attention_text(found: AttentionMap, layer: int | None, head: int | None) -> str:
     from tui_llm.common.display import token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
+    from tui_llm.facts.interventions import HEAD, ModelPart
 
     place, row = found.place, found.row(layer, head)
-    whose = "mean over all heads" if not layer else f"layer {layer}, " + (f"head {head}" if head else "mean over heads")
+    if layer is None:
+        whose = "mean over all heads"
+    else:
+        whose = f"layer {layer}, mean over heads" if head is None else ModelPart(HEAD, layer, head).name
     lines = [
         f"{model_text(found.weights)}: attention from token {place.number}, {token_label(place.token.text)}; {whose}",
         *window(place, found.weights),
@@ -100,7 +103,7 @@ def _attention_text(found: AttentionMap, layer: int, head: int) -> str:
         ),
         f"entropy {row.entropy:.4f} nats: as much as equal weights on {row.effective_tokens:.2f} tokens",
     ]
-    if not layer:
+    if layer is None:
         lines += [
             "",
             "the number of the token with the largest weight in each head, and that weight:",
@@ -116,9 +119,9 @@ def _heads_text(found: AttentionMap) -> str:
         return f"{found.place.first + row.strongest}: {row.weights[row.strongest]:.0%}"
 
     return report.table(
-        ("layer", "mean", *(f"head {head + 1}" for head in range(len(found.heads[0])))),
+        ("layer", "mean", *(f"head {head}" for head in range(len(found.heads[0])))),
         [
             (str(at), cell(mean), *map(cell, heads))
-            for at, (mean, heads) in enumerate(zip(found.layers, found.heads, strict=True), 1)
+            for at, (mean, heads) in enumerate(zip(found.layers, found.heads, strict=True))
         ],
     )

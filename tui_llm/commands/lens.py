@@ -21,8 +21,8 @@ def add(commands: Commands) -> None:
         "logit lens: the prediction after each layer",
         lens,
         _add_options,
-        more="Prints one row per layer: the final LayerNorm and output head applied to that layer's output, as if the model ended "
-        f"there. {MODEL}",
+        more="Prints one row for the embedding and one after each block, numbered from 0: the final LayerNorm and output head applied "
+        f"to the residual stream there, as if the model ended there. {MODEL}",
         examples=(
             'tui-llm lens "The cat sat on the"',
             'tui-llm lens "The cat sat on the" --target " mat"',
@@ -102,7 +102,7 @@ def _lens_text(found: Lens) -> str:
     place = found.place
     rows = [
         (
-            str(row.layer) if row.layer else "embedding",
+            "embedding" if row.layer is None else str(row.layer),
             percent(row.probability),
             str(row.rank),
             f"{row.entropy:.3f}",
@@ -116,8 +116,8 @@ def _lens_text(found: Lens) -> str:
             f"{model_text(found.weights)}: after token {place.number}, {token_label(place.token.text)}; "
             f"target {token_label(found.target.text)}{CHOSEN[found.chosen]}",
             *window(place, found.weights),
-            report.table(("after layer", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
-            "each row: the final LayerNorm and output head applied to that layer's output; the last row is the model's prediction",
+            report.table(("after block", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
+            "each row: the final LayerNorm and output head applied to the residual stream there; the last row is the model's prediction",
             "entropy in nats; KL: divergence of the row from the model's prediction, in nats; 0 = identical",
         ]
     )
@@ -125,6 +125,7 @@ def _lens_text(found: Lens) -> str:
 
 def _grid_json(found: LensGrid) -> dict[str, Any]:
     from tui_llm.facts import report
+    from tui_llm.instruments.lens.question import layer_of
 
     def cell(one: LensCell) -> dict[str, Any]:
         return {
@@ -141,7 +142,7 @@ def _grid_json(found: LensGrid) -> dict[str, Any]:
         "tokens": [report.token_json(found.token(at)) for at in range(len(found.targets))],
         "targets": [report.token_json(token) for token in found.targets],
         "target_is": found.chosen,
-        "rows": [{"layer": layer, "cells": [cell(one) for one in row]} for layer, row in enumerate(found.rows)],
+        "rows": [{"layer": layer_of(at), "cells": [cell(one) for one in row]} for at, row in enumerate(found.rows)],
     }
 
 
@@ -149,6 +150,7 @@ def _grid_text(found: LensGrid) -> str:
     from tui_llm.common.display import fit, token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
+    from tui_llm.instruments.lens.question import layer_of
 
     rows = [
         (
@@ -168,14 +170,14 @@ def _grid_text(found: LensGrid) -> str:
         "text",
         "target",
         "rank",
-        *(str(layer) if layer else "embedding" for layer in range(len(found.rows))),
+        *("embedding" if (layer := layer_of(at)) is None else f"block {layer}" for at in range(len(found.rows))),
     )
     return "\n".join(
         [
-            f"{model_text(found.weights)}: the likeliest token after each token (down) and layer (across), with its probability",
+            f"{model_text(found.weights)}: the likeliest token after each token (down) and block (across), with its probability",
             *window(found.place, found.weights),
             report.table(names, rows, left=tuple(at for at in range(len(names)) if at not in (0, 3))),
-            "each cell: the final LayerNorm and output head applied to that layer's output; the last column is the model's "
+            "each cell: the final LayerNorm and output head applied to the residual stream there; the last column is the model's "
             "prediction, and rank is the target's there",
         ]
     )

@@ -43,9 +43,9 @@ class AttentionMap:
     layers: tuple[AttentionRow, ...]
     mean: AttentionRow
 
-    def row(self, layer: int, head: int) -> AttentionRow:
-        """The weights of a layer and head, both numbered from 1. Head 0 is the mean over the layer's heads, layer 0 the
-        mean over all."""
-        if not layer:
+    def row(self, layer: int | None = None, head: int | None = None) -> AttentionRow:
+        """The weights of a layer and head, both numbered from 0. Without `head` the mean over the layer's heads, without
+        `layer` the mean over all."""
+        if layer is None:
             return self.mean
-        return self.heads[layer - 1][head - 1] if head else self.layers[layer - 1]
+        return self.layers[layer] if head is None else self.heads[layer][head]

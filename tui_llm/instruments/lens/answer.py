@@ -20,6 +20,7 @@ from tui_llm.instruments.lens.question import (
     LensGuess,
     LensQuestion,
     LensRow,
+    layer_of,
 )
 from tui_llm.instruments.trace import lens, traced
 from tui_llm.llm.model import device, inside
@@ -53,14 +54,14 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         target, chosen = order[-1][0], "likeliest"
     rows = tuple(
         LensRow(
-            layer,
-            tuple(LensGuess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
-            float(log_p[layer, target].exp()),
-            distribution.rank(logits[layer], [target])[0],
-            entropies[layer],
-            divergences[layer],
+            layer_of(row),
+            tuple(LensGuess(open_model.token(id), float(log_p[row, id].exp())) for id in order[row]),
+            float(log_p[row, target].exp()),
+            distribution.rank(logits[row], [target])[0],
+            entropies[row],
+            divergences[row],
         )
-        for layer in range(len(logits))
+        for row in range(len(logits))
     )
     return Lens(open_model.weights(), place, open_model.token(target), chosen, rows)
 

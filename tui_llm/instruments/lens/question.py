@@ -10,6 +10,11 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
 
+def layer_of(row: int) -> int | None:
+    """The block, from 0, after which row number `row` of the lens reads the residual stream; None: the embedding."""
+    return row - 1 if row else None
+
+
 @dataclass(frozen=True, slots=True)
 class LensQuestion(Question["Lens"]):
     """The logit lens after token number `number` of the text (from 0; None is the last), with the `top` most probable
@@ -31,14 +36,14 @@ class LensGuess:
 
 @dataclass(frozen=True, slots=True)
 class LensRow:
-    """The final LayerNorm and output head applied to the residual stream after block number `layer`; 0 is the
-    embedding.
+    """The final LayerNorm and output head applied to the residual stream after block number `layer`, from 0;
+    None: the embedding.
 
     rank: 1 + the number of tokens more probable than the target; entropy: in nats.
     divergence: KL(p ‖ q) = Σ p ln(p ÷ q) in nats, p the whole model's prediction and q this row's; 0 in the last row.
     """
 
-    layer: int
+    layer: int | None
     guesses: tuple[LensGuess, ...]
     probability: float  # of the target
     rank: int
@@ -71,7 +76,7 @@ class LensGridQuestion(Question["LensGrid"]):
 
 @dataclass(frozen=True, slots=True)
 class LensCell:
-    """A layer's prediction after one token. logit: the largest one. probability, rank: of the column's target. entropy:
+    """A row's prediction after one token. logit: the largest one. probability, rank: of the column's target. entropy:
     in nats."""
 
     guesses: tuple[LensGuess, ...]
@@ -83,7 +88,7 @@ class LensCell:
 
 @dataclass(frozen=True, slots=True)
 class LensGrid:
-    """rows[layer][column]: layer 0 is the embedding. The last row is the model's own prediction: it is made of the same
+    """rows[row][column]: row 0 is the embedding, row n + 1 is after block number n. The last row is the model's own prediction: it is made of the same
     logits as a `Reading`. place: the text; its `number` is that of the first column's token.
     """
 

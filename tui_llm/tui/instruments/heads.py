@@ -250,8 +250,8 @@ class HeadsScreen(OverLab):
 
         one, lab = self.query_one(HeadMap).selected, self.context.lab
         if one is not None and self.context.has_text():
-            request, layer, head = lab.current_request(), one.layer + 1, one.head + 1  # there, 0 is the mean
-            self.app.push_screen(InsideScreen(self.context, request, lab.target, layer=layer, head=head))
+            screen = InsideScreen(self.context, lab.current_request(), lab.target, layer=one.layer, head=one.head)
+            self.app.push_screen(screen)
 
     def table(self) -> Iterable[Row]:
         yield "layer", "head", *SCORES

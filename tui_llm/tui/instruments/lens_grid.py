@@ -11,7 +11,7 @@ from rich.text import Text
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, token_label, visible
 from tui_llm.facts.request import Question
-from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion
+from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion, layer_of
 from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -53,7 +53,7 @@ class LensGridScreen(FullScreen):
     def __init__(self, context: LabContext, number: int | None = None) -> None:
         super().__init__()
         self.page = TokenPage(self, context, self.question, number, self._taken)
-        self.layer_number: int | None = None  # the row with the cursor; None is the last
+        self.row_number: int | None = None  # the row with the cursor; None is the last
         self.by_rank = False
         self.asked_target = False
         self._first = 0  # the first column on the screen
@@ -100,7 +100,7 @@ class LensGridScreen(FullScreen):
     def row(self) -> int:
         assert self.found is not None
         last = len(self.found.rows) - 1
-        return last if self.layer_number is None else min(self.layer_number, last)
+        return last if self.row_number is None else min(self.row_number, last)
 
     @property
     def cell(self) -> LensCell:
@@ -127,7 +127,7 @@ class LensGridScreen(FullScreen):
 
     def action_down(self, by: int) -> None:
         if self.found is not None:
-            self.layer_number = max(0, min(self.row + by, len(self.found.rows) - 1))
+            self.row_number = max(0, min(self.row + by, len(self.found.rows) - 1))
             self.refill()
 
     def action_colour(self) -> None:
@@ -162,7 +162,7 @@ class LensGridScreen(FullScreen):
             style = "accent" if at == self.column else "muted"
             names.append(fit(" " + token_label(found.token(at).text), cells), self.style(style))
         lines.append(names)
-        grid = [self._row(layer, shown, cells) for layer in range(len(found.rows))]
+        grid = [self._row(at, shown, cells) for at in range(len(found.rows))]
         details = self._details(width)
         room = self.listing.size.height - len(lines) - len(details)
         # The rows around the cursor, where not all have room beside the cell's details.
@@ -194,15 +194,18 @@ class LensGridScreen(FullScreen):
             Text().append(SHADES[at], self.style(f"token-shade-{at}")).append(f" {words}", "not bold")
             for at, words in bounds
         ]
-        return packed([colour, *parts, Text("a row per layer", self.style("muted"))], width)[:2]
+        return packed(
+            [colour, *parts, Text("emb.: the embedding, then a row after each block, from 0", self.style("muted"))],
+            width,
+        )[:2]
 
-    def _row(self, layer: int, shown: range, cells: int) -> Text:
+    def _row(self, index: int, shown: range, cells: int) -> Text:
         assert self.found is not None
-        here = layer == self.row
-        name = str(layer) if layer else "emb."
+        here, layer = index == self.row, layer_of(index)
+        name = "emb." if layer is None else str(layer)
         line = Text(name.rjust(LABEL - 1) + " ", self.style("accent" if here else "muted"), no_wrap=True)
         for at in shown:
-            cell = self.found.rows[layer][at]
+            cell = self.found.rows[index][at]
             shade = rank_shade(cell.rank) if self.by_rank else level(cell.guesses[0].probability)
             style = self.style(f"token-shade-{shade}")
             selected = here and at == self.column
@@ -215,7 +218,7 @@ class LensGridScreen(FullScreen):
         found, cell = self.found, self.cell
         assert found is not None
         target = found.targets[self.column]
-        words = f"after layer {self.row}" if self.row else "the embedding"
+        words = "the embedding" if (layer := layer_of(self.row)) is None else f"after block {layer}"
         if self.row == len(found.rows) - 1:
             words += ", the model's prediction"
         line = (
@@ -258,10 +261,11 @@ class LensGridScreen(FullScreen):
         if self.found is None:
             return
         for at, target in enumerate(self.found.targets):
-            for layer, row in enumerate(self.found.rows):
+            for index, row in enumerate(self.found.rows):
+                layer = layer_of(index)
                 cell, best = row[at], row[at].guesses[0]
                 yield (
-                    str(self.found.place.number + at), visible(self.found.token(at).text), str(layer), str(best.token.id),
+                    str(self.found.place.number + at), visible(self.found.token(at).text), "embedding" if layer is None else str(layer), str(best.token.id),
                     visible(best.token.text), repr(best.probability), visible(target.text), repr(cell.probability),
                     str(cell.rank), repr(cell.entropy),
                 )  # fmt: skip

@@ -11,6 +11,7 @@ from textual import events
 from textual.message import Message
 
 from tui_llm.common.display import visible
+from tui_llm.facts.interventions import HEAD, ModelPart
 from tui_llm.facts.place import Place
 from tui_llm.instruments.attention.question import AttentionMap, AttentionRow
 from tui_llm.tui.kit.shades import shade, short_percent
@@ -44,17 +45,18 @@ class Columns(NamedTuple):
 
 
 class HeadGrid(Lines):
-    """`measure` selects which number of each head's weights the grid shows; `layer` and `head`, from 1, what is selected
-    first."""
+    """`measure` selects which number of each head's weights the grid shows; `layer` and `head`, from 0, what is selected
+    first; None: the means. A row of the grid is the mean over all heads or layer `index` − 1; column 0 is the mean over
+    the layer's heads."""
 
     class Moved(Message):
         """Another layer or head was selected."""
 
-    def __init__(self, layer: int = 0, head: int = 0) -> None:
+    def __init__(self, layer: int | None = None, head: int | None = None) -> None:
         super().__init__(id="inside-heads", classes="pane")
         self.attention: AttentionMap | None = None
-        self.first_layer = layer
-        self.head_number = head  # from 1; 0 is the mean
+        self._first_row = 0 if layer is None else layer + 1
+        self._column = 0 if head is None else head + 1
         self.measure = next(iter(MEASURES))
 
     def on_mount(self) -> None:
@@ -62,40 +64,44 @@ class HeadGrid(Lines):
 
     def show(self, attention: AttentionMap) -> None:
         self.attention = attention
-        self.head_number = min(self.head_number, len(attention.heads[0]))
+        self._column = min(self._column, len(attention.heads[0]))
         self.rebuild()
         if self.cursor is None:
-            self._place_cursor(self.first_layer, quiet=True)
+            self._place_cursor(self._first_row, quiet=True)
             self.rebuild()
             self._show_cursor()
 
     @property
-    def layer_number(self) -> int:
-        """The selected layer, from 1; 0 is the mean over all layers."""
-        return self.cursor or 0
+    def layer_number(self) -> int | None:
+        """The selected layer, from 0; None is the mean over all layers."""
+        return self.cursor - 1 if self.cursor else None
 
     @property
-    def chosen_head(self) -> int:
-        return self.head_number if self.layer_number else 0
+    def head_number(self) -> int | None:
+        """The selected head of the layer, from 0; None is the mean over its heads."""
+        return self._chosen_column - 1 if self._chosen_column else None
+
+    @property
+    def _chosen_column(self) -> int:
+        return self._column if self.cursor else 0  # the row "all" has only the mean
 
     @property
     def attention_row(self) -> AttentionRow | None:
-        return self.attention.row(self.layer_number, self.chosen_head) if self.attention is not None else None
+        return self.attention.row(self.layer_number, self.head_number) if self.attention is not None else None
 
     @property
     def selection_name(self) -> str:
-        if not self.layer_number:
+        layer, head = self.layer_number, self.head_number
+        if layer is None:
             return "the mean over all heads"
-        return f"layer {self.layer_number}, " + (
-            f"head {self.head_number}" if self.head_number else "the mean over its heads"
-        )
+        return f"layer {layer}, the mean over its heads" if head is None else ModelPart(HEAD, layer, head).name
 
     def move_head(self, by: int) -> None:
         if self.attention is None:
             return
-        if not self.layer_number:  # the row "all" has only the mean: go to the first layer
+        if not self.cursor:  # the row "all" has only the mean: go to the first layer
             self._place_cursor(1, quiet=True)
-        self.head_number = max(0, min(self.head_number + by, len(self.attention.heads[0])))
+        self._column = max(0, min(self._column + by, len(self.attention.heads[0])))
         self.rebuild()
         self.post_message(self.Moved())
 
@@ -126,14 +132,14 @@ class HeadGrid(Lines):
         room = max(0, width - LABEL - 1)
         cells = next((cells for cells in (6, 5, 3) if cells * count <= room), 2)
         shown = max(1, min(count, room // cells))
-        first = max(0, min(self.chosen_head - shown // 2, count - shown))
+        first = max(0, min(self._chosen_column - shown // 2, count - shown))
         return Columns(cells, first, first + shown)
 
     def head(self, width: int) -> list[Text]:
         if self.attention is None:
             return []
         cells, first, stop = self.columns(width)
-        names = [("mean" if cells >= 5 else "m") if not at else str(at) for at in range(first, stop)]
+        names = [("mean" if cells >= 5 else "m") if not at else str(at - 1) for at in range(first, stop)]
         label = "layer".ljust(LABEL)
         return [
             Text(
@@ -149,18 +155,18 @@ class HeadGrid(Lines):
         assert found is not None
         cells, first, stop = self.columns(width)
         line = Text(no_wrap=True).append(
-            (str(index) if index else "all").rjust(LABEL - 2).ljust(LABEL), self.style("muted")
+            (str(index - 1) if index else "all").rjust(LABEL - 2).ljust(LABEL), self.style("muted")
         )
-        here = index == self.layer_number
+        here, layer = index == (self.cursor or 0), index - 1 if index else None
         for at in range(first, stop if index else 1):
-            chosen = here and at == self.chosen_head
-            after = here and at == self.chosen_head + 1 and at > first
-            text, sign = measured_cell(found.row(index, at), found.place, self.measure)
+            chosen = here and at == self._chosen_column
+            after = here and at == self._chosen_column + 1 and at > first
+            text, sign = measured_cell(found.row(layer, at - 1 if at else None), found.place, self.measure)
             line.append("[" if chosen else "]" if after else " ", self.style("accent"))
             number = text.rjust(cells - 2) if cells >= 5 else ""
             line.append(sign * (1 if number else cells - 1), self.style("bar"))
             line.append(number, self.style("accent") if chosen else "not bold")
-        if here and self.chosen_head == (stop - 1 if index else 0):
+        if here and self._chosen_column == (stop - 1 if index else 0):
             line.append("]", self.style("accent"))
         return line
 
@@ -170,7 +176,7 @@ class HeadGrid(Lines):
             cells, first, stop = self.columns(self.line_width)
             at = first + (offset.x - LABEL) // cells
             if first <= at < stop:
-                self.head_number = at
+                self._column = at
         super().on_click(event)
         self.cursor_moved()
 

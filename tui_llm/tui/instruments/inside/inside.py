@@ -38,7 +38,7 @@ TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
 class InsideScreen(OverLab):
     """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target. `layer` and
-    `head`, from 1: the head that is selected first."""
+    `head`, from 0: the head that is selected first; None: the mean."""
 
     tour_name = "inside"
     own_keys = KEYS
@@ -55,8 +55,8 @@ class InsideScreen(OverLab):
         number: int | None = None,
         *,
         view: str = "attention",
-        layer: int = 0,
-        head: int = 0,
+        layer: int | None = None,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         self.context, self.request, self.target = context, request, target

@@ -36,11 +36,11 @@ class LensTable(Lines):
         target = Text(f"{CHOSEN[lens.chosen]} ", self.style("muted"))
         target.append(token_label(lens.target.text), self.style("accent"))
         target.append(
-            " · each row: final LayerNorm, then output head · KL: divergence from the model's prediction, in nats",
+            " · after the embedding, then after each block: final LayerNorm, output head · KL: divergence from the model's prediction, in nats",
             "not bold",
         )
         names = Text(
-            "layer".ljust(6)
+            "after".ljust(6)
             + "p(target)".rjust(9)
             + "rank".rjust(7)
             + "entropy".rjust(8)
@@ -59,7 +59,7 @@ class LensTable(Lines):
         assert self.lens is not None
         row = self.lens.rows[index]
         line = Text(no_wrap=True)
-        line.append(("emb." if not row.layer else str(row.layer).rjust(4)).ljust(6), self.style("muted"))
+        line.append(("emb." if row.layer is None else str(row.layer).rjust(4)).ljust(6), self.style("muted"))
         line.append(common_numbers.percent(row.probability).rjust(9), self.style("strong"))
         line.append(fmt.count(row.rank).rjust(7), "not bold")
         line.append(fmt.number(row.entropy).rjust(8) + fmt.number(row.divergence).rjust(7), "not bold")
@@ -85,4 +85,9 @@ class LensTable(Lines):
             guesses = [
                 cell for g in row.guesses for cell in (str(g.token.id), visible(g.token.text), repr(g.probability))
             ]
-            yield (str(row.layer), visible(self.lens.target.text), *numbers, *guesses)
+            yield (
+                "embedding" if row.layer is None else str(row.layer),
+                visible(self.lens.target.text),
+                *numbers,
+                *guesses,
+            )

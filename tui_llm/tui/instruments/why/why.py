@@ -215,9 +215,9 @@ class WhyScreen(FullScreen):
             self.app.push_screen(NeuronsScreen(self.context, question))
             return
         if part.kind == HEAD:
-            view, layer, head = "attention", part.layer + 1, part.head + 1
+            view, layer, head = "attention", part.layer, part.head
         elif part.kind == TOKENS:
-            view, layer, head = "neighbours", 0, 0
+            view, layer, head = "neighbours", None, None
         else:
             self.notify(f"{part.name} has no page of its own", markup=False, timeout=3)
             return
