@@ -27,18 +27,26 @@ from tui_llm.facts.interventions import (
     RESIDUAL,
     STEER,
     TOKENS,
+    ZERO,
     Intervention,
     ModelPart,
 )
 from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.ablate.question import AblateQuestion, EffectsQuestion, ranked_parts
+from tui_llm.instruments.backward.kinds import causal_kinds
+from tui_llm.instruments.backward.question import DOWN, BackwardQuestion
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 from tui_llm.instruments.steer.question import Direction, SteerQuestion
 from tui_llm.instruments.why.question import WhyQuestion
 from tui_llm.llm.adapters.causal import CausalPredictor
-from tui_llm.llm.adapters.parts import CausalLayout, attention
+from tui_llm.llm.adapters.parts import CausalLayout, DifferentiableCausal, attention
+from tui_llm.llm.adapters.text_blocks import CausalBlocks
+from tui_llm.llm.learn.backward import gradients
 from tui_llm.llm.model.attribution import attribute
 from tui_llm.llm.model.interventions import Hooks, record
+from tui_llm.llm.model.part_effects import PartEffects
+from tui_llm.llm.model.patching import KINDS, PartPatching, plan
 
 IDS = [11, 4, 27, 4, 60, 33, 11, 4, 52]
 OTHER = [9, 70, 31, 4, 3, 77]
@@ -60,6 +68,8 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "gemma": lambda: T.GemmaConfig(num_key_value_heads=1, head_dim=6, **SHAPE),
     "gpt_neox": lambda: T.GPTNeoXConfig(rotary_pct=0.5, **SHAPE),
     "gpt_neox serial": lambda: T.GPTNeoXConfig(use_parallel_residual=False, **SHAPE),
+    "phi3": lambda: T.Phi3Config(num_key_value_heads=2, pad_token_id=None, **SHAPE),
+    "starcoder2": lambda: T.Starcoder2Config(num_key_value_heads=2, **SHAPE),
     "gpt2": lambda: T.GPT2Config(
         vocab_size=90, n_embd=24, n_layer=3, n_head=4, n_positions=32, scale_attn_by_inverse_layer_idx=True
     ),
@@ -214,6 +224,51 @@ def test_each_part_is_read_and_changed_as_by_hooks_in_transformers(both: tuple[C
     assert torch.equal(logits(layout.model), plain)
 
 
+def aligned(value: Tensor, other: Tensor, at: int | None = None) -> Tensor:
+    """The values of `OTHER`, put into those of `IDS` from the end, at one token or all."""
+    value, first = value.clone(), len(IDS) - len(OTHER)
+    for token in range(first, len(IDS)) if at is None else [at]:
+        value[..., token, :] = other[token - first]
+    return value
+
+
+@pytest.mark.parametrize("how", [ZERO, MEAN, PATCH])
+def test_the_effect_of_each_part_alone_is_as_by_a_hook_in_transformers(
+    both: tuple[CausalLayout, Any], how: str
+) -> None:
+    layout, model = both
+    reference, rows = Reference(model), ranked_parts(3, 4, layout.positions)
+    run = PartEffects(CausalBlocks(layout, IDS, 90), 2)
+    torch.testing.assert_close(run.unchanged, logits(model)[-2:], atol=1e-4, rtol=1e-4)
+    parts = [part for row in rows for part in row if part.kind != POSITIONS]
+    text, shift = () if how == ZERO else tuple(OTHER), len(OTHER) - len(IDS)
+    found = run.logits([Intervention(part, how, text, shift=shift if how == PATCH else 0) for part in parts])
+    for part, made in zip(parts, found, strict=True):
+        other = reference.seen(part, OTHER)
+        edits: dict[str, Callable[[Tensor], Tensor]] = {
+            ZERO: torch.zeros_like,
+            MEAN: lambda value, other=other: other.mean(0).expand_as(value),
+            PATCH: lambda value, other=other: aligned(value, other),
+        }
+        torch.testing.assert_close(made, reference.changed(part, edits[how])[-2:], atol=2e-4, rtol=1e-4)
+    assert torch.equal(PartEffects(CausalBlocks(layout, IDS, 90), 2).unchanged, run.unchanged)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_cell_of_the_patch_grid_is_as_by_a_hook_in_transformers(both: tuple[CausalLayout, Any], kind: str) -> None:
+    layout, model = both
+    reference, run = Reference(model), PartEffects(CausalBlocks(layout, IDS, 90))
+    patching = PartPatching(run, OTHER, kind, (7, 41))
+    batches, _ = plan(kind, 3, len(IDS), len(OTHER) - len(IDS), 0, run.blocks.work)
+    assert max(len(batch.tokens) for batch in batches) > 1
+    for batch in batches:
+        part = ModelPart(kind, batch.layer)
+        other = reference.seen(part, OTHER)
+        for token, effect in zip(batch.tokens, patching.effects(batch), strict=True):
+            wanted = reference.changed(part, lambda value, at=token, other=other: aligned(value, other, at))[-1]
+            assert effect == pytest.approx(float(wanted[7] - wanted[41]), abs=2e-4)
+
+
 def test_attention_to_a_token_is_cut_as_by_a_mask_in_transformers(both: tuple[CausalLayout, Any]) -> None:
     layout, model = both
     count = len(IDS)
@@ -305,6 +360,33 @@ def test_a_cache_that_is_kept_apart(both: tuple[CausalLayout, Any]) -> None:
     assert torch.allclose(one.head(one.run(IDS[4:]), 90), logits(layout.model)[4:], atol=1e-4)
 
 
+def test_gradient_norms_are_those_of_autograd(both: tuple[CausalLayout, Any]) -> None:
+    layout, model = both
+    wanted = [8, 31]
+    found = gradients(DifferentiableCausal(layout.predictor), IDS, wanted, 90)
+    model.zero_grad()
+    losses = torch.nn.functional.cross_entropy(
+        model(input_ids=torch.tensor([IDS])).logits[0, -2:], torch.tensor(wanted), reduction="none"
+    )
+    losses.mean().backward()
+    assert found.losses.tolist() == pytest.approx(losses.tolist(), abs=1e-4)
+    theirs = dict(model.named_parameters())
+    assert found.parameters.keys() == theirs.keys()
+    kinds, whole = causal_kinds(layout), {name: one.grad for name, one in theirs.items()}
+    for name, gradient in found.parameters.items():
+        torch.testing.assert_close(gradient, whole[name], atol=1e-4, rtol=1e-4)
+    layers = [kinds(name, gradient)[0][:2] for name, gradient in found.parameters.items()]
+    assert {layer for layer, _ in layers} == {-1, 0, 1, 2}
+    block = Reference(model).blocks[1]
+    named = {
+        name: kinds(next(n for n, p in theirs.items() if p is one), one)[0] for name, one in block.named_parameters()
+    }
+    assert {layer for layer, _, _ in named.values()} == {1}
+    matrices = [kind for _, kind, one in named.values() if one.dim() > 1]
+    assert len(set(matrices)) == len(matrices), "each matrix has a name of its own"
+    assert {kind for _, kind, one in named.values() if one.dim() == 1} <= {"biases", "LayerNorms", "RMSNorms"}
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
 def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     reference = foreign.make(kind, tmp_path)
@@ -339,6 +421,21 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     made_logits = engine.logits(Request(prompt=text))
     difference = float(made_logits[piece.target.id] - made_logits[piece.rival.id])
     assert grid.effects[1][at] == pytest.approx(difference, abs=1e-4)
+    parts = tuple(part for row in ranked_parts(2, 4, engine.weights().positions) for part in row)
+    ranking = engine.answer(EffectsQuestion(Request(prompt=text, target=Target(id=3)), parts))
+    for effect in ranking.parts[:3]:
+        alone = AblateQuestion(Request(prompt=text, target=Target(id=3)), (Intervention(effect.part),))
+        assert engine.answer(alone).after.loss == pytest.approx(effect.values.loss, abs=1e-4)
+    assert len(ranking.parts) == 2 * 7 + 1, "no position embedding"
+    asked = Request(prompt=text, target=Target(id=3))
+    backward = engine.answer(BackwardQuestion(asked))
+    assert sum(one.norm**2 for one in backward.norms) == pytest.approx(backward.grad_norm**2)
+    assert sum(one.numbers for one in backward.norms) == engine.weights().parameters
+    out = one.blocks[1].mlp.dense_4h_to_h if kind == "gpt_neox" else one.blocks[1].mlp.down_proj
+    reference.zero_grad()
+    (-reference(input_ids=torch.tensor([ids])).logits[0, -1, :size].log_softmax(-1)[3]).backward()
+    assert backward.cell(1, DOWN).norm == pytest.approx(float(out.weight.grad.norm()), abs=1e-4)
+    assert backward.tied == (reference.get_output_embeddings().weight is reference.get_input_embeddings().weight)
     steered = engine.answer(SteerQuestion(Request(prompt=text), Direction("a", "b", 1), 3.0, tokens=2))
     assert steered.norm > 0 and steered.before.candidates != steered.after.candidates
     engine.intervene(())
@@ -365,6 +462,9 @@ def test_what_an_architecture_lacks_is_said_in_a_line(kind: str, line: str, tmp_
     for ask in (
         lambda: engine.answer(WhyQuestion(Request(prompt="The cat"))),
         lambda: engine.answer(LensQuestion(Request(prompt="The cat"))),
+        lambda: engine.answer(EffectsQuestion(Request(prompt="The cat"), (ModelPart(MLP, 0),))),
+        lambda: engine.answer(PatchQuestion(Request(prompt="The cat"), "The dog", MLP)),
+        lambda: engine.answer(BackwardQuestion(Request(prompt="The cat", target=Target(id=3)))),
         lambda: engine.read(Request(prompt="The cat", interventions=(Intervention(ModelPart(HEAD, 0, 0)),))),
     ):
         with pytest.raises(UserError, match=line):

@@ -14,7 +14,7 @@ from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import ATTENTION, HEAD, MLP, RESIDUAL, ZERO, Intervention, ModelPart
+from tui_llm.facts.interventions import ATTENTION, HEAD, MLP, RESIDUAL, STEER, ZERO, Intervention, ModelPart
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion, alignment
 from tui_llm.llm.model import patching
@@ -191,12 +191,12 @@ def test_with_a_head_off_each_cell_is_of_the_changed_model() -> None:
     assert piece.changed != pytest.approx(model.answer(asked(MLP, "Tom saw a cat", "Tom saw a dog")).changed, abs=1e-3)
 
 
-def test_one_by_one_and_together_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_by_one_and_together_are_the_same() -> None:
     together = PatchGrid(engine().answer(asked(ATTENTION)))
-    model = engine()
-    monkeypatch.setattr(PipelineEngine, "is_gpt", False)  # as a model that runs through transformers
-    alone = PatchGrid(model.answer(asked(ATTENTION)))
-    assert_close(alone.effects, together.effects)
+    model, question = engine(), asked(ATTENTION)
+    nothing = Intervention(ModelPart(RESIDUAL, 0), STEER, (1,), against=(2,), coefficient=0.0)  # a pass for each cell
+    request = dataclasses.replace(question.request, interventions=(nothing,))
+    assert_close(PatchGrid(model.answer(dataclasses.replace(question, request=request))).effects, together.effects)
 
 
 def test_pieces_make_the_whole_and_can_be_interrupted() -> None:

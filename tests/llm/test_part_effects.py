@@ -18,6 +18,7 @@ from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.interventions import GPTLayout, Hooks
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.part_effects import PartEffects
+from tui_llm.llm.model.text_blocks import GPTBlocks
 
 IDS = [12, 45, 9, 7, 45, 48, 12, 45, 38]
 OTHER = [9, 30, 31, 45, 3, 27]
@@ -53,7 +54,7 @@ def reference(model: Any, part: ModelPart, edit: Edit, count: int) -> Tensor:
 @pytest.mark.parametrize("how", [ZERO, MEAN, PATCH])
 def test_each_part_alone_is_as_by_a_hook_in_transformers(models: tuple[GPT, Any], how: str) -> None:
     ours, theirs = models
-    run, parts, shift, count = PartEffects(ours, IDS, 3), parts_of(ours), len(OTHER) - len(IDS), 3
+    run, parts, shift, count = PartEffects(GPTBlocks(ours, IDS), 3), parts_of(ours), len(OTHER) - len(IDS), 3
     with torch.no_grad():
         torch.testing.assert_close(run.unchanged, theirs(torch.tensor([IDS])).logits[0, -3:], atol=1e-4, rtol=1e-4)
     text = () if how == ZERO else tuple(OTHER)
@@ -78,7 +79,7 @@ def test_with_reduced_weights_the_batch_is_as_one_at_a_time(models: tuple[GPT, A
     ours = copy.deepcopy(models[0]).requires_grad_(False)
     fast_decode.prepare(ours, weights)
     parts = parts_of(ours)
-    found = PartEffects(ours, IDS).logits([Intervention(part) for part in parts])
+    found = PartEffects(GPTBlocks(ours, IDS)).logits([Intervention(part) for part in parts])
     for part, logits in zip(parts, found, strict=True):
         hooks = Hooks(GPTLayout(ours), [Intervention(part)])
         try:
@@ -91,20 +92,20 @@ def test_with_reduced_weights_the_batch_is_as_one_at_a_time(models: tuple[GPT, A
 
 def test_it_stops_when_overtaken_and_leaves_no_hook(models: tuple[GPT, Any]) -> None:
     ours = models[0]
-    run = PartEffects(ours, IDS)
+    run = PartEffects(GPTBlocks(ours, IDS))
     with pytest.raises(Overtaken):
         run.logits([Intervention(ModelPart(MLP, 0))], lambda: True)
     with pytest.raises(Overtaken):
-        PartEffects(ours, IDS, overtaken=lambda: True)
+        PartEffects(GPTBlocks(ours, IDS), overtaken=lambda: True)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in ours.modules())
-    torch.testing.assert_close(PartEffects(ours, IDS).unchanged, run.unchanged)
+    torch.testing.assert_close(PartEffects(GPTBlocks(ours, IDS)).unchanged, run.unchanged)
 
 
 def test_a_part_that_is_none_is_refused(models: tuple[GPT, Any]) -> None:
-    run = PartEffects(models[0], IDS)
+    run = PartEffects(GPTBlocks(models[0], IDS))
     for part in (ModelPart(HEAD, 0, 9), ModelPart(LAYER, 7), ModelPart(KEY, 1)):
         with pytest.raises(UserError):
             run.logits([Intervention(part)])
     assert run.logits([]).numel() == 0
     with pytest.raises(ValueError, match="context"):
-        PartEffects(models[0], [1] * 33)
+        PartEffects(GPTBlocks(models[0], [1] * 33))

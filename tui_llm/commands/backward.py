@@ -99,13 +99,13 @@ def _json(found: Backward) -> dict[str, Any]:
 def _text(found: Backward) -> str:
     from tui_llm.common.display import token_label
     from tui_llm.facts import report
-    from tui_llm.instruments.backward.question import BLOCK_KINDS, loss_of
+    from tui_llm.instruments.backward.question import loss_of
 
     def number(one: GradientNorm) -> str:
         return f"{one.norm:.4f}"
 
     layers = range(1 + max(one.layer for one in found.norms))
-    rows = [(str(layer), *(number(found.cell(layer, kind)) for kind in BLOCK_KINDS)) for layer in layers]
+    rows = [(str(layer), *(number(found.cell(layer, kind)) for kind in found.block_kinds)) for layer in layers]
     others = [one for one in found.norms if one.layer < 0]
     tokens = [
         (str(one.number), token_label(one.token.text), f"{one.norm:.4f}", f"{one.product:+.4f}") for one in found.tokens
@@ -115,7 +115,7 @@ def _text(found: Backward) -> str:
             f"{model_text(found.weights)}: {loss_of(found, token_label)} {found.loss:.4f} nats",
             f"grad_norm {found.grad_norm:.4f}: the norm of the gradient over all parameters, as in a training run",
             "norms of the gradient, by block and kind:",
-            report.table(("block", *BLOCK_KINDS), rows),
+            report.table(("block", *found.block_kinds), rows),
             ", ".join(f"{one.kind} {number(one)}" for one in others)
             + ("; the output head is the token embedding (tied)" if found.tied else ""),
             "by token of the text, for its embedding e:",

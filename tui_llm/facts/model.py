@@ -96,6 +96,12 @@ class Weights:
     # What multiplies by the weights (`llm/model/kernels.py`); "": the usual kernel.
     kernel: str = field(default="", compare=False)
 
+    @property
+    def positions(self) -> bool:
+        """Whether it embeds the tokens' positions. Of the models whose parts are known (`llm/adapters/parts.py`), only
+        GPT-2 does; the others rotate queries and keys."""
+        return self.kind == "gpt2"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:

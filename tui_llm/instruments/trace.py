@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from tui_llm.facts.request import Request
 from tui_llm.llm.adapters import parts
 from tui_llm.llm.model import inside
 from tui_llm.llm.model.interventions import Layout
+from tui_llm.llm.model.text_blocks import GPTBlocks, TextBlocks
 from tui_llm.session.interventions import layout_of
 from tui_llm.session.open_model import OpenModel
 
@@ -34,6 +35,16 @@ def traced(
 def layout(open_model: OpenModel) -> Layout:
     """The parts of the open model, changed if interventions are on. Raises `UserError` if they are not known."""
     return layout_of(open_model.gpt if open_model.is_gpt else None, open_model.window.predictor)
+
+
+def text_blocks(open_model: OpenModel, ids: Sequence[int]) -> TextBlocks:
+    """A text's forward pass, block by block; interventions must be off. Raises `UserError` if the model's parts are not
+    known."""
+    if open_model.is_gpt:
+        return GPTBlocks(open_model.gpt, ids)
+    from tui_llm.llm.adapters.text_blocks import CausalBlocks
+
+    return CausalBlocks(_causal(open_model), ids, open_model.tokenizer.size)
 
 
 def lens(

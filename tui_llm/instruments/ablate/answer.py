@@ -22,6 +22,7 @@ from tui_llm.instruments.ablate.question import (
     TargetValues,
 )
 from tui_llm.instruments.answers import answers
+from tui_llm.instruments.trace import text_blocks
 from tui_llm.llm.model.part_effects import PartEffects
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.session.caches import place_of
@@ -47,7 +48,7 @@ def answer(open_model: OpenModel, question: AblateQuestion, overtaken: Callable[
 
 @answers(EffectsQuestion)
 def effects(open_model: OpenModel, question: EffectsQuestion, overtaken: Callable[[], bool]) -> Effects:
-    """Raises `UserError` if there is no target or no such part, or the model is not our own GPT; `Overtaken`."""
+    """Raises `UserError` if there is no target or no such part, or the model's parts are not known; `Overtaken`."""
     open_model.intervene(())
     request, chosen = _with_target(open_model, question.request)
     before, wanted = open_model.target(request, overtaken)
@@ -110,11 +111,10 @@ def _with_target(open_model: OpenModel, request: Request) -> tuple[Request, str]
 
 def _run(open_model: OpenModel, fed: list[int], count: int, overtaken: Callable[[], bool]) -> PartEffects:
     """The unchanged forward pass, cached between questions."""
-    gpt = open_model.gpt
     known: PartEffects | None = open_model.screen_cache.get(KEY)
     if known is None or (known.ids, known.count) != (tuple(fed), count):
         open_model.screen_cache.pop(KEY, None)  # free the old one first: two would need twice the memory
-        known = open_model.screen_cache[KEY] = PartEffects(gpt, fed, count, overtaken)
+        known = open_model.screen_cache[KEY] = PartEffects(text_blocks(open_model, fed), count, overtaken)
     return known
 
 

@@ -39,7 +39,7 @@ def effects_of_all(
 ) -> Effects:
     """The effect of each part alone, of all parts."""
     how, reference = _how(ask, request, mean, other)
-    parts = tuple(part for row in ranked_parts(weights.layers, weights.heads) for part in row)
+    parts = tuple(part for row in ranked_parts(weights.layers, weights.heads, weights.positions) for part in row)
     if reference is None:
         return ask(EffectsQuestion(request, parts, how))
     shift = reference.shift if how == PATCH else 0

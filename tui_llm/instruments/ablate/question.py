@@ -102,9 +102,9 @@ class Reference:
     tokens: int
 
 
-def ranked_parts(layers: int, heads: int) -> list[tuple[ModelPart, ...]]:
+def ranked_parts(layers: int, heads: int, positions: bool = True) -> list[tuple[ModelPart, ...]]:
     """The parts of a ranking: those of each layer, last layer first, as its blocks are run fewest; then the
-    embeddings."""
+    embeddings. positions: whether the model embeds positions."""
     rows: list[tuple[ModelPart, ...]] = [
         (
             *(ModelPart(HEAD, layer, head) for head in range(heads)),
@@ -114,4 +114,4 @@ def ranked_parts(layers: int, heads: int) -> list[tuple[ModelPart, ...]]:
         )
         for layer in reversed(range(layers))
     ]
-    return [*rows, (ModelPart(TOKENS), ModelPart(POSITIONS))]
+    return [*rows, (ModelPart(TOKENS), ModelPart(POSITIONS)) if positions else (ModelPart(TOKENS),)]

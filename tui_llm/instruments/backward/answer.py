@@ -11,50 +11,38 @@ from torch import Tensor
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import memory_size
 from tui_llm.instruments.answers import answers
+from tui_llm.instruments.backward.kinds import Kinds, causal_kinds, gpt_kinds
 from tui_llm.instruments.backward.question import (
-    BIASES,
-    BLOCK_KINDS,
-    DOWN,
-    EMBEDDING,
-    FINAL_NORM,
-    HEAD,
-    KEY,
-    NORMS,
-    OUTPUT,
-    POSITION,
-    QUERY,
-    UP,
-    VALUE,
+    ALL_BLOCK_KINDS,
+    OTHER_KINDS,
     Backward,
     BackwardQuestion,
     GradientNorm,
     Saliency,
 )
-from tui_llm.llm.learn.backward import ModelGradients, gradients
+from tui_llm.instruments.trace import layout
+from tui_llm.llm.learn.backward import Differentiable, DifferentiableGPT, ModelGradients, gradients
 from tui_llm.session.open_model import OpenModel
-
-_MATRICES = {"attention.out.weight": OUTPUT, "mlp.up.weight": UP, "mlp.down.weight": DOWN}
-_OTHERS = {"tokens.weight": EMBEDDING, "positions.weight": POSITION, "head.weight": HEAD}
 
 
 @answers(BackwardQuestion)
 def answer(open_model: OpenModel, question: BackwardQuestion, overtaken: Callable[[], bool]) -> Backward:
-    """Raises `UserError` if there is no target, the text has no token before it, the weights have fewer bits, or memory
-    runs out."""
+    """Raises `UserError` if there is no target, the text has no token before it, the weights have fewer bits, the model's parts are
+    not known, or memory runs out."""
     if (dtype := open_model.weights().dtype) != "fp32":
         raise UserError(
             f"{dtype} weights have no gradient, they are for inference only; open the model with --weights fp32"
         )
     inputs, wanted, first = _row(open_model, question, overtaken)
-    model = open_model.gpt
+    model, kinds, tied = _model(open_model)
     try:
         found = gradients(model, inputs, wanted, open_model.tokenizer.size)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
-        need = memory_size(4 * model.config.parameters())
+        need = memory_size(4 * model.parameters)
         raise UserError(f"there is not enough memory: the gradients need {need} beside the model") from error
-    norms = _norms(found)
+    norms = _norms(found, kinds)
     grad_norm = math.sqrt(math.fsum(one.norm**2 for one in norms))
     if not math.isfinite(found.loss) or not math.isfinite(grad_norm):
         raise UserError("the gradient is not finite: the weights are damaged or training has diverged")
@@ -67,10 +55,23 @@ def answer(open_model: OpenModel, question: BackwardQuestion, overtaken: Callabl
         question.whole,
         found.loss,
         grad_norm,
-        model.config.tied,
+        tied,
         norms,
         tuple(Saliency(first + at, open_model.token(id), sizes[at], products[at]) for at, id in enumerate(inputs)),
     )
+
+
+def _model(open_model: OpenModel) -> tuple[Differentiable, Kinds, bool]:
+    """The model, the kinds of its parameters, and whether its output head is the token embedding."""
+    if open_model.is_gpt:
+        model = open_model.gpt
+        return DifferentiableGPT(model), gpt_kinds, model.config.tied
+    from tui_llm.llm.adapters.parts import CausalLayout, DifferentiableCausal
+
+    known = layout(open_model)
+    assert isinstance(known, CausalLayout)
+    made = DifferentiableCausal(known.predictor)
+    return made, causal_kinds(known), made.module.get_output_embeddings().weight is made.embedding.weight
 
 
 def _row(
@@ -94,11 +95,11 @@ def _row(
     return inputs, wanted, len(row) - len(inputs)
 
 
-def _norms(found: ModelGradients) -> tuple[GradientNorm, ...]:
+def _norms(found: ModelGradients, kinds: Kinds) -> tuple[GradientNorm, ...]:
     """The norms by layer and kind, in the order of the forward pass."""
     cells: dict[tuple[int, str], list[Tensor]] = {}
     for name, gradient in found.parameters.items():
-        for layer, kind, part in _kinds(name, gradient):
+        for layer, kind, part in kinds(name, gradient):
             cells.setdefault((layer, kind), []).append(part)
     made = {
         (layer, kind): GradientNorm(
@@ -110,17 +111,6 @@ def _norms(found: ModelGradients) -> tuple[GradientNorm, ...]:
         for (layer, kind), parts in cells.items()
     }
     layers = range(max(layer for layer, _ in made) + 1)
-    places = [(-1, EMBEDDING), (-1, POSITION), *((layer, kind) for layer in layers for kind in BLOCK_KINDS)]
-    return tuple(made[place] for place in [*places, (-1, FINAL_NORM), (-1, HEAD)] if place in made)
-
-
-def _kinds(name: str, gradient: Tensor) -> list[tuple[int, str, Tensor]]:
-    """The layer and kind of a parameter's gradient; that of Q, K and V in one matrix as three."""
-    if not name.startswith("blocks."):
-        return [(-1, _OTHERS.get(name, FINAL_NORM), gradient)]
-    _, layer, rest = name.split(".", 2)
-    if rest == "attention.qkv.weight":
-        return [(int(layer), kind, part) for kind, part in zip((QUERY, KEY, VALUE), gradient.chunk(3), strict=True)]
-    if rest.startswith("norm"):
-        return [(int(layer), NORMS, gradient)]
-    return [(int(layer), _MATRICES.get(rest, BIASES), gradient)]
+    blocks = [(layer, kind) for layer in layers for kind in ALL_BLOCK_KINDS]
+    outside = [(-1, kind) for kind in OTHER_KINDS]
+    return tuple(made[place] for place in [*outside[:2], *blocks, *outside[2:]] if place in made)

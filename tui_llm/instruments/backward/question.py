@@ -11,9 +11,13 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
 QUERY, KEY, VALUE, OUTPUT, UP, DOWN = "query", "key", "value", "attention output", "MLP up", "MLP down"
-BIASES, NORMS = "biases", "LayerNorms"
-BLOCK_KINDS = (QUERY, KEY, VALUE, OUTPUT, UP, DOWN, BIASES, NORMS)
+QKV, GATE, GATE_UP = "query, key, value", "MLP gate", "MLP gate and up"  # one matrix; gated MLPs
+BIASES, NORMS, RMS_NORMS = "biases", "LayerNorms", "RMSNorms"
+BLOCK_KINDS = (QUERY, KEY, VALUE, OUTPUT, UP, DOWN, BIASES, NORMS)  # of GPT-2
+ALL_BLOCK_KINDS = (QUERY, KEY, VALUE, QKV, OUTPUT, GATE, GATE_UP, UP, DOWN, BIASES, NORMS, RMS_NORMS)
 EMBEDDING, POSITION, FINAL_NORM, HEAD = "token embedding", "position embedding", "final LayerNorm", "output head"
+FINAL_RMS_NORM = "final RMSNorm"
+OTHER_KINDS = (EMBEDDING, POSITION, FINAL_NORM, FINAL_RMS_NORM, HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class BackwardQuestion(Question["Backward"]):
 
 @dataclass(frozen=True, slots=True)
 class GradientNorm:
-    """The norm √Σ g² of the gradient for a matrix, or for all biases or LayerNorms of a block; layer -1: of no block.
+    """The norm √Σ g² of the gradient for a matrix, or for all biases or norms of a block; layer -1: of no block.
     `numbers` is how many g there are."""
 
     layer: int
@@ -60,6 +64,11 @@ class Backward:
     tied: bool
     norms: tuple[GradientNorm, ...]
     tokens: tuple[Saliency, ...]
+
+    @property
+    def block_kinds(self) -> tuple[str, ...]:
+        """The kinds that each block has, in the order of the forward pass."""
+        return tuple(one.kind for one in self.norms if one.layer == 0)
 
     def cell(self, layer: int, kind: str) -> GradientNorm:
         return next(one for one in self.norms if (one.layer, one.kind) == (layer, kind))

@@ -15,8 +15,9 @@ from tui_llm.facts.request import Request
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.patch.question import PatchCell, PatchPiece, PatchQuestion
-from tui_llm.instruments.trace import place_in
+from tui_llm.instruments.trace import place_in, text_blocks
 from tui_llm.llm.model import patching
+from tui_llm.llm.model.part_effects import PartEffects
 from tui_llm.session.messages import FIRST
 from tui_llm.session.open_model import OpenModel
 
@@ -46,7 +47,7 @@ class _Grid:
     prompts: _Prompts
     batches: list[patching.Cells]
     unchanged: list[tuple[int, int]]
-    shared: patching.Patching | None  # None: each cell is an intervention of its own
+    shared: patching.Patching | patching.PartPatching | None  # None: each cell is an intervention of its own
     effects: list[list[float]] = field(default_factory=list)  # of the first batches
 
 
@@ -106,19 +107,20 @@ def _grid(open_model: OpenModel, question: PatchQuestion, overtaken: Callable[[]
     open_model.screen_cache.pop(_KEY, None)  # free the old one first
     prompts = _prompts(open_model, question, overtaken)
     weights = open_model.weights()
-    shift, shared, cost, same = len(prompts.clean) - len(prompts.changed), None, None, 0
-    if open_model.is_gpt and not on:
-        shared = patching.Patching(
-            open_model.gpt,
-            prompts.clean,
-            prompts.changed,
-            question.kind,
-            (prompts.target, prompts.rival),
-            overtaken,
-        )
-        config = shared.model.config
-        cost = 4 * config.width**2 + 2 * config.width * config.hidden
+    shift, cost, same = len(prompts.clean) - len(prompts.changed), None, 0
+    shared: patching.Patching | patching.PartPatching | None = None
+    pair = prompts.target, prompts.rival
+    if not on:
         same = patching.same_start(prompts.clean, prompts.changed)
+        if open_model.is_gpt:
+            clean, changed = prompts.clean, prompts.changed
+            shared = patching.Patching(open_model.gpt, clean, changed, question.kind, pair, overtaken)
+            config = shared.model.config
+            cost = 4 * config.width**2 + 2 * config.width * config.hidden
+        else:
+            run = PartEffects(text_blocks(open_model, prompts.changed), overtaken=overtaken)
+            shared = patching.PartPatching(run, prompts.clean, question.kind, pair)
+            cost = run.blocks.work  # every token of a text runs
     batches, unchanged = patching.plan(question.kind, weights.layers, len(prompts.changed), shift, same, cost)
     grid = open_model.screen_cache[_KEY] = _Grid(key, prompts, batches, unchanged, shared)
     return grid

@@ -14,6 +14,7 @@ gguf_writer.py  write a GPT-2 as a GGUF file
 peers.py        ctranslate2, llama.cpp and transformers beside our GPT-2, for `bench --against`
 causal.py       a causal language model of transformers as a Predictor
 parts.py        where the values of such a model's parts stand: attribution, ablation, patching, lens
+text_blocks.py  the forward pass of such a model over one text, block by block
 vocabulary.py   tokenizer.json as a Tokenizer
 chat.py         chat templates
 description.py  parameters, context and vocabulary without opening the model

@@ -186,6 +186,14 @@ class CausalLayout:
     def down(self, layer: int) -> nn.Module:
         return self.blocks[layer].get_submodule(self.paths.down)
 
+    def check_head(self) -> None:
+        """Raises `UserError` if the model's logits are more than its output head applied to the final norm's output."""
+        if self.predictor.kept != self.width:
+            raise UserError(
+                f"{self.name}: its logits are more than its output head, so a stream before it gives no logits; there "
+                "is no logit lens, ranking of parts or patch grid"
+            )
+
     def unembed(self, features: Tensor) -> Tensor:
         head: Any = self.model.get_output_embeddings()
         with device.threads(features.numel() * self.predictor.vocabulary):
@@ -193,13 +201,26 @@ class CausalLayout:
             return logits.float().cpu()
 
 
+class DifferentiableCausal:
+    """Implements `learn.backward.Differentiable`: the whole model, with what it does to its logits."""
+
+    def __init__(self, predictor: CausalPredictor) -> None:
+        self.module: Any = predictor.model
+        self.embedding: nn.Module = self.module.get_input_embeddings()
+        self.parameters = predictor.parameters
+
+    def logits(self, parameters: dict[str, Tensor], ids: Sequence[int], last: int) -> Tensor:
+        words = {"input_ids": torch.tensor([list(ids)], device=self.module.device), "use_cache": False}
+        made: Tensor = torch.func.functional_call(self.module, parameters, (), words).logits[0, -last:]
+        return made
+
+
 @torch.inference_mode()
 def lens(layout: CausalLayout, ids: Sequence[int], at: int) -> Tensor:
     """The logit lens for the token after number `at`: the final norm and output head applied to the residual stream
     before the first layer and after each. (N + 1, V), float32 on the CPU; the last row is the model's own prediction.
     Raises `UserError` if its logits are not those of its output head."""
-    if layout.predictor.kept != layout.width:
-        raise UserError(f"{layout.name}: its logits are more than its output head, so there is no logit lens")
+    layout.check_head()
     parts = [ModelPart(RESIDUAL, layer) for layer in range(layout.layers + 1)]
     values = record(layout, list(ids[: at + 1]), parts)
     weight: Tensor = next(layout.norm.parameters(), layout.rows([0]).float())

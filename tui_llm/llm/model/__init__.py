@@ -17,6 +17,7 @@ head_scores.py    induction, previous-token and duplicate-token scores of attent
 attention_only.py  blocks whose MLP adds zero
 patching.py       activation patching, batched over the tokens
 interventions.py  read and change what the parts of a model compute, with forward hooks
+text_blocks.py    the forward pass over one text, block by block
 part_effects.py   the effect of each part alone, several in one batch
 steering_file.py  steering vectors as safetensors files
 attribution.py    direct logit attribution: a logit as a sum over parts

@@ -1,4 +1,4 @@
-"""The effect of each part of a GPT alone: the logits when one part is changed, for several parts in one batch.
+"""The effect of each part of a model alone: the logits when one part is changed, for several parts in one batch.
 
 A part of block `l` changes nothing before that block. So row i of a batch starts from the unchanged residual stream
 before the block, and only its own part is changed in it. Letters as in `model.py`: B rows, T tokens, C the width.
@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.interventions import KEY, POSITIONS, RESIDUAL, TOKENS, Intervention, ModelPart, check_parts
-from tui_llm.llm.model import device
-from tui_llm.llm.model.interventions import Change, GPTLayout, Site, change_of, record
-from tui_llm.llm.model.model import GPT
+from tui_llm.common.errors import Overtaken
+from tui_llm.facts.interventions import RESIDUAL, TOKENS, Intervention, ModelPart
+from tui_llm.llm.model.interventions import Change, Site, change_of, record
+from tui_llm.llm.model.text_blocks import TextBlocks
 
 _AT_ONCE = 3_000_000_000  # multiply-adds of a block between two looks at `overtaken`: below 0.1 s on two cores
-_LOGITS = 1 << 22  # logits computed at a time
 
 
 @dataclass
@@ -38,40 +36,33 @@ class PartEffects:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: GPT, ids: Sequence[int], count: int = 1, overtaken: Callable[[], bool] = bool) -> None:
-        """Raises `Overtaken` between two blocks, ValueError if `ids` are too many for the context."""
-        T, config = len(ids), model.config
-        if not count <= T <= config.context:
-            raise ValueError(f"{T} tokens in a context of {config.context}")
-        self.model, self.ids, self.count = model, tuple(ids), count
-        self.layout = GPTLayout(model)
-        self.where = torch.arange(T, device=model.device)
-        self.tokens = model.tokens(torch.tensor([list(ids)], device=model.device))  # (1, T, C)
-        self.positions = model.positions(self.where)  # (T, C)
-        self._work = max(1, config.parameters() // (config.layers + 1) * T)  # of one row, in multiply-adds, about
-        self.before: list[Tensor] = []  # (1, T, C) each: the residual stream before each block
-        x = self.tokens + self.positions
-        for block in model.blocks:
+    def __init__(self, blocks: TextBlocks, count: int = 1, overtaken: Callable[[], bool] = bool) -> None:
+        """Raises `Overtaken` between two blocks, ValueError if the text has fewer than `count` tokens."""
+        if count > len(blocks.ids):
+            raise ValueError(f"{count} positions of {len(blocks.ids)} tokens")
+        self.blocks, self.ids, self.count = blocks, blocks.ids, count
+        self.layout, self.where = blocks.layout, blocks.where
+        self.before: list[Tensor] = []  # (1, T, C) each: the residual stream before each block, and after the last
+        x = self._sum(blocks.tokens, blocks.positions)
+        for layer in range(self.layout.layers):
             self.before.append(x)
-            x = self._block(block, x, overtaken)
+            x = self._block(layer, x, overtaken)
+        self.before.append(x)
         self.unchanged = self._logits(x)[0]  # (count, V), float32 on the CPU
         self._values: tuple[tuple[int, ...], dict[ModelPart, Tensor]] = ((), {})
 
-    def _block(self, block: nn.Module, x: Tensor, overtaken: Callable[[], bool]) -> Tensor:
+    @staticmethod
+    def _sum(tokens: Tensor, positions: Tensor | None) -> Tensor:
+        return tokens if positions is None else tokens + positions
+
+    def _block(self, layer: int, x: Tensor, overtaken: Callable[[], bool]) -> Tensor:
         if overtaken():
             raise Overtaken
-        with device.threads(self._work * len(x)):
-            made: Tensor = block(x)
-        return made
+        return self.blocks.block(layer, x)
 
     def _logits(self, x: Tensor) -> Tensor:
         """(B, T, C) → (B, count, V), float32 on the CPU, without padding ids."""
-        model = self.model
-        x = model.norm(x[:, -self.count :])
-        with device.threads(x.numel() * model.used):
-            rows = max(1, _LOGITS // model.used)
-            parts = [model.head(part)[..., : model.used].float().cpu() for part in x.flatten(0, 1).split(rows)]
-        return torch.cat(parts).view(len(x), self.count, -1)
+        return self.blocks.logits(x[:, -self.count :].flatten(0, 1)).view(len(x), self.count, -1)
 
     @torch.inference_mode()
     def logits(self, changes: Sequence[Intervention], overtaken: Callable[[], bool] = bool) -> Tensor:
@@ -79,12 +70,10 @@ class PartEffects:
         `UserError` if the model has no such part, and `Overtaken`."""
         known = self._known(changes)
         groups: dict[int, list[int]] = {}
-        check_parts((one.part for one in changes), self.layout.layers, self.layout.heads)
         for at, one in enumerate(changes):
-            if one.part.kind in (KEY, RESIDUAL):
-                raise UserError(f"{one.part.name} has no place in a ranking of parts")
+            self.layout.site(one.part)  # raises if the model has none
             groups.setdefault(one.part.layer, []).append(at)
-        most = max(1, _AT_ONCE // self._work)
+        most = max(1, _AT_ONCE // self.blocks.work)
         made: list[Tensor | None] = [None] * len(changes)
         for start, members in groups.items():
             for first in range(0, len(members), most):
@@ -104,6 +93,10 @@ class PartEffects:
             known |= record(self.layout, reference, missing)
         return known
 
+    def record(self, reference: Sequence[int], parts: Sequence[ModelPart]) -> None:
+        """Record the values of all `parts` after a text in one pass, before `logits` asks for some of them."""
+        self._values = tuple(reference), record(self.layout, reference, parts)
+
     def _batch(
         self, start: int, changes: Sequence[Intervention], known: dict[ModelPart, Tensor], overtaken: Callable[[], bool]
     ) -> Tensor:
@@ -112,31 +105,34 @@ class PartEffects:
         if start < 0:
             x = torch.cat([self._embedded(one, change) for one, change in zip(changes, made, strict=True)])
         else:
-            x = self.before[start].expand(len(changes), -1, -1)
-            handles = self._hook(changes, made)
+            x = self.before[start].expand(len(changes), -1, -1).clone()
+            streams = [one.part.kind == RESIDUAL for one in changes]
+            for row, change in enumerate(made):
+                if streams[row]:
+                    x[row : row + 1] = change(x[row : row + 1], self.where).expand(1, -1, -1)
+            handles = self._hook([(row, one.part, made[row]) for row, one in enumerate(changes) if not streams[row]])
         try:
-            for at, block in enumerate(self.model.blocks[max(0, start) :]):
-                x = self._block(block, x, overtaken)
-                if at == 0:  # the parts of this block alone are changed
-                    while handles:
-                        handles.pop().remove()
+            for layer in range(max(0, start), self.layout.layers):
+                x = self._block(layer, x, overtaken)
+                while handles:  # the parts of the first block alone are changed
+                    handles.pop().remove()
         finally:
             for handle in handles:
                 handle.remove()
         return self._logits(x)
 
     def _embedded(self, one: Intervention, change: Change) -> Tensor:
-        tokens, positions = self.tokens, self.positions
+        tokens, positions = self.blocks.tokens, self.blocks.positions
         if one.part.kind == TOKENS:
             tokens = change(tokens, self.where).expand_as(tokens)
-        elif one.part.kind == POSITIONS:
+        elif positions is not None:
             positions = change(positions, self.where).expand_as(positions)
-        return tokens + positions
+        return self._sum(tokens, positions)
 
-    def _hook(self, changes: Sequence[Intervention], made: Sequence[Change]) -> list[Any]:
+    def _hook(self, changes: Sequence[tuple[int, ModelPart, Change]]) -> list[Any]:
         places: dict[tuple[nn.Module, bool, bool], _Rows] = {}
-        for row, (one, change) in enumerate(zip(changes, made, strict=True)):
-            site = self.layout.site(one.part)
+        for row, part, change in changes:
+            site = self.layout.site(part)
             rows = places.setdefault((site.module, site.before, site.added), _Rows(site))
             rows.changes.append((row, site.columns, change))
         return [self._hook_rows(rows) for rows in places.values()]
@@ -152,8 +148,10 @@ class PartEffects:
         def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return (changed(args[0]), *args[1:])
 
-        def after(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return args[0] + changed(output - args[0]) if rows.site.added else changed(output)
+        def after(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            value = output[0] if isinstance(output, tuple) else output
+            made = args[0] + changed(value - args[0]) if rows.site.added else changed(value)
+            return (made, *output[1:]) if isinstance(output, tuple) else made
 
         module = rows.site.module
         return module.register_forward_pre_hook(before) if rows.site.before else module.register_forward_hook(after)

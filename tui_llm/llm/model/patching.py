@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken
-from tui_llm.facts.interventions import ATTENTION, MLP, RESIDUAL, ModelPart
+from tui_llm.facts.interventions import ATTENTION, MLP, PATCH, RESIDUAL, Intervention, ModelPart
 from tui_llm.llm.model import device
 from tui_llm.llm.model.inside import projections
 from tui_llm.llm.model.interventions import GPTLayout, record
 from tui_llm.llm.model.model import GPT, Block
+from tui_llm.llm.model.part_effects import PartEffects
 
 KINDS = (RESIDUAL, ATTENTION, MLP)
 _WORK = (
@@ -204,3 +205,21 @@ class Patching:
             _, keys, values = projections(block.attention, block.norm1(self._streams[layer]))
             self._past[layer] = keys.contiguous(), values.contiguous()
         return self._past[layer]
+
+
+class PartPatching:
+    """As `Patching`, for a model whose blocks run whole texts: the cells of a batch start at the patched block. `run` is
+    the changed text's unchanged pass, `tokens` target and rival."""
+
+    def __init__(self, run: PartEffects, clean: Sequence[int], kind: str, tokens: tuple[int, int]) -> None:
+        self.run, self.clean, self.kind, self.tokens = run, tuple(clean), kind, list(tokens)
+        self.shift = len(clean) - len(run.ids)
+        run.record(clean, [ModelPart(kind, layer) for layer in range(rows(kind, run.layout.layers))])
+
+    def effects(self, cells: Cells, overtaken: Callable[[], bool] = lambda: False) -> list[float]:
+        """The logit difference with each of `cells` patched alone. Raises `Overtaken` between two blocks."""
+        part = ModelPart(self.kind, cells.layer)
+        changes = [Intervention(part, PATCH, self.clean, shift=self.shift, at=token) for token in cells.tokens]
+        logits = self.run.logits(changes, overtaken)[:, -1, self.tokens].double()  # (R, 2)
+        found: list[float] = (logits[:, 0] - logits[:, 1]).tolist()
+        return found

@@ -11,7 +11,14 @@ from rich.text import Text
 from tui_llm.common.display import fit, token_label, visible
 from tui_llm.facts.request import Question
 from tui_llm.instruments.backward.question import (
-    BLOCK_KINDS,
+    DOWN,
+    GATE,
+    GATE_UP,
+    NORMS,
+    OUTPUT,
+    QKV,
+    RMS_NORMS,
+    UP,
     Backward,
     BackwardQuestion,
     GradientNorm,
@@ -26,7 +33,16 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.state.context import LabContext
 
-SHORT = ("query", "key", "value", "out", "up", "down", "biases", "norms")  # names of BLOCK_KINDS in a column
+SHORT = {
+    QKV: "q, k, v",
+    OUTPUT: "out",
+    GATE: "gate",
+    GATE_UP: "gate+up",
+    UP: "up",
+    DOWN: "down",
+    NORMS: "norms",
+    RMS_NORMS: "norms",
+}  # names in a column, if they are others
 LABEL, CELL = 6, 8  # cells
 PER_SHADE = 2.0  # a shade less is a norm this many times smaller than the largest
 
@@ -90,12 +106,12 @@ class BackwardScreen(FullScreen):
         head.append(": over all parameters, as a training run reports it, before clipping", self.style("muted"))
         lines = wrapped(head, width)
         most = max(one.norm for one in found.norms)
-        shown = max(1, min(len(BLOCK_KINDS), (width - LABEL) // CELL))
-        names = "".join(name.rjust(CELL) for name in SHORT[:shown])
+        kinds = found.block_kinds[: max(1, (width - LABEL) // CELL)]
+        names = "".join(SHORT.get(kind, kind).rjust(CELL) for kind in kinds)
         lines.append(Text("block".ljust(LABEL) + names, style=self.style("muted"), no_wrap=True))
         for layer in range(1 + max(one.layer for one in found.norms)):
             line = Text(str(layer).rjust(3).ljust(LABEL), self.style("muted"), no_wrap=True)
-            for kind in BLOCK_KINDS[:shown]:
+            for kind in kinds:
                 line.append_text(self._cell(found.cell(layer, kind), most))
             lines.append(line)
         others = [one for one in found.norms if one.layer < 0]

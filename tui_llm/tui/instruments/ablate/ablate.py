@@ -70,7 +70,7 @@ class AblateScreen(FullScreen):
         self.context = context
         weights = context.weights
         assert weights is not None  # `has_reading`
-        self.grid = PartGrid(weights.layers, weights.heads)
+        self.grid = PartGrid(weights.layers, weights.heads, weights.positions)
         # What is off in the lab is no part of the request: the questions switch the parts themselves.
         self.request = dataclasses.replace(context.lab.current_request(), interventions=(), overrides=(), scores=False)
         self.row, self.column = 0, 0
@@ -151,7 +151,7 @@ class AblateScreen(FullScreen):
     def _start(self) -> None:
         """Computes the effects, row by row."""
         self.found, self.effects = {}, None
-        rows = ranked_parts(self.grid.layers, self.grid.heads)
+        rows = ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)
         self.waiting, self.stopped = rows, False
         self._go_on()
 
@@ -184,7 +184,7 @@ class AblateScreen(FullScreen):
 
     def subject(self) -> str:
         name = self.context.weights.name if self.context.weights is not None else ""
-        total = sum(map(len, ranked_parts(self.grid.layers, self.grid.heads)))
+        total = sum(map(len, ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)))
         busy = f"  {len(self.found)} of {total} parts{', stopped: r goes on' if self.stopped else ' …'}"
         return name + (busy if self.waiting else "")
 

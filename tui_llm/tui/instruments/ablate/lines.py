@@ -25,6 +25,7 @@ class PartGrid:
 
     layers: int
     heads: int
+    positions: bool = True  # whether the model embeds positions
 
     @property
     def rows(self) -> int:
@@ -32,7 +33,7 @@ class PartGrid:
 
     def parts(self, row: int) -> tuple[ModelPart, ...]:
         if row >= self.layers:
-            return ModelPart(TOKENS), ModelPart(POSITIONS)
+            return (ModelPart(TOKENS), ModelPart(POSITIONS)) if self.positions else (ModelPart(TOKENS),)
         heads = (ModelPart(HEAD, row, head) for head in range(self.heads))
         return (*heads, ModelPart(ATTENTION, row), ModelPart(MLP, row), ModelPart(LAYER, row))
 
