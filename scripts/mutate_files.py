@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0, help="begin with this case, so that several can share the work")
-    parser.add_argument("--kind", choices=("models", "vocabularies", "corpora", "runs"))
+    parser.add_argument("--kind", choices=("models", "vocabularies", "corpora", "runs", "causes"))
     parser.add_argument("--case", type=int, help="only this one")
     parser.add_argument("--keep", action="store_true", help="leave the files of the last case")
     parser.add_argument("--log", type=Path, help="a line of JSON for each case")

@@ -35,6 +35,7 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.ablate.question import AblateQuestion, EffectsQuestion, ranked_parts
 from tui_llm.instruments.backward.kinds import causal_kinds
 from tui_llm.instruments.backward.question import DOWN, BackwardQuestion
+from tui_llm.instruments.block.question import BlockQuestion
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 from tui_llm.instruments.steer.question import Direction, SteerQuestion
@@ -447,6 +448,8 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         p = reference.get_output_embeddings()(one.norm(middle))[:size].softmax(-1)
     assert lens.rows[1].guesses[0].probability == pytest.approx(float(p.max()), abs=1e-4)
+    with pytest.raises(UserError, match="drawn for GPT-2's block only"):
+        engine.answer(BlockQuestion(Request(prompt=text)))
     if kind != "gpt2":
         with pytest.raises(UserError, match="no position embedding"):
             engine.read(Request(prompt=text, interventions=(Intervention(ModelPart(POSITIONS)),)))

@@ -137,6 +137,10 @@ def _write(path: Path, kind: str) -> None:
             save_file({"other": whole}, path)
         case "nan":
             save_file({"direction": whole * float("nan")}, path, {"layer": "1"})
+        case "huge":
+            save_file({"direction": whole * 0 + 3e38}, path, {"layer": "1"})
+        case "huge float64":
+            save_file({"direction": whole.double() * 0 + 1e300}, path, {"layer": "1"})
         case "whole numbers":
             save_file({"direction": whole.long()}, path, {"layer": "1"})
         case "no layer":
@@ -151,7 +155,8 @@ def _write(path: Path, kind: str) -> None:
     ("kind", "line"),
     [
         ("width", "300 numbers; nano's width is 256"), ("cut", "can't be read"), ("junk", "can't be read"),
-        ("name", "no steering vector"), ("nan", "no steering vector"), ("whole numbers", "no steering vector"),
+        ("name", "no steering vector"), ("nan", "no steering vector"), ("huge", "beyond the range"),
+        ("huge float64", "beyond the range"), ("whole numbers", "no steering vector"),
         ("no layer", "for which layer"), ("layer", "there is no residual 7"), ("folder", "folder"), ("none", "None|No such|no file|there is no"),
     ],
 )  # fmt: skip

@@ -12,10 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.mutations import corpora, forked, models, runs, vocabularies
+from tests.mutations import causes, corpora, forked, models, runs, vocabularies
 from tests.mutations.case import Case, fault
 
-SHARES = {"models": 45, "vocabularies": 20, "runs": 20, "corpora": 15}  # number of cases of each kind per hundred
+SHARES = {
+    "models": 40,
+    "vocabularies": 20,
+    "runs": 18,
+    "corpora": 14,
+    "causes": 8,
+}  # number of cases of each kind per hundred
 _MODELLING = ("transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2", "transformers.models.gpt2.tokenization_gpt2", "transformers.modeling_gguf_pytorch_utils", "gguf", "jinja2")  # fmt: skip
 
 
@@ -48,6 +54,7 @@ class Session:
         vocabularies.make_bases(self.bases)
         corpora.make_bases(self.bases)
         runs.make_bases(self.bases)
+        causes.make_bases(self.bases)
         for name in _MODELLING:
             importlib.import_module(name)
         shutil.copytree(self._home, self.bases / "home", symlinks=True)
@@ -63,6 +70,8 @@ class Session:
         draw = random.Random(f"{self.seed} {kind} {number}")
         if kind == "runs":
             case = runs.make(draw, self._home, self.here)
+        elif kind == "causes":
+            case = causes.make(draw, self.bases, self.here, self._home)
         else:
             case = {"models": models, "vocabularies": vocabularies, "corpora": corpora}[kind].make(
                 draw, self.bases, self.here

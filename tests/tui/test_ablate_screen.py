@@ -47,6 +47,29 @@ async def opened(pilot, app: LabApp) -> AblateScreen:  # type: ignore[no-untyped
     return screen
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_a_click_selects_a_part_in_the_map_and_in_the_ranking(
+    engine: PipelineEngine, size: tuple[int, int]
+) -> None:
+    app = make(engine)
+    async with app.run_test(size=size) as pilot:
+        screen = await opened(pilot, app)
+        head = next(at for at, line in enumerate(drawn(app)) if line.split()[:2] == ["layer", "0"])
+        await pilot.click(offset=(drawn(app)[head].index(" 2") + 1, head + 4))
+        assert screen.part.name == "head 3.2" and not screen.off
+        await pilot.click(offset=(drawn(app)[head].index("MLP") + 1, head + 1))
+        assert screen.part.name == "MLP 0"
+        ranked = [one.part.name for one in screen.effects.ranked()]  # type: ignore[union-attr]
+        row = next(at for at, line in enumerate(drawn(app)) if line.strip("▸ ").startswith(ranked[2] + " "))
+        await pilot.click(offset=(40, row))
+        assert screen.part.name == ranked[2]
+        embed = next(at for at, line in enumerate(drawn(app)) if line.split()[:1] == ["embed"])
+        await pilot.click(offset=(drawn(app)[embed].index("position"), embed))
+        assert screen.part.name == "position embedding"
+        await pilot.press("enter")
+        await until(pilot, lambda: named(app.lab_screen.lab.interventions) == "position embedding off")
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60), (30, 8)])
 async def test_a_part_is_switched_off_and_every_pane_says_so(engine: PipelineEngine, size: tuple[int, int]) -> None:
     app = make(engine)

@@ -9,6 +9,7 @@ import pytest
 from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
+from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Target
 from tui_llm.tui.app import LabApp
@@ -116,6 +117,46 @@ async def test_the_backward_pass_by_keyboard() -> None:
         assert len(rows) == 1 + len(screen.found.norms) + 9
         await pilot.press("B")
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+def line_of(app: LabApp, first: str) -> int:
+    """The line of the screen whose first word is `first`."""
+    return next(at for at, line in enumerate(drawn(app)) if line.split()[:1] == [first])
+
+
+async def test_a_click_selects_a_cell_of_the_lens_grid() -> None:
+    async with opened("g") as (pilot, app, screen):
+        assert isinstance(screen, LensGridScreen)
+        await shown(pilot, app, "token 10 of 10: ·girl")
+        names = next(line for line in drawn(app) if "·little" in line and "·was" in line)
+        await pilot.click(offset=(names.index("·little") + 2, line_of(app, "1")))
+        await shown(pilot, app, "token 9 of 10: ·little", "after block 1: target ·girl")
+        assert screen.cell is screen.found.rows[2][8]  # type: ignore[union-attr]
+        await pilot.click(offset=(names.index("·was") + 1, line_of(app, "emb.")))
+        await shown(pilot, app, "token 7 of 10: ·was", "the embedding: target ·a")
+        await pilot.click(offset=(2, 1))  # the legend is no cell
+        await shown(pilot, app, "token 7 of 10: ·was", "the embedding: target ·a")
+
+
+async def test_a_cell_of_the_gradient_norms_is_selected_by_key_and_by_click() -> None:
+    async with opened("B") as (pilot, app, screen):
+        assert isinstance(screen, BackwardScreen) and screen.found is not None
+        found = screen.found
+        await shown(pilot, app, "selected: block 0, query: ", "% of grad_norm²")
+        await pilot.press("right", "right", "down")
+        await shown(pilot, app, "selected: block 1, value: ")
+        head = next(line for line in drawn(app) if line.split()[:1] == ["block"])
+        await pilot.click(offset=(head.index("down") + 3, line_of(app, "3")))
+        await shown(pilot, app, "selected: block 3, MLP down: ")
+        share = found.cell(3, "MLP down").norm ** 2 / found.grad_norm**2
+        assert f"{percent(share)} of grad_norm²" in text(app)
+        await pilot.press("down")
+        await shown(pilot, app, "selected: final LayerNorm: ")
+        line = next(line for line in drawn(app) if "position embedding" in line)
+        await pilot.click(offset=(line.index("position embedding") + 3, drawn(app).index(line)))
+        await shown(pilot, app, "selected: position embedding: ")
+        await pilot.press("up", "left", "left", "left")
+        await shown(pilot, app, "selected: block 3, query: ")
 
 
 @pytest.mark.parametrize("key", ["g", "b", "B"])

@@ -42,6 +42,11 @@ async def test_an_induction_head_is_found_switched_off_and_on(engine: PipelineEn
         await until(pilot, lambda: screen.found is not None and screen.loss is not None)
         map = screen.query_one(HeadMap)
         assert map.selected is not None and map.selected.name == "3.2"  # the best induction head is selected
+        line = next(at for at, line in enumerate(drawn(app)) if line.strip("│┃ ").startswith("1 "))
+        await pilot.click(offset=(drawn(app)[line].index("1 ") + 4, line))
+        assert map.selected.name == "1.0"
+        await pilot.press("b")  # the best one again
+        await until(pilot, lambda: map.selected.name == "3.2")  # type: ignore[union-attr]
         await pilot.press("t")  # on the text itself
         await until(pilot, lambda: screen.found is not None and screen.found.question.own_text)
         assert map.selected.induction is not None and map.selected.induction > 0.4

@@ -62,6 +62,11 @@ async def test_a_grid_by_key_and_enter_patches_every_pane() -> None:
         await until(pilot, lambda: screen.grid is not None and screen.grid.piece.kind == ATTENTION)
         await pilot.press("p", "p")
         await until(pilot, lambda: screen.grid is not None and screen.grid.complete and screen.grid.piece.kind == RESIDUAL)  # fmt: skip
+        head = next(line for line in drawn(app) if line.split()[:1] == ["clean"])
+        row = next(at for at, line in enumerate(drawn(app)) if line.split()[:1] == ["1"])
+        await pilot.click(offset=(head.index("≠"), row))
+        differing = next(at for at in range(len(grid.piece.tokens)) if grid.piece.differs(at))
+        assert (screen.lines.cursor, screen.lines.column) == (1, differing)
         screen.lines.go_to(0, next(at for at in range(len(grid.piece.tokens)) if grid.piece.differs(at)))
         await pilot.press("n", "v", "v", "enter")
         await until(pilot, lambda: app.screen is lab)

@@ -26,11 +26,19 @@ from tui_llm.llm.model.model import Block
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
 
+NOT_GPT = (
+    "{} is a {!r} model: the flow through a block is drawn for GPT-2's block only (queries not rotated, no gate in the MLP); "
+    "why (;), switch off (!), the attention (A) and the whole lens (A g) show its parts"
+)
+
 
 @answers(BlockQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[], bool]) -> BlockFlow:
-    """Raises `UserError` if the text has no such token or the model no such block, or if its weights are damaged."""
+    """Raises `UserError` if the text has no such token or the model no such block, if its weights are damaged, or if it is not
+    our own GPT."""
+    if not open_model.is_gpt:
+        raise UserError(NOT_GPT.format(open_model.weights().name, open_model.weights().kind))
     model, layer, layers = open_model.gpt, question.layer, open_model.weights().layers
     if not 0 <= layer < layers:
         raise UserError(f"there is no block {layer}; this model's are 0 to {layers - 1}")

@@ -141,6 +141,10 @@ def alignment(piece: PatchPiece) -> Sequence[str]:
         longer, shorter = len(piece.clean_ids), len(piece.tokens)
         lines.append(
             f"the clean prompt has {longer} token{'s' * (longer != 1)}, the changed one {shorter}: they are aligned from the end"
-            + (f"; the first {-piece.shift} of the changed one can't be patched" if piece.shift < 0 else "")
+            + (f"; {_first(-piece.shift)} of the changed one can't be patched" if piece.shift < 0 else "")
         )
     return lines
+
+
+def _first(count: int) -> str:
+    return "the first token" if count == 1 else f"the first {count} tokens"

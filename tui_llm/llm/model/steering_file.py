@@ -61,9 +61,14 @@ def load(file: str) -> SteeringFile:
         or not vector.isfinite().all()
     ):
         raise UserError(f"{file} holds no steering vector: a finite tensor {NAME!r} of one dimension")
+    vector = vector.float()
+    if not vector.norm().isfinite():
+        raise UserError(
+            f"{file} holds a steering vector whose norm is beyond the range of float32; no model has such values"
+        )
     layer = metadata.get("layer", "")
     return SteeringFile(
-        vector.float(),
+        vector,
         int(layer) if _LAYER.fullmatch(layer) else None,
         metadata.get("model", ""),
         metadata.get("toward", ""),

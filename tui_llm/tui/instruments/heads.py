@@ -141,8 +141,11 @@ class HeadsScreen(OverLab):
         elif found is None:
             facts.update(Content.styled("computing …", "$text-muted"))
         else:
-            lines = [self._best_line(found, score) for score in SCORES]
-            facts.update(Content("\n").join([*lines, self._selected_line(map), *self._loss_lines()]))
+            # Where there is little room, the map comes before what `b` finds in it too.
+            lines = [self._best_line(found, score) for score in SCORES] if self.size.height >= 18 else []
+            lines += [self._selected_line(map), *self._loss_lines()]
+            room = max(1, self.size.width - 2)
+            facts.update(Content("\n").join([line.truncate(room, ellipsis=True) for line in lines]))
 
     def _source(self) -> str:
         found = self.found
@@ -179,7 +182,7 @@ class HeadsScreen(OverLab):
         if found.interventions:
             parts.append((f" → {found.after.loss:.3f}", "bold $text-warning"))
             parts.append(f"  with {named(found.interventions)}")
-        return [Content.assemble(*parts).truncate(max(1, self.size.width - 2), ellipsis=True)]
+        return [Content.assemble(*parts)]
 
     @staticmethod
     def _number(score: float | None) -> str:

@@ -15,7 +15,7 @@ from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuesti
 from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.full import FullScreen
+from tui_llm.tui.kit.full import FullScreen, clickable
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.shades import LEVELS, level
 from tui_llm.tui.kit.text import packed, wrapped
@@ -130,6 +130,11 @@ class LensGridScreen(FullScreen):
             self.row_number = max(0, min(self.row + by, len(self.found.rows) - 1))
             self.refill()
 
+    def cell_clicked(self, row: int, column: int) -> None:
+        if self.found is not None:
+            self.row_number = row
+            self._go(self.found.place.number + column)
+
     def action_colour(self) -> None:
         self.by_rank = not self.by_rank
         self.refill()
@@ -210,8 +215,10 @@ class LensGridScreen(FullScreen):
             style = self.style(f"token-shade-{shade}")
             selected = here and at == self.column
             text = SHADES[shade] + fit(token_label(cell.guesses[0].token.text), cells - 3)
+            start = len(line)
             line.append("[" if selected else " ", self.style("accent")).append(text, style)
             line.append("]" if selected else " ", self.style("accent"))
+            clickable(line, index, at, start)
         return line
 
     def _details(self, width: int) -> list[Text]:

@@ -19,6 +19,14 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−")
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """+3.24, −1.50; what rounds to zero has no sign."""
+    text = number(value, digits)
+    if not any(character in "123456789∞N" for character in text):
+        return text.removeprefix("−")
+    return text if value < 0 or math.isnan(value) else f"+{text}"
+
+
 def compact(value: float) -> str:
     """A number in at most seven characters: 24.5, 1,234, 5.6e+12."""
     if not math.isfinite(value):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.content import Content
 
@@ -14,6 +15,8 @@ from tui_llm.common.display import visible
 from tui_llm.tui.kit.over import OverLab
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.lines import Lines
+
+CELL = "cell"  # in the meta data of a style: row and column of a map
 
 
 class Lazy(Sequence[Text]):
@@ -51,6 +54,12 @@ class Listing(Lines):
 
     def selectable(self, index: int) -> bool:
         return self.can_select
+
+    def on_click(self, event: events.Click) -> None:
+        super().on_click(event)
+        if (cell := event.style.meta.get(CELL)) is not None:
+            assert isinstance(self.screen, FullScreen)
+            self.screen.cell_clicked(*cell)
 
 
 class FullScreen(OverLab):
@@ -93,3 +102,11 @@ class FullScreen(OverLab):
 
     def style(self, name: str) -> Style:
         return self.listing.style(name)
+
+    def cell_clicked(self, row: int, column: int) -> None:
+        """A cell of the screen's map was clicked: text that `clickable` marked."""
+
+
+def clickable(text: Text, row: int, column: int, start: int = 0, stop: int | None = None) -> None:
+    """Marks the text from character `start` to `stop` as this cell of a map, which a click selects."""
+    text.stylize(Style(meta={CELL: (row, column)}), start, stop)

@@ -27,8 +27,9 @@ from tui_llm.instruments.ablate.question import (
 )
 from tui_llm.tui.instruments.ablate.keys import KEYS
 from tui_llm.tui.instruments.ablate.lines import REPLACED, SIGNS, PartGrid, PartMap, change, ranking_head, ranking_row
+from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
-from tui_llm.tui.kit.full import FullScreen, Lazy, Listing
+from tui_llm.tui.kit.full import FullScreen, Lazy, Listing, clickable
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -203,10 +204,14 @@ class AblateScreen(FullScreen):
         head.append(ranking_head(width, self.style("muted"), self.how))
         rows = found.ranked()
         off = {one.part: SIGNS[one.how] for one in self.off}
-        return head, Lazy(
-            len(rows),
-            lambda at: ranking_row(rows[at], found, off, rows[at].part == self.part, width, self.style),
-        )
+
+        def row(at: int) -> Text:
+            line = ranking_row(rows[at], found, off, rows[at].part == self.part, width, self.style)
+            if (place := self.grid.place(rows[at].part)) is not None:
+                clickable(line, *place)
+            return line
+
+        return head, Lazy(len(rows), row)
 
     def _target_lines(self, width: int) -> list[Text]:
         state = self.state
@@ -218,11 +223,13 @@ class AblateScreen(FullScreen):
         line.append(f"loss {before.loss:.4f}", self.style("strong"))
         if not self.off:
             line.append(
-                f" nats, logit {before.logit:.3f}, p {numbers.percent(before.probability)}, rank {before.rank:,}"
+                f" nats, logit {fmt.number(before.logit, 3)}, p {numbers.percent(before.probability)}, rank {before.rank:,}"
             )
             return [*wrapped(line, width), Text("every part is on", style=self.style("good"))]
-        line.append(f" → {after.loss:.4f} nats ({change(after, before):+.4f})", self.style("strong"))
-        line.append(f", logit {before.logit:.3f} → {after.logit:.3f}, p {numbers.percent(before.probability)} → ")
+        line.append(f" → {after.loss:.4f} nats ({fmt.signed(change(after, before), 4)})", self.style("strong"))
+        line.append(
+            f", logit {fmt.number(before.logit, 3)} → {fmt.number(after.logit, 3)}, p {numbers.percent(before.probability)} → "
+        )
         line.append(f"{numbers.percent(after.probability)}, rank {before.rank:,} → {after.rank:,}")
         changed = Text(f"changed model: {named(self.off)}", self.style("bad"))
         return [*wrapped(line, width), *wrapped(changed, width)[:2]]
@@ -240,7 +247,8 @@ class AblateScreen(FullScreen):
         line.append("; Enter switches it " + ("on" if here is not None else f"to {what[self.how]}"), muted)
         if (one := self.found.get(self.part)) is not None and self.effects is not None:
             line.append(
-                f"; alone {REPLACED[self.how]}: {change(one.values, self.effects.before):+.4f} nats", "not bold"
+                f"; alone {REPLACED[self.how]}: {fmt.signed(change(one.values, self.effects.before), 4)} nats",
+                "not bold",
             )
         lines = wrapped(line, width)[:2]
         if self.number is not None and self.effects is not None:
@@ -250,7 +258,7 @@ class AblateScreen(FullScreen):
             cut = any(one.part == ModelPart(KEY, number) for one in self.off)
             token.append(f" is {'off' if cut else 'on'}; t switches it {'on' if cut else 'off'}", muted)
             if self.token_effect is not None and self.token_effect[0] == number:
-                token.append(f"; alone {change(self.token_effect[1], self.effects.before):+.4f} nats")
+                token.append(f"; alone {fmt.signed(change(self.token_effect[1], self.effects.before), 4)} nats")
             lines += wrapped(token, width)[:1]
         return lines
 
@@ -272,6 +280,10 @@ class AblateScreen(FullScreen):
         self.column = max(0, min(self.column + right, len(self.grid.parts(self.row)) - 1))
         self._show_in_ranking()
         self.refill()
+
+    def cell_clicked(self, row: int, column: int) -> None:
+        self.row, self.column = row, column
+        self.move(0, 0)
 
     def _show_in_ranking(self) -> None:
         rows = [one.part for one in self.effects.ranked()] if self.effects is not None else []

@@ -12,6 +12,8 @@ from tui_llm.common.display import fit
 from tui_llm.common.numbers import percent
 from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, POSITIONS, TOKENS, Intervention, ModelPart
 from tui_llm.instruments.ablate.question import Effects, PartEffect, TargetValues
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.full import clickable
 from tui_llm.tui.kit.shades import SHADES, level
 
 LABEL = 7  # cells of a row's name
@@ -58,10 +60,10 @@ def effect_cell(effect: float | None, largest: float, digits: int) -> str:
         return "·" + " " * (digits or 1)
     shade = SHADES[level(abs(effect) / largest)] if largest else SHADES[0]
     if not digits:
-        return shade + ("+" if effect >= 0.005 else "-" if effect <= -0.005 else " ")
-    text = f"{effect:+.2f}"
+        return shade + ("+" if effect >= 0.005 else "−" if effect <= -0.005 else " ")
+    text = ""
     for places in (2, 1, 0):
-        text = f"{effect:+.{places}f}"
+        text = fmt.signed(effect, places)
         if len(text) <= digits:
             break
     return shade + text.rjust(digits)
@@ -111,7 +113,7 @@ class PartMap:
         stop = len(parts) if embeddings else first + shown
         for at in range(0 if embeddings else first, stop):
             part = parts[at]
-            chosen = row == here and at == column
+            start, chosen = len(line), row == here and at == column
             after = row == here and at == column + 1 and at > first
             line.append("[" if chosen else "]" if after else " ", self.style("accent"))
             line.append(self.off.get(part, " "), self.style("bad"))
@@ -123,6 +125,7 @@ class PartMap:
                     "]token" if chosen and at == 0 else " token" if at == 0 else "]position" if chosen else " position"
                 )
                 line.append(name, self.style("muted"))
+            clickable(line, row, at, start)
         if row == here and column == stop - 1 and not embeddings:
             line.append("]", self.style("accent"))
         return line
@@ -157,9 +160,9 @@ def ranking_row(
 ) -> Text:
     values, rise = one.values, change(one.values, found.before)
     cells = (
-        f"{rise:+.4f}",
+        fmt.signed(rise, 4),
         f"{values.loss:.4f}",
-        f"{values.logit:.3f}",
+        fmt.number(values.logit, 3),
         percent(values.probability),
         f"{values.rank:,}",
     )

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from tui_llm.common.display import fit, token_label
 from tui_llm.instruments.patch.question import WORDS, PatchGrid, alignment
+from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.shades import LEVELS, SHADES, level
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -111,7 +112,8 @@ class PatchLines(Lines):
             lines += wrapped(Text(LEGEND, style=muted), width)
         unit = "share of the way to the clean prompt, %" if self.normalised else "logit difference"
         lines += wrapped(Text(f"layer by token: {unit}", style=muted), width)[:1]
-        room = max(1, self.size.height - 4)
+        # Where there is little room, the grid's rows come before what is said of them.
+        room = max(1, self.size.height - 2 - min(len(piece.layers), 6) - len(self.foot(width)))
         return [*lines[:room], self._token_line(width, clean=False), self._token_line(width, clean=True)]
 
     def _token_line(self, width: int, *, clean: bool) -> Text:
@@ -164,8 +166,8 @@ class PatchLines(Lines):
             return ""
         if self.normalised:
             unit = " %" if cells == WIDE else ""
-            return "–" if share is None else f"{100 * share:.0f}{unit}".replace("-", "−")
-        return f"{effect:.{2 if cells == WIDE else 1}f}".replace("-", "−")
+            return "–" if share is None else f"{100 * share:.0f}{unit}".replace("-", "−").replace("−0", "0")
+        return fmt.number(effect, 2 if cells == WIDE else 1)
 
     def foot(self, width: int) -> list[Text]:
         grid = self.grid
