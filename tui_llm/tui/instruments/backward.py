@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, token_label, visible
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
 from tui_llm.instruments.backward.question import (
     DOWN,
@@ -84,6 +85,9 @@ class BackwardScreen(FullScreen):
 
     def on_unmount(self) -> None:
         self.page.forget(BackwardQuestion)
+
+    def reopened(self, weights: Weights) -> None:
+        self.page.reopened(weights)
 
     @property
     def found(self) -> Backward | None:

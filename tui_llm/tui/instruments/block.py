@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import token_label, visible
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
 from tui_llm.instruments.block.question import (
     BlockFlow,
@@ -59,6 +60,10 @@ class BlockScreen(FullScreen):
 
     def on_unmount(self) -> None:
         self.page.forget(BlockQuestion)
+
+    def reopened(self, weights: Weights) -> None:
+        self.layer_number = min(self.layer_number, weights.layers - 1)
+        self.page.reopened(weights)
 
     @property
     def found(self) -> BlockFlow | None:

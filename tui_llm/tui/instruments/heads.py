@@ -14,6 +14,7 @@ from textual.widgets import Static
 from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.head_scores import MEANINGS, SCORES, best
 from tui_llm.facts.interventions import HEAD, Intervention, ModelPart, named
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Target
 from tui_llm.instruments.ablate.question import AblateQuestion, Ablation
 from tui_llm.instruments.heads.question import Heads, HeadsQuestion
@@ -84,6 +85,10 @@ class HeadsScreen(OverLab):
 
     def on_resize(self) -> None:
         self._show_facts()
+
+    def reopened(self, weights: Weights) -> None:
+        self.ask()
+        self._ask_loss()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 

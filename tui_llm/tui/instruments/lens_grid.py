@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, token_label, visible
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
 from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion, layer_of
 from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
@@ -64,6 +65,9 @@ class LensGridScreen(FullScreen):
 
     def on_unmount(self) -> None:
         self.page.forget(LensGridQuestion)
+
+    def reopened(self, weights: Weights) -> None:
+        self.page.reopened(weights)
 
     @property
     def found(self) -> LensGrid | None:

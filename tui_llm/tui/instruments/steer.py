@@ -13,6 +13,7 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import percent
 from tui_llm.facts.interventions import STEER
+from tui_llm.facts.model import Weights
 from tui_llm.instruments.steer import words
 from tui_llm.instruments.steer.question import (
     Direction,
@@ -99,6 +100,10 @@ class SteerScreen(FullScreen):
     def ready(self) -> bool:
         known = self.direction
         return bool(known.file or (known.toward and known.against))
+
+    def reopened(self, weights: Weights) -> None:
+        self.found = None
+        self._ask()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -37,10 +37,17 @@ class TokenPage(Generic[Found]):
         self.request = context.lab.current_request()
         self.number = context.lab.position if number is None else number
         self.found: Found | None = None
+        self._model = "" if context.weights is None else context.weights.name
         self.problem = ""
 
     def ask(self) -> None:
         self.context.questions.ask(self.screen, self.question(), self._take, self._fail)
+
+    def reopened(self, weights: Weights) -> None:
+        """Asks again of the model that was opened; another one may have other tokens."""
+        if weights.name != self._model:
+            self.number, self._model = None, weights.name
+        self.ask()
 
     def forget(self, kind: type[Question[Found]]) -> None:
         """The screen closes: a question that is not answered yet is of no use."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
-from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.state.context import LabContext
 
 if TYPE_CHECKING:
@@ -48,8 +46,3 @@ class InsideController:
         if position is None or reading is None or reading.request.position != position:
             return position
         return max(position, len(reading.prompt_ids) - reading.fed)
-
-    def reopened(self, weights: Weights) -> None:
-        """Tells the screen, if it is open, that a model was opened."""
-        if self.screen is not None:
-            deliver(self.screen, self.screen.reopened, weights)

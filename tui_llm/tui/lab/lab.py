@@ -306,8 +306,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self.context.warn(message.weights.note)
         self.top_line.show()
         self.readings.request()
-        self.inside.reopened(message.weights)
-        self.token_tree.reopened(message.weights)
+        self.context.reopened(message.weights)
 
     @on(messages.Failed)
     def _failed(self, message: messages.Failed) -> None:

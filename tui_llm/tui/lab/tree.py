@@ -13,7 +13,6 @@ from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.llm.tokens.token_bytes import TextStream
-from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import GrowthSettings
 
@@ -63,11 +62,6 @@ class TreeController:
 
     def _key(self, request: Request, weights: Weights) -> object:
         return request, dataclasses.replace(weights, device="")
-
-    def reopened(self, weights: Weights) -> None:
-        """Tells the Tree screen, if it is open, that a model was opened."""
-        if self._screen is not None:
-            deliver(self._screen, self._screen.reopened, weights)
 
     def _put_in(self, tree: Tree, node: Node) -> None:
         """Accepts the path to `node`. If the tree's root is another text than the lab's, it first replaces the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from textual.screen import Screen
 
@@ -12,10 +12,20 @@ from tui_llm.facts.engine import Engine
 from tui_llm.facts.interventions import Intervention, refusal
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
+from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.text import NO_TEXT
 from tui_llm.tui.state.engine_client import EngineClient
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.questions import Questions
+
+
+@runtime_checkable
+class FollowsModel(Protocol):
+    """A screen that shows what the open model computes, and asks again once there is another."""
+
+    def reopened(self, weights: Weights) -> None:
+        """Called when another model, or another checkpoint of a run, was opened."""
+        ...
 
 
 def _nothing() -> None:
@@ -103,6 +113,12 @@ class LabContext:
     def screens(self) -> Sequence[Screen[Any]]:
         """The screen stack: the lab first, the active screen last."""
         return self._screen.app.screen_stack
+
+    def reopened(self, weights: Weights) -> None:
+        """Tells the open screens that a model was opened, so that none mixes the numbers of two."""
+        for screen in self.screens:
+            if isinstance(screen, FollowsModel):
+                deliver(screen, screen.reopened, weights)
 
     @property
     def is_attached(self) -> bool:

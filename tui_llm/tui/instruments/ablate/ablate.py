@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from tui_llm.common import numbers
 from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.interventions import KEY, MEAN, PATCH, ZERO, Intervention, ModelPart, named
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Target
 from tui_llm.instruments.ablate.changes import intervention
 from tui_llm.instruments.ablate.question import (
@@ -107,15 +108,27 @@ class AblateScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.context.questions.ask(self, ReferenceQuestion(self.request), self._own, self._fail)
-        self._ask_state(self.off)
-        self._start()
+        self._begin()
 
     def on_unmount(self) -> None:
         self.context.questions.forget(EffectsQuestion)
         self.context.questions.forget(ReferenceQuestion)
         if self._then is None:  # what was switched last is still answered
             self.context.questions.forget(AblateQuestion)
+
+    def reopened(self, weights: Weights) -> None:
+        """The map, the ranking and the state are of one model."""
+        self.grid = PartGrid(weights.layers, weights.heads, weights.positions)
+        self.row = min(self.row, self.grid.rows - 1)
+        self.column = min(self.column, len(self.grid.parts(self.row)) - 1)
+        self.how = ZERO if self.how == PATCH else self.how  # the other prompt may have other tokens
+        self.reference = self.own = self.state = self.number = self.token_effect = self._then = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.context.questions.ask(self, ReferenceQuestion(self.request), self._own, self._fail)
+        self._ask_state(self.off)
+        self._start()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 

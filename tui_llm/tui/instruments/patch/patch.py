@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 
 from tui_llm.common.display import visible
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Target
 from tui_llm.instruments.patch.question import PARTS, PatchGrid, PatchPiece, PatchQuestion
 from tui_llm.tui.instruments.patch.grid import SHADED, PatchLines
@@ -88,6 +89,11 @@ class PatchScreen(OverLab):
     @property
     def grid(self) -> PatchGrid | None:
         return self.lines.grid
+
+    def reopened(self, weights: Weights) -> None:
+        """A grid holds the cells of one model."""
+        self._begin()
+        self._show_top()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 

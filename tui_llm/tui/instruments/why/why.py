@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.interventions import HEAD, MLP, TOKENS, ModelPart
+from tui_llm.facts.model import Weights
 from tui_llm.instruments.why.question import NeuronsQuestion, Why, WhyQuestion
 from tui_llm.instruments.why.sums import FORWARD, KINDS, LAYERS, ORDERS, PARTS, TABLES, LogitSum, logit_sum
 from tui_llm.tui.instruments.why.keys import KEYS
@@ -61,6 +62,11 @@ class WhyScreen(FullScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.listing.can_select = True
+        self.ask()
+
+    def reopened(self, weights: Weights) -> None:
+        if self.why is not None and self.why.weights.name != weights.name:  # its tokens may be others
+            self.number = self.rival = None
         self.ask()
 
     # ── the question ─────────────────────────────────────────────────────────────────────────────────────────────
