@@ -1,5 +1,5 @@
-"""The logit lens: the final LayerNorm and output head applied to every block's residual stream, at one token and at all
-tokens of a text."""
+"""The logit lens and the tuned lens: the final LayerNorm and output head applied to every block's residual stream, for the
+tuned lens after its translator, at one token and at all tokens of a text."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tui_llm.instruments.lens.question import (
     LensRow,
     layer_of,
 )
+from tui_llm.instruments.lens.tuned import tuned_lens
 from tui_llm.instruments.trace import lens, traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
@@ -34,7 +35,8 @@ _LOGITS = 1 << 22  # logits of the grid computed at a time
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    found, fed, place = lens(open_model, question.request, question.number, overtaken)
+    tuned = tuned_lens(open_model, overtaken) if question.tuned else None
+    found, fed, place = lens(open_model, question.request, question.number, overtaken, tuned)
     logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
@@ -63,7 +65,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         )
         for row in range(len(logits))
     )
-    return Lens(open_model.weights(), place, open_model.token(target), chosen, rows)
+    return Lens(open_model.weights(), place, open_model.token(target), chosen, rows, question.tuned)
 
 
 @answers(LensGridQuestion)
@@ -71,6 +73,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
 def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Callable[[], bool]) -> LensGrid:
     """Raises `UserError` if there is no text, the target has no token, or the logits are invalid."""
     request, context = question.request, open_model.window.context
+    tuned = tuned_lens(open_model, overtaken) if question.tuned else None
     begin = max(0, question.first, len(open_model.ids(request)) - context)
     trace, place = traced(open_model, request, begin, overtaken)
     stop = len(trace.ids) if question.count is None else place.index + max(1, question.count)
@@ -93,12 +96,15 @@ def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Ca
             if overtaken():
                 raise Overtaken
             if layer < len(rows) - 1:
-                logits = inside.unembedded(open_model.gpt, trace.residuals[layer, part.start : part.stop])
+                stream = trace.residuals[layer, part.start : part.stop]
+                stream = stream if tuned is None else tuned.translated(layer, stream)
+                logits = inside.unembedded(open_model.gpt, stream)
             else:  # the last layer's are the model's own, bit for bit
                 window = open_model.window
                 logits = torch.from_numpy(np.stack([window.logits(at + 1) for at in part]))
             row += _cells(logits[:, : open_model.tokenizer.size], wanted, max(1, question.top), token)
-    return LensGrid(open_model.weights(), place, tuple(map(token, targets)), chosen, tuple(tuple(row) for row in rows))
+    made = tuple(tuple(row) for row in rows)
+    return LensGrid(open_model.weights(), place, tuple(map(token, targets)), chosen, made, question.tuned)
 
 
 def _targets(
