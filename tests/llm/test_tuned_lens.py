@@ -100,7 +100,7 @@ def test_each_row_and_the_gradient_of_its_loss_are_those_of_transformers(name: s
 def test_a_fit_starts_at_the_logit_lens_and_lowers_each_layers_divergence(nano: PipelineEngine) -> None:
     readout = readout_of(nano)
     texts = [nano.tokenizer.encode(passage.text)[:64] for passage in passages()[:3]]
-    fit = LensFit(readout, 4, 1e-2)
+    fit = LensFit(readout, 4, 1e-3)
     losses = [fit.step(texts) for _ in range(4)]
     assert losses[0] == divergences(readout, TunedLens.identity(4, 256), texts)
     assert all(after < before for before, after in zip(losses[0], losses[-1], strict=True))
@@ -110,7 +110,7 @@ def test_a_fit_starts_at_the_logit_lens_and_lowers_each_layers_divergence(nano: 
 def test_the_shipped_lens_is_nearer_to_the_prediction_at_every_layer(nano: PipelineEngine) -> None:
     """On paragraphs that neither nano nor its lens was fitted to."""
     readout, lens = readout_of(nano), tuned_lens(nano)
-    texts = [nano.tokenizer.encode(passage.text) for passage in passages()]
+    texts = [nano.tokenizer.encode(passage.text) for passage in passages()[::4]]
     logit, tuned = (divergences(readout, one, texts) for one in (TunedLens.identity(4, 256), lens))
     assert all(after < 0.8 * before for before, after in zip(logit, tuned, strict=True)), (logit, tuned)
     assert tuned_lens_file.path_of(NANO).stat().st_size < 1 << 20

@@ -43,10 +43,10 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
     format_options(parser)
     parser.add_argument(
-        "--steps", type=whole, default=500, metavar="N", help="steps of 2,048 tokens each (default 500)"
+        "--steps", type=whole, default=1000, metavar="N", help="steps of 1,024 tokens each (default 1000)"
     )
     parser.add_argument(
-        "--learning-rate", type=number, default=1e-2, metavar="R", help="of Adam; it falls to 0 (default 0.01)"
+        "--learning-rate", type=number, default=4e-3, metavar="R", help="of Adam; it falls to 0 (default 0.004)"
     )
     parser.add_argument("--seed", type=whole, default=1, metavar="N", help="which texts are fitted (default 1)")
     force_option(parser)

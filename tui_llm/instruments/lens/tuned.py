@@ -23,10 +23,10 @@ from tui_llm.llm.model.tuned_lens import TunedLens
 from tui_llm.session.open_model import OpenModel, never
 
 KEY = "tuned lens"
-TOKENS, LONGEST = 2048, 1024  # of a batch, and of a text in it
+TOKENS = LONGEST = 1024  # of a batch, and of a text in it
 HELD_OUT_FRACTION = 0.02
 HELD_OUT_TOKENS = 16_384  # at most, on which the lenses are compared
-STEPS = 500
+STEPS = 1000
 
 
 def tuned_lens(open_model: OpenModel, overtaken: Callable[[], bool] = never) -> TunedLens:
@@ -81,7 +81,7 @@ def fit_lens(
     """Fit a tuned lens to the open model and write it beside the weights.
 
     texts: files, folders, addresses or names of corpora; the last 2 % of each file are held out, to compare the lenses on.
-    steps: of about 2,048 tokens each. progress: gets a line a few times a second.
+    steps: of about 1,024 tokens each. progress: gets a line a few times a second.
 
     Raises `UserError` if the texts can't be used, the model has no lens, or the file can't be written; `AlreadyExists` if
     the model has a tuned lens and `force` is not set.

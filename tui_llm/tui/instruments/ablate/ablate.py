@@ -27,6 +27,7 @@ from tui_llm.instruments.ablate.question import (
 )
 from tui_llm.tui.instruments.ablate.keys import KEYS
 from tui_llm.tui.instruments.ablate.lines import REPLACED, SIGNS, PartGrid, PartMap, change, ranking_head, ranking_row
+from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy, Listing
 from tui_llm.tui.kit.over import Row
@@ -218,11 +219,13 @@ class AblateScreen(FullScreen):
         line.append(f"loss {before.loss:.4f}", self.style("strong"))
         if not self.off:
             line.append(
-                f" nats, logit {before.logit:.3f}, p {numbers.percent(before.probability)}, rank {before.rank:,}"
+                f" nats, logit {fmt.number(before.logit, 3)}, p {numbers.percent(before.probability)}, rank {before.rank:,}"
             )
             return [*wrapped(line, width), Text("every part is on", style=self.style("good"))]
-        line.append(f" → {after.loss:.4f} nats ({change(after, before):+.4f})", self.style("strong"))
-        line.append(f", logit {before.logit:.3f} → {after.logit:.3f}, p {numbers.percent(before.probability)} → ")
+        line.append(f" → {after.loss:.4f} nats ({fmt.signed(change(after, before), 4)})", self.style("strong"))
+        line.append(
+            f", logit {fmt.number(before.logit, 3)} → {fmt.number(after.logit, 3)}, p {numbers.percent(before.probability)} → "
+        )
         line.append(f"{numbers.percent(after.probability)}, rank {before.rank:,} → {after.rank:,}")
         changed = Text(f"changed model: {named(self.off)}", self.style("bad"))
         return [*wrapped(line, width), *wrapped(changed, width)[:2]]
@@ -240,7 +243,8 @@ class AblateScreen(FullScreen):
         line.append("; Enter switches it " + ("on" if here is not None else f"to {what[self.how]}"), muted)
         if (one := self.found.get(self.part)) is not None and self.effects is not None:
             line.append(
-                f"; alone {REPLACED[self.how]}: {change(one.values, self.effects.before):+.4f} nats", "not bold"
+                f"; alone {REPLACED[self.how]}: {fmt.signed(change(one.values, self.effects.before), 4)} nats",
+                "not bold",
             )
         lines = wrapped(line, width)[:2]
         if self.number is not None and self.effects is not None:
@@ -250,7 +254,7 @@ class AblateScreen(FullScreen):
             cut = any(one.part == ModelPart(KEY, number) for one in self.off)
             token.append(f" is {'off' if cut else 'on'}; t switches it {'on' if cut else 'off'}", muted)
             if self.token_effect is not None and self.token_effect[0] == number:
-                token.append(f"; alone {change(self.token_effect[1], self.effects.before):+.4f} nats")
+                token.append(f"; alone {fmt.signed(change(self.token_effect[1], self.effects.before), 4)} nats")
             lines += wrapped(token, width)[:1]
         return lines
 

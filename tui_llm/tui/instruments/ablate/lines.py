@@ -12,6 +12,7 @@ from tui_llm.common.display import fit
 from tui_llm.common.numbers import percent
 from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, POSITIONS, TOKENS, Intervention, ModelPart
 from tui_llm.instruments.ablate.question import Effects, PartEffect, TargetValues
+from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.shades import SHADES, level
 
 LABEL = 7  # cells of a row's name
@@ -57,10 +58,9 @@ def effect_cell(effect: float | None, largest: float, digits: int) -> str:
         return "·" + " " * (digits or 1)
     shade = SHADES[level(abs(effect) / largest)] if largest else SHADES[0]
     if not digits:
-        return shade + ("+" if effect >= 0.005 else "-" if effect <= -0.005 else " ")
-    text = f"{effect:+.2f}"
+        return shade + ("+" if effect >= 0.005 else "−" if effect <= -0.005 else " ")
     for places in (2, 1, 0):
-        text = f"{effect:+.{places}f}"
+        text = fmt.signed(effect, places)
         if len(text) <= digits:
             break
     return shade + text.rjust(digits)
@@ -156,9 +156,9 @@ def ranking_row(
 ) -> Text:
     values, rise = one.values, change(one.values, found.before)
     cells = (
-        f"{rise:+.4f}",
-        f"{values.loss:.4f}",
-        f"{values.logit:.3f}",
+        fmt.signed(rise, 4),
+        fmt.number(values.loss, 4),
+        fmt.number(values.logit, 3),
         percent(values.probability),
         f"{values.rank:,}",
     )
