@@ -36,7 +36,7 @@ from tui_llm.instruments.ablate.question import AblateQuestion, EffectsQuestion,
 from tui_llm.instruments.backward.kinds import causal_kinds
 from tui_llm.instruments.backward.question import DOWN, BackwardQuestion
 from tui_llm.instruments.block.question import BlockQuestion
-from tui_llm.instruments.lens.question import LensQuestion
+from tui_llm.instruments.lens.question import LensGridQuestion, LensQuestion
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 from tui_llm.instruments.steer.question import Direction, SteerQuestion
 from tui_llm.instruments.why.question import WhyQuestion
@@ -444,6 +444,14 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     assert plain.distribution is not None
     for guess, row in zip(lens.rows[-1].guesses, plain.distribution.candidates, strict=False):
         assert guess.token.id == row.id and guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
+    whole = engine.answer(LensGridQuestion(Request(prompt=text), top=1))
+    assert len(whole.rows) == 3 and [cells[-1].guesses[0] for cells in whole.rows] == [
+        row.guesses[0] for row in lens.rows
+    ]
+    early = one.norm(one.seen(ModelPart(RESIDUAL, 1), ids)[2])
+    with torch.no_grad():
+        p = reference.get_output_embeddings()(early)[:size].softmax(-1)
+    assert whole.rows[1][2].probability == pytest.approx(float(p[ids[3]]), abs=1e-4)
     middle = one.seen(ModelPart(RESIDUAL, 1), ids)[-1]
     with torch.no_grad():
         p = reference.get_output_embeddings()(one.norm(middle))[:size].softmax(-1)

@@ -53,6 +53,7 @@ from tui_llm.instruments.reward.question import RewardGroup, RewardQuestion, Rew
 from tui_llm.instruments.scratch.question import ScratchQuestion, split
 from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
+from tui_llm.instruments.why.question import WhyQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
 from tui_llm.tour import checks_assistant, checks_model, checks_numbers, checks_text, numbers
 from tui_llm.tour.checks import CHECKS
@@ -352,6 +353,15 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     lens = engine.answer(LensQuestion(old.request))
     said = told(checks_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
     assert old.distribution is not None and percent(old.distribution.candidates[0].raw_probability) in said
+    assert "{why}" in told(checks_model.attributed(facts(old), facts(old)), False)
+    assert "Esc back to the panes, then {why}" in told(checks_model.attributed(Facts(screen="inside"), Facts()), False)
+    why = engine.answer(WhyQuestion(old.request))
+    said = told(checks_model.attributed(facts(old, screen="why", answers={WhyQuestion: why}), facts(old)), True)
+    largest = max(why.parts, key=lambda one: abs(one.value - one.rival))
+    assert f"is “{largest.part.name}”: " in said
+    shown = [float(number.replace("−", "-")) for number in re.findall(r"[+−]\d+\.\d+", said)]
+    # The printed terms add up to the printed total, so each may be off by one in its last place.
+    assert shown == pytest.approx([why.logit - why.rival_logit, largest.value - largest.rival], abs=2e-3)
     off = (Intervention(ModelPart("head", 0, 1)),)
     assert "{ablate_open}" in told(checks_model.switched_off(facts(old), facts(old)), False)
     assert "{ablate_switch}" in told(checks_model.switched_off(facts(old, screen="ablate"), facts(old)), False)

@@ -111,7 +111,7 @@ async def test_a_batch_of_answers_shows_which_answer_each_row_is(size: tuple[int
         if size[0] == 80:
             await until(pilot, lambda: "chosen, line 7, reward +0.250" in app.text)
             assert (
-                "rejected, line 7, reward -0.500" in app.text
+                "rejected, line 7, reward −0.500" in app.text
                 and "mean of 8 pairs" in app.text
                 and "after Say" in app.text
             )

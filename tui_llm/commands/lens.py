@@ -1,4 +1,4 @@
-"""`tui-llm lens`: the logit lens, the prediction after each layer."""
+"""`tui-llm lens`: the logit lens and the tuned lens, the prediction after each layer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     commands.add(
         "lens",
-        "logit lens: the prediction after each layer",
+        "logit lens or tuned lens: the prediction after each layer",
         lens,
         _add_options,
         more="Prints one row for the embedding and one after each block, numbered from 0: the final LayerNorm and output head applied "
-        f"to the residual stream there, as if the model ended there. {MODEL}",
+        "to the residual stream there, as if the model ended there. --tuned: after an affine translator per layer that was fitted to "
+        f"the model; nano has one, fit-lens fits one to any other. {MODEL}",
         examples=(
             'tui-llm lens "The cat sat on the"',
             'tui-llm lens "The cat sat on the" --target " mat"',
-            'tui-llm lens "Once upon a time" --grid',
+            'tui-llm lens "Once upon a time" --grid --tuned',
         ),
     )
 
@@ -42,6 +43,9 @@ def _add_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--grid", action="store_true", help="all tokens: the likeliest token of each layer after each token"
+    )
+    parser.add_argument(
+        "--tuned", action="store_true", help="the tuned lens (arXiv:2303.08112) instead of the logit lens"
     )
     parser.add_argument("--top", type=whole, default=5, metavar="N", help="how many tokens to list (default 5)")
     json_option(parser)
@@ -59,11 +63,11 @@ def lens(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     request, token = request_of(options, target=target_of(options.target)), token_number(options, engine)
     if options.grid:
-        grid: LensGrid = engine.answer(LensGridQuestion(request, top=options.top))
+        grid: LensGrid = engine.answer(LensGridQuestion(request, top=options.top, tuned=options.tuned))
         spaces.note_target(engine, request)
         put_json(_grid_json(grid)) if options.json else put(_grid_text(grid))
         return
-    found: Lens = engine.answer(LensQuestion(request, token, options.top))
+    found: Lens = engine.answer(LensQuestion(request, token, options.top, options.tuned))
     if token is None:
         spaces.note_target(engine, request)
     put_json(_lens_json(found)) if options.json else put(_lens_text(found))
@@ -75,6 +79,7 @@ def _lens_json(found: Lens) -> dict[str, Any]:
     return {
         **model_json(found.weights),
         **place_json(found.place),
+        "lens": "tuned" if found.tuned else "logit",
         "target": report.token_json(found.target),
         "target_is": found.chosen,
         "rows": [
@@ -94,10 +99,16 @@ def _lens_json(found: Lens) -> dict[str, Any]:
 CHOSEN = {"asked": "", "next": ", the text's own next token", "likeliest": ", the model's likeliest"}
 
 
+def _applied(tuned: bool) -> str:
+    translator = "a translator that was fitted to the model, then " if tuned else ""
+    return f"{translator}the final LayerNorm and output head applied to the residual stream there"
+
+
 def _lens_text(found: Lens) -> str:
     from tui_llm.common.display import token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
+    from tui_llm.instruments.lens.question import lens_name
 
     place = found.place
     rows = [
@@ -117,7 +128,7 @@ def _lens_text(found: Lens) -> str:
             f"target {token_label(found.target.text)}{CHOSEN[found.chosen]}",
             *window(place, found.weights),
             report.table(("after block", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
-            "each row: the final LayerNorm and output head applied to the residual stream there; the last row is the model's prediction",
+            f"{lens_name(found.tuned)}; each row: {_applied(found.tuned)}; the last row is the model's prediction",
             "entropy in nats; KL: divergence of the row from the model's prediction, in nats; 0 = identical",
         ]
     )
@@ -138,6 +149,7 @@ def _grid_json(found: LensGrid) -> dict[str, Any]:
 
     return {
         **model_json(found.weights),
+        "lens": "tuned" if found.tuned else "logit",
         "first": found.place.number,
         "tokens": [report.token_json(found.token(at)) for at in range(len(found.targets))],
         "targets": [report.token_json(token) for token in found.targets],
@@ -150,7 +162,7 @@ def _grid_text(found: LensGrid) -> str:
     from tui_llm.common.display import fit, token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
-    from tui_llm.instruments.lens.question import layer_of
+    from tui_llm.instruments.lens.question import layer_of, lens_name
 
     rows = [
         (
@@ -177,7 +189,7 @@ def _grid_text(found: LensGrid) -> str:
             f"{model_text(found.weights)}: the likeliest token after each token (down) and block (across), with its probability",
             *window(found.place, found.weights),
             report.table(names, rows, left=tuple(at for at in range(len(names)) if at not in (0, 3))),
-            "each cell: the final LayerNorm and output head applied to the residual stream there; the last column is the model's "
-            "prediction, and rank is the target's there",
+            f"{lens_name(found.tuned)}; each cell: {_applied(found.tuned)}; the last column is the model's prediction, and rank is the "
+            "target's there",
         ]
     )

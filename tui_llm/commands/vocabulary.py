@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from tui_llm.commands.shared.command import Commands, Parser, actions_of
 from tui_llm.commands.shared.options import CORPUS, force_option, format_options, json_option, whole
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import out_path, put, put_json, show_progress
 
 
 def add(commands: Commands) -> None:
@@ -83,7 +82,7 @@ def train_vocabulary(options: argparse.Namespace) -> None:
     reads = [*map(Path, places), *corpora.files(places)]
     how = TextFormat(options.format, options.field)
     check_folder(folder, force=options.force, inputs=reads)  # before the work, which takes time
-    made = train_bpe.train(places, options.size, folder.name, _show_progress, how)
+    made = train_bpe.train(places, options.size, folder.name, show_progress, how)
     write_folder(
         folder,
         lambda part: save_folder(made, part),
@@ -95,12 +94,3 @@ def train_vocabulary(options: argparse.Namespace) -> None:
         put_json({"size": made.size, "path": str(folder)})
         return
     put(f"{made.size:,} tokens are in {visible(str(folder))}{os.sep}: vocab.json and merges.txt")
-
-
-def _show_progress(line: str) -> None:
-    """Replaces the line on a terminal; an empty `line` clears it."""
-    from tui_llm.common.display import visible
-
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{visible(line)}" if line else "\r\x1b[2K")
-        sys.stderr.flush()

@@ -13,6 +13,7 @@ from tui_llm.llm.adapters import parts
 from tui_llm.llm.model import inside
 from tui_llm.llm.model.interventions import Layout
 from tui_llm.llm.model.text_blocks import GPTBlocks, TextBlocks
+from tui_llm.llm.model.tuned_lens import TunedLens
 from tui_llm.session.interventions import layout_of
 from tui_llm.session.open_model import OpenModel
 
@@ -44,19 +45,24 @@ def text_blocks(open_model: OpenModel, ids: Sequence[int]) -> TextBlocks:
         return GPTBlocks(open_model.gpt, ids)
     from tui_llm.llm.adapters.text_blocks import CausalBlocks
 
-    return CausalBlocks(_causal(open_model), ids, open_model.tokenizer.size)
+    return CausalBlocks(causal_layout(open_model), ids, open_model.tokenizer.size)
 
 
 def lens(
-    open_model: OpenModel, request: Request, number: int | None, overtaken: Callable[[], bool]
+    open_model: OpenModel,
+    request: Request,
+    number: int | None,
+    overtaken: Callable[[], bool],
+    tuned: TunedLens | None = None,
 ) -> tuple[Tensor, list[int], Place]:
-    """The logit lens after the text's token `number` (None: the last one): logits (N + 1, V), the ids that were fed, and
-    the position. Raises `UserError` if there is no such token, or the model has no lens, and `Overtaken`."""
+    """The logit lens after the text's token `number` (None: the last one), with `tuned` the tuned lens: logits
+    (N + 1, V), the ids that were fed, and the position. Raises `UserError` if there is no such token, or the model has no
+    lens, and `Overtaken`."""
     if open_model.is_gpt:
         trace, place = traced(open_model, request, number, overtaken)
-        return inside.lens(open_model.gpt, trace, place.index), list(trace.ids), place
+        return inside.lens(open_model.gpt, trace, place.index, tuned), list(trace.ids), place
     fed, place = place_in(open_model, request, number)
-    return parts.lens(_causal(open_model), fed, place.index), fed, place
+    return parts.lens(causal_layout(open_model), fed, place.index, tuned), fed, place
 
 
 def attention(
@@ -68,10 +74,11 @@ def attention(
         trace, place = traced(open_model, request, number, overtaken)
         return inside.attention(trace, place.index), place
     fed, place = place_in(open_model, request, number)
-    return parts.attention(_causal(open_model), fed, place.index), place
+    return parts.attention(causal_layout(open_model), fed, place.index), place
 
 
-def _causal(open_model: OpenModel) -> parts.CausalLayout:
+def causal_layout(open_model: OpenModel) -> parts.CausalLayout:
+    """The parts of a model of transformers. Raises `UserError` if they are not known."""
     model = layout(open_model)
     assert isinstance(model, parts.CausalLayout)
     return model

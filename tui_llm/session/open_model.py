@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
@@ -126,6 +127,11 @@ class OpenModel:
     def weights(self) -> Weights:
         open = self._current()
         return open.weights(str(self.device) if open.model.reader == "torch" else "cpu", self.dtype)
+
+    @property
+    def folder(self) -> Path:
+        """The open model's folder or file."""
+        return self._current().found.folder
 
     @property
     def tokenizer(self) -> tokenizer.Tokenizer:

@@ -137,6 +137,7 @@ CHECKS: Mapping[str, NamedCheck] = {
     "table": _fixed(model.table, "the logits of the scratch table are shown at several temperatures"),
     "attended": _fixed(model.attended, "the attention view is open"),
     "lensed": _fixed(model.lensed, "the logit lens is open"),
+    "attributed": _fixed(model.attributed, "the parts of a token's logit are listed"),
     "switched_off": _fixed(model.switched_off, "a part of the model is switched off"),
     "switched_on": _fixed(model.switched_on, "every part of the model is on"),
     "decided": _fixed(model.decided, "exactly one word of the prompt was changed"),

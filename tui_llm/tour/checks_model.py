@@ -11,6 +11,8 @@ from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, Hi
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
 from tui_llm.instruments.sft.question import LEARNED, Instructed, InstructQuestion
+from tui_llm.instruments.why.question import Why, WhyQuestion
+from tui_llm.instruments.why.sums import logit_sum
 from tui_llm.tour.checks_numbers import NOT_LAB
 from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts, done, missing, not_yet
@@ -248,6 +250,23 @@ def lensed(now: Facts, began: Facts) -> CheckResult:
         else ""
     )
     return done(f"Likeliest from the embedding on, layer by layer: {path}{sure}.")
+
+
+def attributed(now: Facts, began: Facts) -> CheckResult:
+    """The parts of a token's logit are listed."""
+    found = now.answer(WhyQuestion, Why)
+    if now.screen != "why":
+        return not_yet(now, "Why this token is not open", "{why}")
+    if WhyQuestion in now.problems:
+        return missing(foreign(now.problems[WhyQuestion]))
+    if found is None:
+        return missing(WAIT)
+    made = logit_sum(found)  # as the screen prints it
+    largest = made.lines[0]
+    return done(
+        f"Logit of {words(found.target.text)} − logit of {words(found.rival.text)} = {made.signed(made.total.difference)}; the largest "
+        f"part of it is {words(largest.name)}: {made.signed(largest.difference)}. What later parts make of it, a sum does not say."
+    )
 
 
 def switched_off(now: Facts, began: Facts) -> CheckResult:

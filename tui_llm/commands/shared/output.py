@@ -21,6 +21,19 @@ def put_json(value: Any) -> None:
     print(to_json(value))
 
 
+def show_progress(line: str) -> None:
+    """Replaces the line on standard error, if that is a terminal; an empty `line` clears it."""
+    import shutil
+    import sys
+
+    from tui_llm.common.display import truncate, visible
+
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r\x1b[2K{truncate(visible(line), width)}" if line else "\r\x1b[2K")
+        sys.stderr.flush()
+
+
 def out_path(text: str, option: str) -> Path:
     """The path that the user gave to be written. Raises `UserError` where it is empty."""
     if not text.strip():

@@ -1,15 +1,18 @@
-"""The logit lens: the final LayerNorm and output head applied to every block's residual stream, at one token and at all
-tokens of a text."""
+"""The logit lens and the tuned lens: the final LayerNorm and output head applied to every block's residual stream, for the
+tuned lens after its translator, at one token and at all tokens of a text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken
+from tui_llm.facts.place import Place
+from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.question import (
@@ -22,7 +25,9 @@ from tui_llm.instruments.lens.question import (
     LensRow,
     layer_of,
 )
-from tui_llm.instruments.trace import lens, traced
+from tui_llm.instruments.lens.tuned import tuned_lens
+from tui_llm.instruments.trace import causal_layout, lens, place_in, traced
+from tui_llm.llm.adapters.parts import CausalReadout
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
@@ -34,7 +39,8 @@ _LOGITS = 1 << 22  # logits of the grid computed at a time
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    found, fed, place = lens(open_model, question.request, question.number, overtaken)
+    tuned = tuned_lens(open_model, overtaken) if question.tuned else None
+    found, fed, place = lens(open_model, question.request, question.number, overtaken, tuned)
     logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
@@ -63,7 +69,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
         )
         for row in range(len(logits))
     )
-    return Lens(open_model.weights(), place, open_model.token(target), chosen, rows)
+    return Lens(open_model.weights(), place, open_model.token(target), chosen, rows, question.tuned)
 
 
 @answers(LensGridQuestion)
@@ -71,12 +77,13 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
 def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Callable[[], bool]) -> LensGrid:
     """Raises `UserError` if there is no text, the target has no token, or the logits are invalid."""
     request, context = question.request, open_model.window.context
+    tuned = tuned_lens(open_model, overtaken) if question.tuned else None
     begin = max(0, question.first, len(open_model.ids(request)) - context)
-    trace, place = traced(open_model, request, begin, overtaken)
-    stop = len(trace.ids) if question.count is None else place.index + max(1, question.count)
-    columns = range(place.index, min(stop, len(trace.ids)))
-    open_model.feed(list(trace.ids), overtaken)
-    targets, chosen = _targets(open_model, question, trace.ids, columns)
+    streams, unembed, fed, place = _streams(open_model, request, begin, overtaken)
+    stop = len(fed) if question.count is None else place.index + max(1, question.count)
+    columns = range(place.index, min(stop, len(fed)))
+    open_model.feed(fed, overtaken)
+    targets, chosen = _targets(open_model, question, fed, columns)
     seen: dict[int, Token] = {}
 
     def token(id: int) -> Token:
@@ -84,7 +91,7 @@ def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Ca
             seen[id] = open_model.token(id)
         return seen[id]
 
-    rows: list[list[LensCell]] = [[] for _ in trace.residuals]
+    rows: list[list[LensCell]] = [[] for _ in streams]
     step = max(1, _LOGITS // open_model.tokenizer.size)
     for start in range(columns.start, columns.stop, step):
         part = range(start, min(start + step, columns.stop))
@@ -93,12 +100,28 @@ def answer_grid(open_model: OpenModel, question: LensGridQuestion, overtaken: Ca
             if overtaken():
                 raise Overtaken
             if layer < len(rows) - 1:
-                logits = inside.unembedded(open_model.gpt, trace.residuals[layer, part.start : part.stop])
+                stream = streams[layer, part.start : part.stop]
+                stream = stream if tuned is None else tuned.translated(layer, stream)
+                logits = unembed(stream)
             else:  # the last layer's are the model's own, bit for bit
                 window = open_model.window
                 logits = torch.from_numpy(np.stack([window.logits(at + 1) for at in part]))
             row += _cells(logits[:, : open_model.tokenizer.size], wanted, max(1, question.top), token)
-    return LensGrid(open_model.weights(), place, tuple(map(token, targets)), chosen, tuple(tuple(row) for row in rows))
+    made = tuple(tuple(row) for row in rows)
+    return LensGrid(open_model.weights(), place, tuple(map(token, targets)), chosen, made, question.tuned)
+
+
+def _streams(
+    open_model: OpenModel, request: Request, begin: int, overtaken: Callable[[], bool]
+) -> tuple[Tensor, Callable[[Tensor], Tensor], list[int], Place]:
+    """The residual streams (N + 1, T, C) of the text, what makes logits of streams (n, C), the ids that were fed, and the
+    place of token `begin`."""
+    if open_model.is_gpt:
+        trace, place = traced(open_model, request, begin, overtaken)
+        return trace.residuals, partial(inside.unembedded, open_model.gpt), list(trace.ids), place
+    fed, place = place_in(open_model, request, begin)
+    readout = CausalReadout(causal_layout(open_model))
+    return readout.streams(fed), readout.logits, fed, place
 
 
 def _targets(

@@ -1,4 +1,4 @@
-"""The logit lens: the prediction after each block, of one token and of the whole text."""
+"""The logit lens and the tuned lens: the prediction after each block, of one token and of the whole text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
+
+
+def lens_name(tuned: bool) -> str:
+    return "tuned lens" if tuned else "logit lens"
 
 
 def layer_of(row: int) -> int | None:
@@ -21,11 +25,12 @@ class LensQuestion(Question["Lens"]):
     tokens.
 
     The target is the first token of the request's target; without one, the text's own next token; at the end of the
-    text, the token that the whole model finds most probable.
+    text, the token that the whole model finds most probable. tuned: the tuned lens instead, if the model has one.
     """
 
     number: int | None = None
     top: int = 5
+    tuned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,19 @@ class Lens:
     target: Token
     chosen: str
     rows: tuple[LensRow, ...]  # N + 1 rows: the embedding, then each block
+    tuned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LensGridQuestion(Question["LensGrid"]):
     """The logit lens of every token of the text, or of `count` tokens from token number `first` on; tokens before the
     context are left out. The target of each column is the first token of the request's target; without one, the text's
-    own next token; at its end, the token that the whole model finds most probable."""
+    own next token; at its end, the token that the whole model finds most probable. tuned: as in `LensQuestion`."""
 
     first: int = 0
     count: int | None = None
     top: int = 5
+    tuned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class LensGrid:
     targets: tuple[Token, ...]  # of each column
     chosen: str  # their source, as in `Lens`, but for the text's last token
     rows: tuple[tuple[LensCell, ...], ...]
+    tuned: bool = False
 
     def token(self, column: int) -> Token:
         """The token that the column's prediction follows."""

@@ -17,10 +17,14 @@ def source(direction: Direction) -> str:
     return f"“{visible(direction.toward)}” − “{visible(direction.against)}”"
 
 
+def coefficient(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
 def lines(found: Steering) -> list[str]:
     layer = found.direction.layer or 0
     said = [
-        f"{found.coefficient:g} × ({source(found.direction)}), added to the residual stream {place(layer, found.weights.layers)}"
+        f"{coefficient(found.coefficient)} × ({source(found.direction)}), added to the residual stream {place(layer, found.weights.layers)}"
     ]
     added = abs(found.coefficient) * found.norm
     share = f", {100 * added / found.stream:.0f} % of the residual stream's at the last token" if found.stream else ""

@@ -141,7 +141,10 @@ class CausalPredictor:
 
     @torch.inference_mode()
     def head(self, features: Any, size: int) -> Tensor:
-        features = torch.as_tensor(features)
+        return self.logits_of(torch.as_tensor(features), size)
+
+    def logits_of(self, features: Tensor, size: int) -> Tensor:
+        """As `head`, with a gradient."""
         if self._head is None or self._cap is None:
             return features[:, :size]
         with device.threads(features.numel() * size):

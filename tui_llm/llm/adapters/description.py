@@ -39,7 +39,7 @@ def described(path: Path) -> tuple[int | None, int | None, int | None]:
 
 def _parameters(folder: Path) -> int | None:
     """The number of elements in its safetensors, from their headers. Raises `UserError` if there are none."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = _files(folder)
     if not files:
         raise UserError(f"{folder} has no model.safetensors")
     return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())

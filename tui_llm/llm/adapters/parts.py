@@ -33,6 +33,7 @@ from tui_llm.facts.interventions import (
 from tui_llm.llm.adapters.causal import CausalPredictor
 from tui_llm.llm.model import device
 from tui_llm.llm.model.interventions import Site, record
+from tui_llm.llm.model.tuned_lens import TunedLens
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,19 +216,38 @@ class DifferentiableCausal:
         return made
 
 
+class CausalReadout:
+    """The residual streams of a model, and what its final norm and output head make of them: the logit lens and
+    `learn.fit_lens` share it. Raises `UserError` if the logits are not those of its output head."""
+
+    def __init__(self, layout: CausalLayout, vocabulary: int | None = None) -> None:
+        layout.check_head()
+        self.layout, self.layers, self.width = layout, layout.layers, layout.width
+        self.vocabulary = layout.predictor.vocabulary if vocabulary is None else vocabulary
+        self._weight: Tensor = next(layout.norm.parameters(), layout.rows([0]).float())
+
+    def streams(self, ids: Sequence[int]) -> Tensor:
+        """The residual streams (N + 1, T, C) before the first layer and after each, float32 on the CPU."""
+        parts = [ModelPart(RESIDUAL, layer) for layer in range(self.layers + 1)]
+        values = record(self.layout, list(ids), parts)
+        return torch.stack([values[part] for part in parts])
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """Final norm and output head applied to streams (n, C): (n, V), float32 on the CPU."""
+        features = self.layout.norm.forward(stream.to(self._weight.device, self._weight.dtype)).float().cpu()
+        return self.layout.predictor.logits_of(features, self.vocabulary)
+
+
 @torch.inference_mode()
-def lens(layout: CausalLayout, ids: Sequence[int], at: int) -> Tensor:
+def lens(layout: CausalLayout, ids: Sequence[int], at: int, tuned: TunedLens | None = None) -> Tensor:
     """The logit lens for the token after number `at`: the final norm and output head applied to the residual stream
-    before the first layer and after each. (N + 1, V), float32 on the CPU; the last row is the model's own prediction.
-    Raises `UserError` if its logits are not those of its output head."""
-    layout.check_head()
-    parts = [ModelPart(RESIDUAL, layer) for layer in range(layout.layers + 1)]
-    values = record(layout, list(ids[: at + 1]), parts)
-    weight: Tensor = next(layout.norm.parameters(), layout.rows([0]).float())
-    stream = torch.stack([values[part][at] for part in parts]).to(weight.device, weight.dtype)  # (N + 1, C)
-    features, head = layout.norm.forward(stream).float().cpu(), layout.predictor.head
-    size = layout.predictor.vocabulary
-    return torch.cat((head(features[:-1], size), head(features[-1:], size)))
+    before the first layer and after each; with `tuned`, the tuned lens. (N + 1, V), float32 on the CPU; the last row is
+    the model's own prediction. Raises `UserError` if its logits are not those of its output head."""
+    readout = CausalReadout(layout)
+    stream = readout.streams(ids[: at + 1])[:, at]  # (N + 1, C)
+    if tuned is not None:
+        stream = tuned.all_translated(stream)
+    return torch.cat((readout.logits(stream[:-1]), readout.logits(stream[-1:])))
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Training outside of training runs, and measurements of a model's loss and speed.
 
 learner.py    optimizer steps on one prompt and target, on a copy of the weights
+fit_lens.py   fit a tuned lens: translators that minimize KL(final ‖ lens)
 backward.py   one backward pass without a step: the gradient of every parameter and token
 instruct.py   supervised fine-tuning on instruction–answer pairs
 answer_batch.py  prompts and answers as a batch of tensors, ln π of the answers' tokens

@@ -19,7 +19,10 @@ patching.py       activation patching, batched over the tokens
 interventions.py  read and change what the parts of a model compute, with forward hooks
 text_blocks.py    the forward pass over one text, block by block
 part_effects.py   the effect of each part alone, several in one batch
+tuned_lens.py    the translators of a tuned lens
+tuned_lens_file.py  tuned lenses as safetensors files, with the hash of the weights that they were fitted to
 steering_file.py  steering vectors as safetensors files
+small_tensors.py  a few tensors as the bytes of a safetensors file
 attribution.py    direct logit attribution: a logit as a sum over parts
 predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig

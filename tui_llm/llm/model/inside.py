@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tui_llm.common.errors import Overtaken
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT, Attention, Block
+from tui_llm.llm.model.tuned_lens import TunedLens
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,14 @@ def attention(traced: Trace, at: int) -> Tensor:
 
 
 @torch.inference_mode()
-def lens(model: GPT, traced: Trace, at: int) -> Tensor:
+def lens(model: GPT, traced: Trace, at: int, tuned: TunedLens | None = None) -> Tensor:
     """The logit lens for the token after number `at`: the final LayerNorm and output head applied to the residual
-    stream before the first block and after each. (N + 1, V), float32 on the CPU; the last row is the model's own
-    logits."""
-    x = model.norm.forward(traced.residuals[:, at])  # (N + 1, C); without hooks, which the trace has met
+    stream before the first block and after each; with `tuned`, the tuned lens. (N + 1, V), float32 on the CPU; the last
+    row is the model's own logits."""
+    streams = traced.residuals[:, at]  # (N + 1, C)
+    x = model.norm.forward(
+        streams if tuned is None else tuned.all_translated(streams)
+    )  # without hooks: the trace met them
     with device.threads(x.numel() * model.config.vocabulary):
         # The last row separately, as the model computes it: a product of several rows rounds differently.
         return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()
@@ -116,3 +120,25 @@ def unembedded(model: GPT, streams: Tensor) -> Tensor:
     with device.threads(streams.numel() * model.config.vocabulary):
         logits: Tensor = model.head(model.norm.forward(streams))
         return logits.float().cpu()
+
+
+class GPTReadout:
+    """The residual streams of a GPT, and what its final LayerNorm and output head make of them, for `learn.fit_lens`.
+    vocabulary: the number of ids; those that only pad the embedding are left out."""
+
+    def __init__(self, model: GPT, vocabulary: int) -> None:
+        self.model, self.vocabulary = model, vocabulary
+        self.layers, self.width = model.config.layers, model.config.width
+        # Copies: tensors of inference mode can't be part of a gradient.
+        self._norm = [None if one is None else one.detach().clone() for one in (model.norm.weight, model.norm.bias)]
+        self._head = model.head.weight.detach()[:vocabulary].clone()
+
+    def streams(self, ids: Sequence[int]) -> Tensor:
+        """The residual streams (N + 1, T, C) before the first block and after each."""
+        return trace(self.model, ids).residuals.clone()
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """Final LayerNorm and output head applied to streams (n, C): (n, V)."""
+        weight, bias = self._norm
+        features = nn.functional.layer_norm(stream, (self.width,), weight, bias, self.model.norm.eps)
+        return nn.functional.linear(features, self._head)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
+from tui_llm.llm.model import small_tensors
 
 NAME = "direction"
 FORMAT = "tui-llm steering vector"
@@ -87,17 +86,12 @@ def save(path: Path, made: SteeringFile, *, force: bool = False) -> None:
 
 
 def to_bytes(made: SteeringFile) -> bytes:
-    """The file: https://huggingface.co/docs/safetensors, "Format". Written here because `safetensors.torch.save` orders
-    several metadata differently from call to call, so that the same direction would give different files."""
-    known = {
+    """The file's bytes, the same for the same direction."""
+    metadata = {
         "format": FORMAT,
         "layer": "" if made.layer is None else str(made.layer),
         "model": made.model,
         "toward": made.toward,
         "against": made.against,
     }
-    values = made.direction.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes()
-    entry = {"dtype": "F32", "shape": [len(made.direction)], "data_offsets": [0, len(values)]}
-    header = json.dumps({"__metadata__": {name: text for name, text in known.items() if text}, NAME: entry}).encode()
-    header += b" " * (-len(header) % 8)  # the values are aligned
-    return struct.pack("<Q", len(header)) + header + values
+    return small_tensors.to_bytes({NAME: made.direction.float()}, metadata)

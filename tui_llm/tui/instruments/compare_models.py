@@ -191,7 +191,7 @@ class CompareModelsScreen(FullScreen):
         lines.append(self._row("token", (*(f"{letter} raw p" for letter in letters), last), width, "muted"))
         for one in found.differences:
             apart = _signed(one) if two else one.difference
-            points = f"{100 * apart:+.2f} %".replace("-", "−") if two else f"{100 * apart:.2f} %"
+            points = f"{fmt.signed(100 * apart)} %" if two else f"{100 * apart:.2f} %"
             cells = (*("–" if p is None else percent(p) for p in one.raw_probabilities), points)
             lines.append(self._row(visible_token(one.text), cells, width))
         return lines

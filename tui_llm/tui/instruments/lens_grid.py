@@ -12,7 +12,8 @@ from tui_llm.common import numbers
 from tui_llm.common.display import fit, token_label, visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
-from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion, layer_of
+from tui_llm.instruments.lens.question import LensCell, LensGrid, LensGridQuestion, layer_of, lens_name
+from tui_llm.tui.instruments.inside.keys import TUNED
 from tui_llm.tui.instruments.token_screen import SHADES, TokenPage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -40,6 +41,7 @@ KEYS = (
          "colour"),
     _key("grid_target", "t", "target", "The target: the text's own next token at each token, or the lab's target at all",
          "target"),
+    _key("grid_tuned", "u", "tuned", TUNED, "tuned"),
     _key("grid_copy", "y", "copy", "Copy the grid as a table (tab-separated)", "copy"),
     _key("close_grid", "escape,q,g", "back", "Close the grid", "close", importance=WAY_OUT),
 )  # fmt: skip
@@ -53,7 +55,8 @@ class LensGridScreen(FullScreen):
 
     def __init__(self, context: LabContext, number: int | None = None) -> None:
         super().__init__()
-        self.page = TokenPage(self, context, self.question, number, self._taken)
+        self.page = TokenPage(self, context, self.question, number, self._taken, self._failed)
+        self.tuned = False  # which lens
         self.row_number: int | None = None  # the row with the cursor; None is the last
         self.by_rank = False
         self.asked_target = False
@@ -78,12 +81,21 @@ class LensGridScreen(FullScreen):
         request = dataclasses.replace(self.page.request, target=target)
         count = self.found.place.count if self.found is not None else None
         if self.page.number is None:  # the end of the text: how long it is, the first answer says
-            return LensGridQuestion(request, max(0, (count or 0) - COLUMNS), COLUMNS, TOP)
-        return LensGridQuestion(request, max(0, self.page.number - COLUMNS // 2), COLUMNS, TOP)
+            return LensGridQuestion(request, max(0, (count or 0) - COLUMNS), COLUMNS, TOP, self.tuned)
+        return LensGridQuestion(request, max(0, self.page.number - COLUMNS // 2), COLUMNS, TOP, self.tuned)
 
     def _taken(self, found: LensGrid) -> None:
         if self.page.number is None and self.last_column < found.place.count - 1:
             self.page.ask()  # a text of more columns than are asked for at a time: go to its end
+
+    def _failed(self, problem: str) -> bool:
+        """Shows the logit lens if there is no tuned one."""
+        if self.tuned:
+            self.page.context.notify(problem)
+            self.tuned = False
+            self.page.ask()
+            return True
+        return False
 
     # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,6 +155,10 @@ class LensGridScreen(FullScreen):
         self.by_rank = not self.by_rank
         self.refill()
 
+    def action_tuned(self) -> None:
+        self.tuned = not self.tuned
+        self.page.ask()
+
     def action_target(self) -> None:
         target = self.page.context.lab.target
         if target is None or target.own:
@@ -158,7 +174,7 @@ class LensGridScreen(FullScreen):
         if found is None:
             return ""
         place = dataclasses.replace(found.place, number=found.place.number + self.column)
-        return self.page.place_words(found.weights, place)
+        return f"{lens_name(found.tuned)} · {self.page.place_words(found.weights, place)}"
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         found, lines = self.found, self.page.instead(width)
@@ -258,6 +274,7 @@ class LensGridScreen(FullScreen):
 
     def table(self) -> Iterable[Row]:
         yield (
+            "lens",
             "number",
             "text",
             "layer",
@@ -276,7 +293,7 @@ class LensGridScreen(FullScreen):
                 layer = layer_of(index)
                 cell, best = row[at], row[at].guesses[0]
                 yield (
-                    str(self.found.place.number + at), visible(self.found.token(at).text), "embedding" if layer is None else str(layer), str(best.token.id),
+                    "tuned" if self.found.tuned else "logit", str(self.found.place.number + at), visible(self.found.token(at).text), "embedding" if layer is None else str(layer), str(best.token.id),
                     visible(best.token.text), repr(best.probability), visible(target.text), repr(cell.probability),
                     str(cell.rank), repr(cell.entropy),
                 )  # fmt: skip

@@ -143,7 +143,7 @@ class SteerScreen(FullScreen):
         layer = self.found.direction.layer if self.found is not None and known.layer is None else known.layer
         if layer is not None and weights is not None:
             line("added", words.place(layer, weights.layers), f"of {weights.layers}, [ and ]")
-        line("coefficient", f"{self.coefficient:g}".replace("-", "−"), "- and +")
+        line("coefficient", words.coefficient(self.coefficient), "- and +")
         if self.problem:
             return head, wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if self.found is None:

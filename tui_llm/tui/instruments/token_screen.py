@@ -23,7 +23,8 @@ Found = TypeVar("Found")
 
 class TokenPage(Generic[Found]):
     """The selected token and the answer that `screen` shows: `question` makes what is asked, `taken` sees each answer
-    before it is drawn. `number`: the token's; None is the text's last."""
+    before it is drawn. `number`: the token's; None is the text's last. failed: gets the line of a question that can't be
+    answered; true if it has asked another one."""
 
     def __init__(
         self,
@@ -32,8 +33,10 @@ class TokenPage(Generic[Found]):
         question: Callable[[], Question[Found]],
         number: int | None = None,
         taken: Callable[[Found], None] = lambda _found: None,
+        failed: Callable[[str], bool] = lambda _problem: False,
     ) -> None:
-        self.screen, self.context, self.question, self.taken = screen, context, question, taken
+        self.screen, self.context, self.question = screen, context, question
+        self.taken, self.failed = taken, failed
         self.request = context.lab.current_request()
         self.number = context.lab.position if number is None else number
         self.found: Found | None = None
@@ -59,6 +62,8 @@ class TokenPage(Generic[Found]):
         self.screen.refill()
 
     def _fail(self, problem: str) -> None:
+        if self.failed(problem):
+            return
         self.problem = problem
         self.screen.refill()
 

@@ -20,22 +20,26 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """+3.24, −1.50; what rounds to zero has no sign."""
+    """A change: +1.50, −0.30; 0.00 without a sign."""
     text = number(value, digits)
-    if not any(character in "123456789∞N" for character in text):
-        return text.removeprefix("−")
-    return text if value < 0 or math.isnan(value) else f"+{text}"
+    if not text.strip("−0."):
+        return text.lstrip("−")
+    return text if text.startswith("−") or text == "NaN" else f"+{text}"
 
 
 def compact(value: float) -> str:
-    """A number in at most seven characters: 24.5, 1,234, 5.6e+12."""
+    """A number in at most seven characters, and a minus: 24.5, 1,234, 5.6e+12, −3.20e-05."""
+    return f"−{_compact(-value)}" if value < 0 else _compact(value)
+
+
+def _compact(value: float) -> str:
     if not math.isfinite(value):
         return number(value)
     if value == 0:
         return "0"
-    if 0.001 <= abs(value) < 100:
+    if 0.001 <= value < 100:
         return f"{value:.3g}"
-    if 100 <= abs(value) < 999_999.5:
+    if 100 <= value < 999_999.5:
         return f"{value:,.0f}"
     return f"{value:.1e}"
 
@@ -43,7 +47,7 @@ def compact(value: float) -> str:
 def figures(value: float) -> str:
     """As `compact`, but always with three significant digits: 1.00, 0.0980, for columns that are added up."""
     if math.isfinite(value) and 0.001 <= abs(value) < 100:
-        return f"{value:#.3g}".removesuffix(".")
+        return f"{value:#.3g}".removesuffix(".").replace("-", "−")
     return compact(value)
 
 

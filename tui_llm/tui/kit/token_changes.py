@@ -26,7 +26,7 @@ def changed_tokens(
         change = after - before
         name = "good" if change >= MOVED else "bad" if change <= -MOVED else "muted"
         if numbers:
-            parts.append(Text(f"{visible_token(token.text)} {signed(change)}", style(name), no_wrap=True))
+            parts.append(Text(f"{visible_token(token.text)} {fmt.signed(change)}", style(name), no_wrap=True))
         else:
             parts.append(Text(visible(token.text) + _MARKS.get(name, ""), style(name)))
     return flow(parts, width, numbers=numbers)
@@ -40,10 +40,3 @@ def flow(parts: Sequence[Text], width: int, *, numbers: bool) -> list[Text]:
     for part in parts:
         text.append_text(part)
     return wrapped(text, width)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    text = fmt.number(value, digits)
-    if not text.strip("−0."):
-        return text.lstrip("−")
-    return text if text.startswith("−") else f"+{text}"

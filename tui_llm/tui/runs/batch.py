@@ -205,7 +205,11 @@ class BatchLines(Lines):
             of_row = stretch.row
             line.append(f"row {of_row.number + 1}", self.style("strong"))
             if of_row.label:
-                value = "" if of_row.value is None or "reward" in of_row.label else f", reward {of_row.value:+.3f}"
+                value = (
+                    ""
+                    if of_row.value is None or "reward" in of_row.label
+                    else f", reward {fmt.signed(of_row.value, 3)}"
+                )
                 line.append(f"  {visible(of_row.label)}{value}", self.style("strong"))
             line.append(f"  mean loss {fmt.number(of_row.loss, 3)}", self.style("muted"))
             if of_row.prompt:

@@ -23,7 +23,7 @@ def points(change: ProbabilityChange) -> str:
     if not change.exact and change.change == 0:
         return UNKNOWN
     sign = "" if change.exact else "≥" if change.change > 0 else "≤"
-    return f"{sign}{100 * change.change:+.2f}".replace("-", "−")
+    return sign + fmt.signed(100 * change.change)
 
 
 def _share(known: float | None, most: float) -> str:

@@ -61,7 +61,6 @@ def effect_cell(effect: float | None, largest: float, digits: int) -> str:
     shade = SHADES[level(abs(effect) / largest)] if largest else SHADES[0]
     if not digits:
         return shade + ("+" if effect >= 0.005 else "−" if effect <= -0.005 else " ")
-    text = ""
     for places in (2, 1, 0):
         text = fmt.signed(effect, places)
         if len(text) <= digits:
@@ -161,7 +160,7 @@ def ranking_row(
     values, rise = one.values, change(one.values, found.before)
     cells = (
         fmt.signed(rise, 4),
-        f"{values.loss:.4f}",
+        fmt.number(values.loss, 4),
         fmt.number(values.logit, 3),
         percent(values.probability),
         f"{values.rank:,}",

@@ -31,7 +31,7 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.tour.pane import left_of
 
 STALE_AFTER = 0.15  # seconds: an answer that arrives sooner needs no mark
-VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbours"}
+VIEWS = {"attention": "Attention", "lens": "Lens", "neighbours": "Neighbours"}
 NOTHING = "there is no text yet: Esc, then i types some; / shows the neighbours of a token"
 TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
@@ -64,6 +64,7 @@ class InsideScreen(OverLab):
         self.number = number  # index of the selected token; None is the last
         self.place: Place | None = None
         self.weights: Weights | None = context.weights
+        self.tuned = False  # which lens
         self.trail: list[int] = []  # tokens whose neighbours were shown before
         self._timer: Timer | None = None
         self._working = False
@@ -153,7 +154,8 @@ class InsideScreen(OverLab):
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
             given = at_end and self.target is not None and not self.target.own  # the last token has no next token
             request = dataclasses.replace(self.request, target=self.target if given else None)
-            self.context.questions.ask(self, LensQuestion(request, self.number, TOP), self._lens, self._no_place)
+            question = LensQuestion(request, self.number, TOP, self.tuned)
+            self.context.questions.ask(self, question, self._lens, self._no_lens if self.tuned else self._no_place)
         elif self.place is not None:
             self._ask_neighbours(id=self.place.token.id)
             return
@@ -209,6 +211,12 @@ class InsideScreen(OverLab):
             self._show_text()
         if self.view == "neighbours":
             self.ask()
+
+    def _no_lens(self, line: str) -> None:
+        """Shows the logit lens if there is no tuned one."""
+        self.context.notify(line)
+        self.tuned = False
+        self.ask()
 
     def _lens(self, found: Lens) -> None:
         self._answered()
@@ -271,6 +279,11 @@ class InsideScreen(OverLab):
     def _head_moved(self) -> None:
         self._show_text()
 
+    def action_tuned(self) -> None:
+        if self.view == "lens":
+            self.tuned = not self.tuned
+            self.ask()
+
     def action_go(self) -> None:
         table = self.query_one(NeighbourTable)
         if self.view == "neighbours" and table.neighbours is not None and table.selected is not None:
@@ -305,7 +318,10 @@ class InsideScreen(OverLab):
 
         screens = {"grid": LensGridScreen, "block": BlockScreen, "backward": BackwardScreen}
         if self.context.is_open() and self.context.has_text():
-            self.context.push_screen(screens[name](self.context, self.number))
+            screen = screens[name](self.context, self.number)
+            if isinstance(screen, LensGridScreen):
+                screen.tuned = self.tuned
+            self.context.push_screen(screen)
 
     def table(self) -> Iterable[Row]:
         return self.body.table()

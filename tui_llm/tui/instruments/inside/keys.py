@@ -6,6 +6,10 @@ from tui_llm.tui.kit.command import WAY_OUT, Command
 
 ATTENTION, LENS, NEIGHBOURS = VIEWS = ("inside_attention", "inside_lens", "inside_neighbours")
 
+TUNED = (
+    "Switch between the logit lens and the tuned lens, which has a translator per layer that was fitted to the model"
+)
+
 
 def _own(
     id: str, keys: str, label: str, tooltip: str, action: str, footer: tuple[str, ...] = VIEWS, *,
@@ -50,10 +54,11 @@ KEYS = (
          (NEIGHBOURS,)),
     _own("inside_attention", "a,1", "attention", "Attention: which earlier tokens each head attends to", "view('attention')",
          (LENS, NEIGHBOURS)),
-    _own("inside_lens", "l,2", "lens", "Logit lens: the prediction after each layer", "view('lens')",
+    _own("inside_lens", "l,2", "lens", "Lens: the prediction after each layer", "view('lens')",
          (ATTENTION, NEIGHBOURS)),
     _own("inside_neighbours", "n,3", "neighbours", "Neighbours: the tokens with the most similar embeddings",
          "view('neighbours')", (ATTENTION, LENS)),
+    _own("inside_tuned", "u", "tuned", TUNED, "tuned", (LENS,)),
     _own("inside_grid", "g", "grid", "Lens grid: the prediction after each layer, at all tokens", "over('grid')", (LENS,)),
     _own("inside_block", "b", "block", "What one block computes for the token: heads, keys, values, neurons", "over('block')",
          (ATTENTION, LENS), importance=-1),

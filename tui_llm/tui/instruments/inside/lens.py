@@ -1,4 +1,4 @@
-"""The logit lens as a table: one row for the embedding and one for each layer."""
+"""The logit lens or tuned lens as a table: one row for the embedding and one for each layer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from tui_llm.tui.kit.widgets.lines import Lines
 GUESS, WIDEST = 19, 28  # least and most cells of a likely token with its probability
 CHOSEN = {"asked": "the target", "next": "the text's own next token", "likeliest": "the model's likeliest"}
 
+TITLES = {
+    False: "Logit lens · the prediction if the model ended after this layer",
+    True: "Tuned lens · the prediction that a fitted translator reads after this layer",
+}
+
 
 class LensTable(Lines):
     def __init__(self) -> None:
@@ -23,10 +28,11 @@ class LensTable(Lines):
         self.lens: Lens | None = None
 
     def on_mount(self) -> None:
-        self.border_title = Text("Logit lens · the prediction if the model ended after this layer")
+        self.border_title = Text(TITLES[False])
 
     def show(self, lens: Lens) -> None:
         self.lens = lens
+        self.border_title = Text(TITLES[lens.tuned])
         self.rebuild()
 
     def head(self, width: int) -> list[Text]:
@@ -35,8 +41,9 @@ class LensTable(Lines):
             return []
         target = Text(f"{CHOSEN[lens.chosen]} ", self.style("muted"))
         target.append(token_label(lens.target.text), self.style("accent"))
+        steps = "translator, final LayerNorm, output head" if lens.tuned else "final LayerNorm, output head"
         target.append(
-            " · after the embedding, then after each block: final LayerNorm, output head · KL: divergence from the model's prediction, in nats",
+            f" · after the embedding, then after each block: {steps} · KL: divergence from the model's prediction, in nats",
             "not bold",
         )
         names = Text(
@@ -78,7 +85,7 @@ class LensTable(Lines):
         tops = [
             name for nth in range(1, count + 1) for name in (f"top{nth}_id", f"top{nth}_text", f"top{nth}_probability")
         ]
-        yield ("layer", "target", "target_probability", "target_rank", "entropy", "divergence", *tops)
+        yield ("lens", "layer", "target", "target_probability", "target_rank", "entropy", "divergence", *tops)
         for row in self.lens.rows if self.lens is not None else ():
             assert self.lens is not None
             numbers = (repr(row.probability), str(row.rank), repr(row.entropy), repr(row.divergence))
@@ -86,6 +93,7 @@ class LensTable(Lines):
                 cell for g in row.guesses for cell in (str(g.token.id), visible(g.token.text), repr(g.probability))
             ]
             yield (
+                "tuned" if self.lens.tuned else "logit",
                 "embedding" if row.layer is None else str(row.layer),
                 visible(self.lens.target.text),
                 *numbers,

@@ -104,7 +104,9 @@ class PatchLines(Lines):
         target, rival = token_label(piece.target.text), token_label(piece.rival.text)
         line = Text("logit of ").append(target, self.style("accent")).append(" − logit of ", "not bold")
         line.append(rival, self.style("accent"))
-        line.append(f": {piece.changed:.3f} in this text, {piece.clean:.3f} in the clean one", "not bold")
+        line.append(
+            f": {fmt.number(piece.changed, 3)} in this text, {fmt.number(piece.clean, 3)} in the clean one", "not bold"
+        )
         lines = wrapped(line, width)
         for said in alignment(piece):
             lines += wrapped(Text(said, style=self.style("accent")), width)
@@ -166,7 +168,7 @@ class PatchLines(Lines):
             return ""
         if self.normalised:
             unit = " %" if cells == WIDE else ""
-            return "–" if share is None else f"{100 * share:.0f}{unit}".replace("-", "−").replace("−0", "0")
+            return "–" if share is None else f"{fmt.number(100 * share, 0)}{unit}".replace("−0", "0")
         return fmt.number(effect, 2 if cells == WIDE else 1)
 
     def foot(self, width: int) -> list[Text]:
@@ -185,10 +187,10 @@ class PatchLines(Lines):
             if effect is None:
                 said = ": not computed yet"
             else:
-                said = f": {effect:.3f}" + (
-                    f", {100 * share:.1f} % of the way to the clean prompt" if share is not None else ""
+                said = f": {fmt.number(effect, 3)}" + (
+                    f", {fmt.number(100 * share, 1)} % of the way to the clean prompt" if share is not None else ""
                 )
-            line.append(said.replace("-", "−"), "not bold")
+            line.append(said, "not bold")
         words = Text(f"patched: the {WORDS[piece.kind]}", style=self.style("muted"))
         return [Text(), *wrapped(line, width)[:2], *wrapped(words, width)[:1]]
 

@@ -14,7 +14,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.columns import columns
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import beside, wrapped
-from tui_llm.tui.kit.token_changes import MOVED, Styles, changed_tokens, flow, signed
+from tui_llm.tui.kit.token_changes import MOVED, Styles, changed_tokens, flow
 
 BESIDE = 64  # cells from which reward and text, and the two curves, stand side by side
 NUMBERS = 24  # cells of reward, advantage and change
@@ -84,10 +84,10 @@ class RewardLines:
         line.append(("–" if value is None else fmt.compact(value)).rjust(7), self.style("strong"))
         advantage = answer.advantage
         sign = "good" if (advantage or 0) > 0 else "bad" if (advantage or 0) < 0 else "muted"
-        line.append(("–" if advantage is None else signed(advantage)).rjust(9), self.style(sign))
+        line.append(("–" if advantage is None else fmt.signed(advantage)).rjust(9), self.style(sign))
         change = answer.change
         sign = "good" if (change or 0) > 0 else "bad" if (change or 0) < 0 else "muted"
-        return line.append(("" if change is None else signed(change)).rjust(8), self.style(sign))
+        return line.append(("" if change is None else fmt.signed(change)).rjust(8), self.style(sign))
 
     def _text(self, answer: ScoredAnswer, width: int, numbers: bool) -> list[Text]:
         if answer.after:
