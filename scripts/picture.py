@@ -18,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "Once upon a time, there was a little"
 WHY = "Lily had a dog named Max. One day, Lily and Max went to the park. Lily said to"  # a head finds the name again
 
+AGAIN = "Mia found a little green frog. Mia found a little green"  # the model expects the frog again
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -39,6 +41,7 @@ PICTURES = (
     Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
     Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),
     Picture("why", ("escape", 0.5, "semicolon", 3.0), (100, 26), WHY),
+    Picture("heads", ("escape", 0.5, "asterisk", 3.0, "t", 3.0, "x", 3.0), (100, 30), AGAIN),
     Picture("tour", ("f2", "escape", 1.0, "f5", 0.5, "8", "enter", 1.0, "1", "E", 2.0), (120, 30)),
     Picture("training", ("escape", "4", 1.0), (128, 42)),
     Picture("training-80x24", ("escape", "4", 1.0), (80, 24)),

@@ -71,6 +71,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "inside the model": (
         "attention",
         "lens",
+        "fit-lens",
         "block",
         "backward",
         "why",

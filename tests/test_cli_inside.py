@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.byte_models import save_byte_model
 from tests.test_cli import refused, run_json
 from tui_llm.cli import main
+from tui_llm.llm.model.shape import GPTConfig
 
 TEXT = "The cat sat on the"
 
@@ -47,6 +51,43 @@ def test_lens_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert last["logit"] == pytest.approx(logits["candidates"][0]["logit"], abs=1e-4) and last["target_rank"] == 1
     assert main(["lens", TEXT, "--grid", "--target", " mat"]) == 0
     assert "·mat" in (out := capsys.readouterr().out) and "embedding" in out
+
+
+def test_the_tuned_lens(capsys: pytest.CaptureFixture[str]) -> None:
+    logit, tuned = (run_json(capsys, "lens", TEXT, *more) for more in ((), ("--tuned",)))
+    assert (logit["lens"], tuned["lens"]) == ("logit", "tuned")
+    assert logit["rows"][-1] == tuned["rows"][-1] and tuned["rows"][0]["divergence"] < logit["rows"][0]["divergence"]
+    grid = run_json(capsys, "lens", TEXT, "--grid", "--tuned")
+    assert grid["lens"] == "tuned"
+    assert grid["rows"][1]["cells"][-1]["entropy"] == pytest.approx(tuned["rows"][1]["entropy"], abs=1e-4)
+    for words in ((), ("--grid",)):
+        assert main(["lens", TEXT, "--tuned", *words]) == 0
+        assert "tuned lens; each" in capsys.readouterr().out
+
+
+def test_a_lens_is_fitted_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_byte_model(tmp_path / "model", GPTConfig(vocabulary=257, context=16, layers=2, heads=2, width=16))
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("the cat sat on the mat. " * 200)
+    fit = ("fit-lens", str(corpus), "--model", str(folder), "--steps", "3")
+    assert "model has no tuned lens yet; tui-llm fit-lens" in refused(
+        capsys, "lens", TEXT, "--tuned", "--model", str(folder)
+    )
+    made = run_json(capsys, *fit)
+    assert (made["steps"], made["tokens"], made["path"]) == (3, 3 * 1024, str(folder / "tuned_lens.safetensors"))
+    assert [row["layer"] for row in made["rows"]] == [None, 0] and 0 < made["held_out_tokens"] <= 16_384
+    assert all(row["tuned_lens"] < row["logit_lens"] for row in made["rows"])
+    assert run_json(capsys, "lens", TEXT, "--tuned", "--model", str(folder))["lens"] == "tuned"
+    before = (folder / "tuned_lens.safetensors").read_bytes()
+    assert "--force" in refused(capsys, *fit)
+    assert main([*fit, "--force", "--seed", "2"]) == 0
+    assert "3 steps on 3,072 tokens" in (out := capsys.readouterr().out) and "tuned lens" in out
+    assert (folder / "tuned_lens.safetensors").read_bytes() != before
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    assert "was fitted to other weights" in refused(capsys, "lens", TEXT, "--tuned", "--model", str(folder))
+    for more in (("--steps", "0"), ("--learning-rate", "nan")):
+        assert more[0] in refused(capsys, *fit, "--force", *more)
 
 
 def test_block(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_each_place_is_known_here_and_has_force() -> None:
     for command, parser, _ in found():
         assert "--force" in parser._option_string_actions, command
     forced = {command for command, parser in hostile.commands() if "--force" in parser._option_string_actions}
-    assert forced == {command for command, _ in PLACES} | {"vocabulary add"}
+    assert forced == {command for command, _ in PLACES} | {"vocabulary add", "fit-lens"}
 
 
 def test_commands_and_screens_write_through_one_helper() -> None:

@@ -37,6 +37,7 @@ from tui_llm.instruments.backward.kinds import causal_kinds
 from tui_llm.instruments.backward.question import DOWN, BackwardQuestion
 from tui_llm.instruments.block.question import BlockQuestion
 from tui_llm.instruments.lens.question import LensGridQuestion, LensQuestion
+from tui_llm.instruments.lens.tuned import readout_of, tuned_lens
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion
 from tui_llm.instruments.steer.question import Direction, SteerQuestion
 from tui_llm.instruments.why.question import WhyQuestion
@@ -44,10 +45,13 @@ from tui_llm.llm.adapters.causal import CausalPredictor
 from tui_llm.llm.adapters.parts import CausalLayout, DifferentiableCausal, attention
 from tui_llm.llm.adapters.text_blocks import CausalBlocks
 from tui_llm.llm.learn.backward import gradients
+from tui_llm.llm.learn.fit_lens import LensFit
+from tui_llm.llm.model import tuned_lens_file
 from tui_llm.llm.model.attribution import attribute
 from tui_llm.llm.model.interventions import Hooks, record
 from tui_llm.llm.model.part_effects import PartEffects
 from tui_llm.llm.model.patching import KINDS, PartPatching, plan
+from tui_llm.llm.model.tuned_lens import TunedLens
 
 IDS = [11, 4, 27, 4, 60, 33, 11, 4, 52]
 OTHER = [9, 70, 31, 4, 3, 77]
@@ -458,6 +462,21 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     assert lens.rows[1].guesses[0].probability == pytest.approx(float(p.max()), abs=1e-4)
     with pytest.raises(UserError, match="drawn for GPT-2's block only"):
         engine.answer(BlockQuestion(Request(prompt=text)))
+    torch.manual_seed(2)
+    layers, width = engine.weights().layers, engine.weights().width
+    translators = TunedLens(torch.randn(layers, width, width) * 0.1, torch.randn(layers, width))
+    tuned_lens_file.save(tuned_lens_file.path_of(tmp_path), translators, tuned_lens_file.weights_digest(tmp_path), {})
+    translators = tuned_lens(engine)  # as float16 has rounded them
+    tuned = engine.answer(LensQuestion(Request(prompt=text), top=3, tuned=True))
+    assert tuned.rows[-1] == lens.rows[-1]
+    with torch.no_grad():
+        moved = middle + middle @ translators.weight[1].T.to(middle.dtype) + translators.bias[1].to(middle.dtype)
+        p = reference.get_output_embeddings()(one.norm(moved))[:size].softmax(-1)
+    assert tuned.rows[1].guesses[0].probability == pytest.approx(float(p.max()), abs=1e-4)
+    readout = readout_of(engine)
+    fit = LensFit(readout, 3, 1e-3)
+    before, _, after = (fit.step([ids]) for _ in range(3))
+    assert all(new < old for old, new in zip(before, after, strict=True))
     if kind != "gpt2":
         with pytest.raises(UserError, match="no position embedding"):
             engine.read(Request(prompt=text, interventions=(Intervention(ModelPart(POSITIONS)),)))

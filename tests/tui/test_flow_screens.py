@@ -16,6 +16,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.backward import BackwardScreen, heat
 from tui_llm.tui.instruments.block import BlockScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.instruments.inside.lens import LensTable
 from tui_llm.tui.instruments.lens_grid import LensGridScreen, rank_shade
 
 FlowScreen = BackwardScreen | BlockScreen | LensGridScreen
@@ -70,6 +71,45 @@ async def test_the_lens_grid_by_keyboard() -> None:
         assert len(rows) == 1 + 10 * 5 and len({len(row) for row in rows}) == 1
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+async def test_one_key_switches_between_logit_and_tuned_lens() -> None:
+    async with opened("g") as (pilot, app, screen):
+        assert isinstance(screen, LensGridScreen)
+        await shown(pilot, app, "logit lens · token 10 of 10: ·girl")
+        await pilot.press("u")
+        await shown(pilot, app, "tuned lens · token 10 of 10: ·girl")
+        assert screen.found is not None and screen.found.tuned
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+        table = app.screen.query_one(LensTable)
+        await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
+        assert {row[0] for row in table.table()} == {"lens", "logit"}
+        await pilot.press("u")
+        await shown(pilot, app, "Tuned lens · the prediction that a fitted translator reads")
+        assert {row[0] for row in table.table()} == {"lens", "tuned"}
+        await pilot.press("g")  # the grid opens with the same lens
+        await until(pilot, lambda: isinstance(app.screen, LensGridScreen))
+        await shown(pilot, app, "tuned lens · token 10 of 10: ·girl")
+
+
+async def test_a_model_without_a_tuned_lens_shows_its_logit_lens_and_says_how_to_fit_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tui_llm.llm.model.tuned_lens_file.NAME", "none.safetensors")
+
+    def said(app: LabApp) -> int:
+        return sum("tui-llm fit-lens TEXT … --model nano" in str(note.message) for note in app._notifications)
+
+    async with opened("g") as (pilot, app, screen):
+        assert isinstance(screen, LensGridScreen)
+        await pilot.press("u")
+        await until(pilot, lambda: said(app) == 1)
+        await until(pilot, lambda: screen.found is not None and not screen.tuned and not screen.page.problem)
+        await shown(pilot, app, "logit lens · token 10 of 10: ·girl")
+        await pilot.press("escape", "u")
+        await until(pilot, lambda: said(app) == 2)
+        await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
 
 
 async def test_the_lens_grid_scrolls_through_a_long_text() -> None:
