@@ -16,6 +16,10 @@ pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
 batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
+alarms.py        what is not normal in the metrics: spikes, divergence, plateaus, overfitting, dead gradients
+loss_band.py     the band in which the loss will lie at the end
+earlier_runs.py  ended runs of the same shape, which the band learns from
+health.py        alarms.jsonl, and a run's alarms and band read as it grows
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory
 quantities.py    what the chart of a run that learns from answers can show
