@@ -25,6 +25,7 @@ curve.py         loss curves in bounded memory
 quantities.py    what the chart of a run that learns from answers can show
 snapshot.py      incremental readers of a run that return snapshots
 compare.py       settings and results of several runs
+live.py          what a terminal says of live runs after the app's end
 worker_log.py    worker.log in bounded memory, forward and backward
 rename.py        rename a run
 """

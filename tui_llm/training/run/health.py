@@ -23,7 +23,8 @@ from tui_llm.training.run.run import Run, find
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 LONGEST = 1000  # characters of an alarm's evidence that are read
-SMALL = 1 << 20  # bytes of metrics that are read for the alarms of a run without alarms.jsonl, in a list of runs
+# Bytes of metrics that are read in a list of runs: for a run without alarms.jsonl, and for a live run.
+SMALL, LARGEST = 1 << 20, 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +77,16 @@ def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any]) -> Ala
     return reader
 
 
-def listed(run: Run) -> list[Alarm] | None:
-    """The alarms of a run in a list of many: those that its worker wrote. For a run of an earlier version they are computed; None
-    if its metrics are too long for that."""
-    if alarms_path(run).exists():
-        return recorded(run)
+def listed(run: Run, *, alive: bool) -> Health | None:
+    """The alarms of a run in a list of many: those that its worker wrote; and the band of a live run. For a run of an earlier
+    version they are computed; None if its metrics are too long for that, or its config can't be read."""
+    written = alarms_path(run).exists()
     try:
-        if run.metrics_path.stat().st_size > SMALL:
-            return None
-        reader = AlarmReader(run.config().settings, run.facts())
+        if (not written or alive) and run.metrics_path.stat().st_size <= (LARGEST if alive else SMALL):
+            return health_of(run)
     except (OSError, UserError):
-        return None
-    reader.add(MetricsTail(run.metrics_path).new())
-    return list(reader.alarms)
+        pass
+    return Health(tuple(recorded(run))) if written else None
 
 
 class HealthReader:
@@ -151,7 +149,11 @@ def run_health(name: str) -> Health:
     `run_health("tales").band.words` is "ends between 2.31 and 2.44 (80 %)". Reads the run's files once; the run may be
     live. Raises `UserError` if there is no such run, or if its config can't be read.
     """
-    run = find(name)
+    return health_of(find(name))
+
+
+def health_of(run: Run) -> Health:
+    """Reads the files of `run` once. Raises `UserError` if its config can't be read."""
     config, reader, curve = run.config(), HealthReader(run), Envelope()
     tail, done, facts = MetricsTail(run.metrics_path), 0, run.facts()
     while True:
@@ -164,8 +166,10 @@ def run_health(name: str) -> Health:
             return reader.read(reader.band(curve, config, done))
 
 
-def as_json(health: Health) -> dict[str, Any]:
-    """The object of `--json`: numbers that are not finite become null."""
+def as_json(health: Health | None) -> dict[str, Any]:
+    """The keys of `--json`: numbers that are not finite become null."""
+    if health is None:
+        return {"alarms": None, "alarms_left_out": None, "band": None}
     band = health.band
     shown: dict[str, Any] | None = None
     if band is not None:

@@ -29,7 +29,7 @@ from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.run.status import Status, number
 
 if TYPE_CHECKING:
-    from tui_llm.training.run.health import Health, HealthReader
+    from tui_llm.training.run.health import Health
     from tui_llm.training.run.loss_band import LossBand
 
 log = logging.getLogger(__name__)
@@ -153,9 +153,9 @@ class RunReader:
         self._sampled = _sampled(self.run.metrics_path)
         self._series_reader: SeriesReader | None = None  # once the objective is known
         self._series: tuple[Series, ...] = ()
-        self._health: HealthReader | None = (
-            None  # made by the first read, on its thread: the first paint needs no import of it
-        )
+        from tui_llm.training.run.health import HealthReader  # not needed for the first paint
+
+        self._health = HealthReader(self.run)
         self._band: LossBand | None = None
 
     def read(self) -> RunSnapshot:
@@ -181,10 +181,6 @@ class RunReader:
         status, answers = self.run.status(), objective != PRETRAINING
         recent = list(self.recent)
         facts = self.run.facts()
-        if self._health is None:
-            from tui_llm.training.run.health import HealthReader
-
-            self._health = HealthReader(self.run)
         self._health.add(metrics, config, facts)
         vocabulary, numbers, rate = status.vocabulary, _numbers(facts), speed(recent)
         shipped = (str(facts.get("shipped_model")), numbers["shipped_loss"]) if "shipped_loss" in numbers else None

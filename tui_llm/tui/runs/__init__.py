@@ -1,6 +1,7 @@
 """Training runs: the Training pane, the table of runs, the form for a new run, and screens on a run's files.
 
 words.py           state and pins as text
+run_news.py        what happened to the watched run: done, died, an alarm
 run_watcher.py     posts snapshots of a run
 pane.py            the Training pane
 keys.py            its keys

@@ -26,11 +26,12 @@ from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
 from tui_llm.tui.runs import alarm_words, answer_lines
 from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
+from tui_llm.tui.runs.run_news import RunNews
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.runs.watched_run import WatchedRunController
 from tui_llm.tui.runs.words import state_words
-from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunWatched
+from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunNoticed, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart
 SAMPLE = 2000  # most characters of a sample that are shown
@@ -205,6 +206,7 @@ class TrainingPane(Widget, can_focus=True):
         self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
+        self._news = RunNews()
         self.curve = 0  # the quantity in the chart, of a run that learns from answers
         self._shown: dict[str, object] = {}
         self._room: int | None = 3  # lines of the pane, as it last said
@@ -241,6 +243,8 @@ class TrainingPane(Widget, can_focus=True):
         seen = (before.name, before.checkpoint) if before else None
         if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
+        if lines := self._news.of(now):
+            self.post_message(RunNoticed(lines))
         if now and before and now.name != before.name:
             self.post_message(RunWatched(now.name))
 
