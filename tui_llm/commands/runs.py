@@ -67,9 +67,8 @@ def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.training.run import gauges
-    from tui_llm.training.run.run import runs
-
     from tui_llm.training.run.health import as_json, listed
+    from tui_llm.training.run.run import runs
 
     rows: list[dict[str, Any]] = []
     notes: list[str] = []

@@ -233,7 +233,11 @@ class Plateaus:
         error = (len(blocks) - 1) * statistics.fmean(one.spread for one in blocks) / math.sqrt(squares)
         high = block.lr >= HIGH_RATE * self.settings.learning_rate
         at_floor = self.floor is not None and level <= 1.1 * self.floor
-        flat = fall < FLAT * level and fall + 2 * error < SURE * level
+        means, spread = [one.mean for one in blocks], statistics.fmean(one.spread for one in blocks)
+        level_throughout = (
+            max(means) - min(means) < 2 * SURE * level + 4 * spread
+        )  # a loss that turned has no slope either
+        flat = fall < FLAT * level and fall + 2 * error < SURE * level and level_throughout
         if not flat or not high or at_floor:
             self._raised = self._raised and fall < 3 * FLAT * level
             return None
