@@ -14,17 +14,8 @@ from tests.training.run_helpers import lines, make, words, work
 from tui_llm import cli, run_health
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import health
-from tui_llm.training.run.alarms import (
-    DEAD_GRADIENT,
-    DIVERGENCE,
-    KINDS,
-    MOST,
-    OVERFITTING,
-    PLATEAU,
-    SPIKE,
-    Alarm,
-    AlarmReader,
-)
+from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, KINDS, OVERFITTING, PLATEAU, SPIKE, Alarm
+from tui_llm.training.run.alarms import MOST, AlarmReader
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings, from_fields, learning_rate
 from tui_llm.training.run.snapshot import RunReader
@@ -92,6 +83,18 @@ def test_a_flat_loss_at_a_high_rate_is_a_plateau_once() -> None:
     found = raised(curve(lambda step, m: _changed(m, loss=3.3 + (m.loss - 1.8) * 0.02)))
     assert [one.kind for one in found] == [PLATEAU]
     assert "learning rate of" in found[0].evidence and found[0].step < 700
+
+
+def test_a_loss_that_stays_at_the_entropy_of_tokens_uses_no_context() -> None:
+    """A plateau; a divergence if the gradient was huge for a moment: the rate is too high."""
+
+    def stuck(step: int, m: Metric) -> Metric:
+        return _changed(m, loss=3.3 + 0.1 * (1 - step / 1000) + (m.loss - 1.8) * 0.02)
+
+    (found,) = raised(curve(stuck))
+    assert found.kind == PLATEAU and "not below the entropy of single tokens, 3.300" in found.evidence
+    found = raised(curve(lambda step, m: _changed(stuck(step, m), grad_norm=50.0 if step == 13 else 0.3)))[0]
+    assert found.kind == DIVERGENCE and "50 at step 13" in found.evidence and found.since == 13
 
 
 def test_a_flat_loss_at_the_known_minimum_is_none() -> None:

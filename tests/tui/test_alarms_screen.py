@@ -10,7 +10,7 @@ from helpers import make_app, text, unsafe, until
 from test_training_pane import HOSTILE, PaneApp
 
 from tui_llm.training.run import health
-from tui_llm.training.run.alarms import OVERFITTING, Alarm
+from tui_llm.training.run.alarm_kinds import OVERFITTING, Alarm
 from tui_llm.training.run.run import Run
 from tui_llm.tui.runs.alarms import AlarmsScreen
 from tui_llm.tui.runs.log import LogLines, LogScreen
@@ -158,7 +158,7 @@ async def test_hostile_bytes_of_a_log_are_shown_safely() -> None:
         file.write(HOSTILE.encode() + b"\xff\x00\r50 %\r100 %\n" + b"x" * 100_000 + b"\n")
     async with app.run_test(size=(60, 16)) as pilot:
         await opened(pilot, app, run)
-        await until(pilot, lambda: "more characters" in text(app))
+        await until(pilot, lambda: "xxxxx" in text(app))
         await pilot.press("home")
         await until(pilot, lambda: "line 0 of the worker" in text(app))
         await until(pilot, lambda: "[red]b[/]" in text(app))

@@ -16,7 +16,9 @@ pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
 batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
-alarms.py        what is not normal in the metrics: spikes, divergence, plateaus, overfitting, dead gradients
+alarm_kinds.py   an alarm, its kinds, and what people do about them
+alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients
+alarms.py        the alarms of a run's metrics, line by line
 loss_band.py     the band in which the loss will lie at the end
 earlier_runs.py  ended runs of the same shape, which the band learns from
 health.py        alarms.jsonl, and a run's alarms and band read as it grows

@@ -14,7 +14,8 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import changes, earlier_runs, jsonl
-from tui_llm.training.run.alarms import KINDS, Alarm, AlarmReader
+from tui_llm.training.run.alarm_kinds import KINDS, Alarm
+from tui_llm.training.run.alarms import AlarmReader
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Envelope
 from tui_llm.training.run.loss_band import LossBand, LossBandReader

@@ -10,8 +10,8 @@ sum over the decay is replaced by the decay itself: what its momentum adds is sm
 has a richer form. α is averaged over a grid, weighted by the fit; L₀, A and C have wide normal priors, relative to the loss, so that what the run has not shown
 yet (C, before the decay) stays uncertain instead of free.
 
-The width has three parts: the fit's own uncertainty, scaled by its residuals; `FALL_ERROR` × the fall that is still expected;
-the noise of the mean at the end. Their factors were set on runs stored by `scripts/stored_runs.py`; held-out runs of that script
+The width has four parts: the fit's own uncertainty, scaled by its residuals; `FALL_ERROR` × the fall that is still expected;
+`LEFT_ERROR` × the loss × the share of the steps that are left, for what the law does not know; the noise of the mean at the end. Their factors were set on runs stored by `scripts/stored_runs.py`; held-out runs of that script
 check them. Earlier runs shift and scale the band by the errors that their own bands had at the same share of the steps.
 """
 
@@ -28,15 +28,14 @@ from tui_llm.training.run.curve import Sum
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 
 SHARE = 0.8  # of the ends that the band holds
-BELOW, ABOVE = (
-    1.8,
-    1.25,
-)  # standard deviations: a normal error would need 1.28; small models learn things late, and fall further
-EARLY = 0.9  # by which share the width grows towards the start of the run, from half of it back
+# Standard deviations; a normal error would need 1.28 on both sides, but small models learn things late, and fall further.
+BELOW, ABOVE = 1.6, 1.15
+EARLY = 0.5  # by which share the width grows towards the start of the run, from half of it back
 END = 0.05  # share of the steps at the end whose mean loss is predicted
 EXPONENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2)
 PRIORS = ((0.8, 0.5), (0.1, 2.0), (0.1, 0.05))  # mean and standard deviation of L₀, A and C, as shares of the loss now
 FALL_ERROR = 0.5  # × the expected fall
+LEFT_ERROR = 0.1  # × the loss × the share of the steps that are left
 LATER = 0.5  # the fit uses the steps from this share of those done: early steps follow another law
 BINS = 32
 LEAST = 32  # steps after the warm-up
@@ -166,8 +165,9 @@ def forecast(
     spread = math.fsum(
         share * (variance * scale + (one - mean) ** 2) for share, (_, one, variance) in zip(shares, fits, strict=True)
     ) / math.fsum(shares)
-    deviation = math.sqrt(spread + (FALL_ERROR * (level - mean)) ** 2 + noise**2 / window)
-    deviation *= 1 + EARLY * max(0.0, 1 - 2 * now / settings.steps)
+    left = 1 - now / settings.steps
+    unknown = (FALL_ERROR * (level - mean)) ** 2 + (LEFT_ERROR * left * level) ** 2
+    deviation = math.sqrt(spread + unknown + noise**2 / window) * (1 + EARLY * max(0.0, 2 * left - 1))
     return Forecast(mean, deviation) if math.isfinite(mean) and math.isfinite(deviation) else None
 
 

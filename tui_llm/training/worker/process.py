@@ -21,7 +21,7 @@ from filelock import Timeout
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, write_text
 from tui_llm.training.run import health
-from tui_llm.training.run.alarms import DIVERGENCE, Alarm
+from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
 from tui_llm.training.run.config import NewerRun
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_lock import LockLost

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from tui_llm.common.display import visible
-from tui_llm.training.run.alarms import KINDS
+from tui_llm.training.run.alarm_kinds import KINDS
 from tui_llm.training.run.health import Health
 from tui_llm.training.run.loss_band import END
 from tui_llm.training.run.settings import PRETRAINING
