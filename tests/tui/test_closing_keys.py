@@ -53,9 +53,11 @@ from tui_llm.tui.kit.palette import Palette
 from tui_llm.tui.lab.lab import LabScreen
 from tui_llm.tui.models.info import ModelInfoScreen
 from tui_llm.tui.models.models import ModelsScreen
+from tui_llm.tui.runs.alarms import AlarmsScreen
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
+from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
@@ -98,6 +100,8 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     RunHeadsScreen: lambda app: RunHeadsScreen(fake_run.make("heads", done=20)),
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
+    AlarmsScreen: lambda app: AlarmsScreen(lambda: app.lab_screen.panes["training"].snapshot),
+    LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),

@@ -12,6 +12,7 @@ from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.training.run.health import Health
     from tui_llm.training.run.metrics import Metric
     from tui_llm.training.run.run import Run
 
@@ -22,7 +23,7 @@ def add(commands: Commands) -> None:
         "list the training runs on this machine; rename, delete or compare them",
         list_runs,
         _add_options,
-        more="Without an action prints one row per run: state, steps, loss. `tui-llm runs ACTION --help` describes each action.",
+        more="Without an action prints one row per run: state, steps, loss, the newest alarm (--json: all, with evidence and advice). `tui-llm runs ACTION --help` describes each action.",
         examples=("tui-llm runs", "tui-llm runs compare first second", "tui-llm runs rename first best"),
     )
 
@@ -66,6 +67,7 @@ def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.training.run import gauges
+    from tui_llm.training.run.health import as_json, listed
     from tui_llm.training.run.run import runs
 
     rows: list[dict[str, Any]] = []
@@ -73,11 +75,12 @@ def list_runs(options: argparse.Namespace) -> None:
     for run in runs():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
-        notes.append(status.summary)
+        health = listed(run, alive=status.alive)
+        notes.append(_note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "objective": _objective(run), **_measured(last), "heads": _heads(run), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
+             "objective": _objective(run), **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
         put_json({"runs": rows})
@@ -92,6 +95,17 @@ def list_runs(options: argparse.Namespace) -> None:
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _note(summary: str, health: Health | None) -> str:
+    """The last column: the newest alarm, where a live run will end, the worker's message."""
+    parts = []
+    if health is not None and health.alarms:
+        newest, more = health.alarms[-1], f" (+{health.count - 1})" if health.count > 1 else ""
+        parts.append(f"! {newest.kind} at step {newest.step:,}{more}")
+    if health is not None and health.band is not None and not health.band.missing:
+        parts.append(health.band.words)
+    return " · ".join([*parts, *([summary] if summary else [])])
 
 
 def _heads(run: Run) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ app.py       the app: opens the lab screen
 keymap.py    the KEYS of every screen, collected for help, docs and the clash test
 help.py      the help screen
 glossary.py  what each number on screen is
+notices.py   the terminal's bell and desktop notifications
 terminal.py  runs the app with its own file descriptor for the terminal
 input.py     makes terminal input safe to parse
 """

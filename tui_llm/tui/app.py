@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 import time
@@ -109,6 +110,8 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.writer, self.problem_at_start = writer, ""
+        self.bell_rings = True  # at news of the watched run; `on_terminal` also needs a stdout that is one
+        self.on_terminal = False
         self._painted = False  # the first paint waits for no import of what writes files
         self.closing_keys = ClosingKeys()
         self.key_order = KeyOrder(self, self._typed)
@@ -165,6 +168,7 @@ class LabApp(ResilientApp):
         saved_state.restore(saved, lab.lab)
         lab.panes.current = saved.pane or lab.panes.current
         lab.zoomed = saved.flags.get("zoomed", False)
+        self.bell_rings = saved.flags.get("bell", True)
 
     def _note_state(self) -> None:
         if self.writer is None or not self._painted:
@@ -177,7 +181,7 @@ class LabApp(ResilientApp):
                 model=screen.context.client.opened,
                 theme=self.theme,
                 pane=screen.panes.current,
-                flags={**lab.flags, "zoomed": screen.zoomed},
+                flags={**lab.flags, "zoomed": screen.zoomed, "bell": self.bell_rings},
             )
         )
 
@@ -339,6 +343,22 @@ class LabApp(ResilientApp):
         palette = self.theme.rpartition("-")[0]
         blind = "the usual colours" if palette == "textual" else f"colours for {palette}"
         self.notify(f"{blind}; theme {self.theme}", markup=False, timeout=3)
+
+    @on(messages.RunNoticed)
+    def _run_noticed(self, event: messages.RunNoticed) -> None:
+        """Rings, and notifies the desktop. The panes show the news themselves."""
+        from tui_llm.tui.notices import bytes_for
+
+        event.stop()
+        if self.bell_rings and self.on_terminal and not self.is_headless and self._driver is not None:
+            self._driver.write(bytes_for("; ".join(event.lines), os.environ))
+            self._driver.flush()
+
+    def action_toggle_bell(self) -> None:
+        self.bell_rings = not self.bell_rings
+        self._note_state()
+        when = "when the watched run is done, dies or raises an alarm"
+        self.notify(f"{'rings' if self.bell_rings else 'does not ring'} {when}", markup=False, timeout=3)
 
     def action_tour(self) -> None:
         self.lab_screen.tour.toggle()

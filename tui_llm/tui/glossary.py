@@ -65,6 +65,8 @@ TERMS = (
     Term("train, validation", "the mean loss of a step's batch, and of held-out text that is never trained on", "nats per token", RUN),
     Term("mean of 60 steps", "the mean training loss of the last 60 steps", "nats per token", ("training",)),
     Term("unigrams, bigrams", "baselines: the training text's entropy by token counts alone, and by counts given the token before", "nats per token", RUN),
+    Term("ends between … and …", "a band that holds the mean training loss of the last 5 % of the steps with 80 % probability", "nats per token", ("training", "alarms")),
+    Term("alarm", "numbers of the run that are not normal: a spike, divergence, a plateau, overfitting, a dead gradient", "", ("training", "alarms")),
     Term("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text", "nats per token", ("training",)),
     Term("epoch", "passes over the training text: tokens trained on ÷ tokens of the text", "", RUN),
     Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step", "tokens per second", RUN),

@@ -34,12 +34,25 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     log = _log_path()
     app.driver_class = safe(app.driver_class)
     app.last_resort.log_path = log if log.is_file() else None
+    app.on_terminal = not browser and _is_terminal(1)
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
     app.lab_screen.context.client.finish()
+    if not browser:
+        _say_what_goes_on(terminal)
     if app.failed:
         raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
     return app.return_code or 0
+
+
+def _say_what_goes_on(terminal: int) -> None:
+    """Names the live runs on the terminal, which shows its normal screen again. Writes nothing if the terminal is gone."""
+    from tui_llm.training.run.live import farewell
+
+    for line in farewell():
+        with contextlib.suppress(OSError):  # closed: SIGHUP
+            encoding = getattr(sys.__stderr__, "encoding", None) or "utf-8"
+            os.write(terminal, f"{line}\n".encode(encoding, "replace"))
 
 
 def _terminal_descriptor() -> int:

@@ -16,10 +16,18 @@ pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
 batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
+alarm_kinds.py   an alarm, its kinds, and what people do about them
+alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients
+alarms.py        the alarms of a run's metrics, line by line
+loss_band.py     the band in which the loss will lie at the end
+earlier_runs.py  ended runs of the same shape, which the band learns from
+health.py        alarms.jsonl, and a run's alarms and band read as it grows
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory
 quantities.py    what the chart of a run that learns from answers can show
 snapshot.py      incremental readers of a run that return snapshots
 compare.py       settings and results of several runs
+live.py          what a terminal says of live runs after the app's end
+worker_log.py    worker.log in bounded memory, forward and backward
 rename.py        rename a run
 """

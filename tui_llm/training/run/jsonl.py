@@ -19,7 +19,13 @@ from tui_llm.common.foreign_files import open_regular
 
 T = TypeVar("T")
 
-GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl", "heads.jsonl")  # each line of these files has a `step`
+GROWING = (
+    "metrics.jsonl",
+    "samples.jsonl",
+    "probes.jsonl",
+    "heads.jsonl",
+    "alarms.jsonl",
+)  # each line of these files has a `step`
 MOST = 4 << 30  # bytes of such a file: about 25 million steps
 LONGEST = 8 << 20  # bytes of a line; a longer one is treated as damaged
 _BLOCK = 1 << 20  # bytes read at a time

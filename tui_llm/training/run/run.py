@@ -13,6 +13,7 @@ samples.jsonl      a text generated at each evaluation
 pins.json          the pins (prompts, some with a target), read at each evaluation; may change during training
 probes.jsonl       the pin readings: what the model predicts for the pins at each evaluation
 heads.jsonl        the scores of all attention heads at each evaluation (see head_readings.py)
+alarms.jsonl       spikes, plateaus and other alarms, once each with their step and evidence (see health.py)
 batch.json         the next batch with the model's loss on each of its tokens (see batch.py); only the newest
 checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
 start/             a copy of the model that training started from, unless it started from random weights

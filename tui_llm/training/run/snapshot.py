@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
@@ -27,6 +27,10 @@ from tui_llm.training.run.quantities import Series, SeriesReader
 from tui_llm.training.run.run import Run, Sample, runs
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.run.status import Status, number
+
+if TYPE_CHECKING:
+    from tui_llm.training.run.health import Health
+    from tui_llm.training.run.loss_band import LossBand
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ class RunSnapshot:
     its end; the curves of a very long run then show a few steps at each of `PLACES` places in the file.
 
     A run that learns from answers has no entropies and no perplexity, but `series`: the curves of its objective's quantities.
+    `health` has the alarms, and the band of the loss at the end; None if the files can't be read.
     """
 
     name: str
@@ -110,6 +115,7 @@ class RunSnapshot:
     pause_requested: bool = False
     reading: bool = False
     series: tuple[Series, ...] = ()
+    health: Health | None = None
 
     @property
     def objective(self) -> str:
@@ -147,6 +153,10 @@ class RunReader:
         self._sampled = _sampled(self.run.metrics_path)
         self._series_reader: SeriesReader | None = None  # once the objective is known
         self._series: tuple[Series, ...] = ()
+        from tui_llm.training.run.health import HealthReader  # not needed for the first paint
+
+        self._health = HealthReader(self.run)
+        self._band: LossBand | None = None
 
     def read(self) -> RunSnapshot:
         """Reads up to `CHUNK` more bytes of metrics and returns a snapshot, `reading` if there are more."""
@@ -171,10 +181,12 @@ class RunReader:
         status, answers = self.run.status(), objective != PRETRAINING
         recent = list(self.recent)
         facts = self.run.facts()
+        self._health.add(metrics, config, facts)
         vocabulary, numbers, rate = status.vocabulary, _numbers(facts), speed(recent)
         shipped = (str(facts.get("shipped_model")), numbers["shipped_loss"]) if "shipped_loss" in numbers else None
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
+            self._band = self._health.band(self.train, config, status.step)
             self._series = self._series_reader.series(max(status.steps, self.last.step if self.last else 0))
         if not self.tail.more:
             self._sampled = None
@@ -210,6 +222,7 @@ class RunReader:
             pause_requested=bool(self.run.control().get("paused")),
             reading=self.tail.more,
             series=self._series,
+            health=self._health.read(self._band),
         )
 
     def _add(self, metrics: Sequence[Metric]) -> None:

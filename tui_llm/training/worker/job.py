@@ -13,7 +13,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
-from tui_llm.training.run import changes, jsonl
+from tui_llm.training.run import changes, health, jsonl
+from tui_llm.training.run.alarms import AlarmReader
 from tui_llm.training.run.metrics import Metric, metric_line
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker import (
@@ -71,6 +72,7 @@ class Job:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(self.run)
         self.gauges = measurements.Gauges(self.trainer)
+        self.alarms: AlarmReader | None = None  # of rank 0
         self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
 
     def prepare(self, message: str) -> str:
@@ -95,6 +97,8 @@ class Job:
             if self.ranks.first:
                 pin_readings.begin(self.run, view, self.tokenizer)
                 head_readings.begin(self.run, view, self.tokenizer)
+        if self.ranks.first:
+            self.alarms = health.begin(self.run, self.settings, worker.facts)
         alone = self.ranks.world == 1 and self.settings.objective == PRETRAINING
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.report("starting", "compiling the training step; this takes a minute the first time")
@@ -122,6 +126,8 @@ class Job:
         jsonl.append(metrics, line)
         if self.events is not None:
             self.events.add(line)
+        if self.alarms is not None and (new := self.alarms.add([metric])):
+            health.record(self.run, new)
         if metric.val_loss is not None:
             view = checkpoints.gathered(self.trainer)
             for record in evaluations.RECORDERS if self.ranks.first else ():

@@ -20,6 +20,8 @@ from filelock import Timeout
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, write_text
+from tui_llm.training.run import health
+from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
 from tui_llm.training.run.config import NewerRun
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_lock import LockLost
@@ -92,6 +94,8 @@ def work(worker: Worker) -> int:
         message = str(error)
     except Diverged as error:
         message = str(error)
+        with suppress(OSError):  # a full disk: the status says it too
+            health.record(run, [Alarm(DIVERGENCE, error.bad + 1, error.bad + 1, message)])
         if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
             message += f". Checkpoint {error.bad:,} contains those weights: it was deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):

@@ -1,11 +1,15 @@
 """Training runs: the Training pane, the table of runs, the form for a new run, and screens on a run's files.
 
 words.py           state and pins as text
+run_news.py        what happened to the watched run: done, died, an alarm
 run_watcher.py     posts snapshots of a run
 pane.py            the Training pane
 keys.py            its keys
 watched_run.py     the actions of its keys on the watched run
 loss_chart.py      the chart of losses
+alarms.py          all alarms of the watched run, with evidence and advice
+alarm_words.py     alarms and band as a line of the pane
+log.py             the worker's log
 answer_lines.py    numbers and curves of a run that learns preferences or a reward
 runs.py            the table of runs
 run_rows.py        its rows

@@ -19,6 +19,7 @@ from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
 from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
+END = "┃"  # the band of the end's loss, at the right edge
 LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, the known floor, a shipped model
 OTHERS = "+o*#"  # other runs in the same chart
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
@@ -53,6 +54,7 @@ class Curves:
     title: str = ""
     meaning: str = ""
     log: bool = True
+    end: tuple[float, float] | None = None  # between these losses the run will end
 
     def lines(self) -> Iterable[Sequence[Point]]:
         """All lines of points: training, validation, other runs."""
@@ -152,6 +154,7 @@ class LossChart(Chart):
             return None
         if not self.zoomed:  # when zoomed in, a distant level would flatten the curves
             values += [value for _, value in self._levels() if math.isfinite(value)]
+            values += self.curves.end or ()
         if self.logarithmic:
             values = [max(v, SMALLEST) for v in values]
         low, high = min(values), max(values)
@@ -209,6 +212,8 @@ class LossChart(Chart):
             (f"{mark} {name} {compact(value)}", f"rgb({red},{green},{blue})")
             for mark, name, value, (red, green, blue) in parts
         ]
+        if curves.end is not None:
+            words.append((f"{END} end {compact(curves.end[0])} to {compact(curves.end[1])}", "bold"))
         if self.zoomed:
             named = ZOOMS[self.zoomed][1] if not self.panned else f"steps {left:,.0f} to {right:,.0f}"
             words.insert(0, (named, "bold"))
@@ -266,6 +271,9 @@ class LossChart(Chart):
         for mark, colour, other in self._others():
             draw(plot.scatter, self._other_line(other), width // 3, mark, colour)
         draw(plot.scatter, curves.validation, width // 2, VALIDATION, self._colour("text-warning", "warning"))
+        if curves.end is not None and curves.end[0] <= high and curves.end[1] >= low:
+            within_axis = [scale(min(high, max(low, loss))) for loss in curves.end]
+            plot.plot([right, right], within_axis, marker=END, color=blue)
         for name, value in self._beside(width, height, axis):
             plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
         return self.built()

@@ -23,14 +23,15 @@ from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
-from tui_llm.tui.runs import answer_lines
+from tui_llm.tui.runs import alarm_words, answer_lines
 from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
+from tui_llm.tui.runs.run_news import RunNews
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.runs.watched_run import WatchedRunController
 from tui_llm.tui.runs.words import state_words
-from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunWatched
+from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunNoticed, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart
 SAMPLE = 2000  # most characters of a sample that are shown
@@ -170,6 +171,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: in
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
         tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
+        end=alarm_words.end_of(snapshot),
     )
 
 
@@ -204,6 +206,7 @@ class TrainingPane(Widget, can_focus=True):
         self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
+        self._news = RunNews()
         self.curve = 0  # the quantity in the chart, of a run that learns from answers
         self._shown: dict[str, object] = {}
         self._room: int | None = 3  # lines of the pane, as it last said
@@ -212,6 +215,8 @@ class TrainingPane(Widget, can_focus=True):
         self.action_batch = run.open_batch
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
+        self.action_alarms = run.open_alarms
+        self.action_worker_log = run.open_log
         self.action_how_it_learned = run.open_history
         self.action_open_run = run.open_model
         self.action_pause_run = run.toggle_pause
@@ -238,6 +243,8 @@ class TrainingPane(Widget, can_focus=True):
         seen = (before.name, before.checkpoint) if before else None
         if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
+        if lines := self._news.of(now):
+            self.post_message(RunNoticed(lines))
         if now and before and now.name != before.name:
             self.post_message(RunWatched(now.name))
 
@@ -261,6 +268,8 @@ class TrainingPane(Widget, can_focus=True):
             lines = [progress_line(snapshot, width), numbers_line(snapshot, width, 1 if height < LOW else 3)]
             if height >= FACTS_FROM:
                 lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
+            if height >= LOW or (snapshot.health is not None and snapshot.health.alarms):
+                lines.append(alarm_words.health_line(snapshot, width))
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
             self._put("#run-message", message_line(snapshot, width))
             self._put("#run-sample", sample_text(snapshot))

@@ -21,6 +21,9 @@ KEYS = (
     _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
+    _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, dead gradients), and where its loss will end", "alarms", importance=2),
+    _key("worker_log", "o", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
+    _key("bell", "b", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
@@ -61,6 +64,18 @@ class WatchedRunController:
 
         if (run := self._run_or_notify("no heads to show")) is not None:
             self.pane.app.push_screen(RunHeadsScreen(run))
+
+    def open_alarms(self) -> None:
+        from tui_llm.tui.runs.alarms import AlarmsScreen
+
+        if self._run_or_notify("no alarms to show") is not None:
+            self.pane.app.push_screen(AlarmsScreen(self.snapshot))
+
+    def open_log(self) -> None:
+        from tui_llm.tui.runs.log import LogScreen
+
+        if (run := self._run_or_notify("no log to show")) is not None:
+            self.pane.app.push_screen(LogScreen(run))
 
     def open_history(self) -> None:
         from tui_llm.tui.runs.pin_history import LearnedScreen

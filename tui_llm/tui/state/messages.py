@@ -143,6 +143,14 @@ class StepShown(Message):
         super().__init__()
 
 
+class RunNoticed(Message):
+    """The watched run is done, has died or raised an alarm: `lines`, which contain foreign text."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__()
+
+
 class CheckpointSaved(Message):
     """The watched run has saved a new checkpoint; a model that follows the run opens it."""
 

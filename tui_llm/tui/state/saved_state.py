@@ -49,8 +49,8 @@ class SavedState:
     pane: str | None = None
 
 
-# Fields of `Lab` that are remembered as they are, and whether the pane is zoomed.
-FLAGS = ("allow_special", "start_token", "chat", "zoomed")
+LAB_FLAGS = ("allow_special", "start_token", "chat")  # fields of `Lab` that are remembered as they are
+FLAGS = (*LAB_FLAGS, "zoomed", "bell")  # and whether the pane is zoomed, and whether news of a run ring
 
 
 @functools.lru_cache(maxsize=4)
@@ -62,7 +62,9 @@ def digest(place: tuple[object, ...]) -> str:
 def first(prompt: str, model: str, theme: str, pane: str) -> SavedState:
     """The state of a first start."""
     made = of_lab(Lab(prompt), "")
-    return dataclasses.replace(made, model=model, theme=theme, pane=pane, flags={**made.flags, "zoomed": False})
+    return dataclasses.replace(
+        made, model=model, theme=theme, pane=pane, flags={**made.flags, "zoomed": False, "bell": True}
+    )
 
 
 def of_lab(lab: Lab, model: str) -> SavedState:
@@ -76,7 +78,7 @@ def of_lab(lab: Lab, model: str) -> SavedState:
         target_model=target_model if target is not None and target.id is not None else "",
         sampler=lab.sampler,
         tokenizer=lab.tokenizer or MODEL_OWN,
-        flags={name: getattr(lab, name) for name in FLAGS[:-1]},
+        flags={name: getattr(lab, name) for name in LAB_FLAGS},
     )
 
 
@@ -84,7 +86,7 @@ def restore(saved: SavedState, lab: Lab) -> None:
     """Sets the lab's state, but not its prompt: an option may have given another."""
     lab.sampler = saved.sampler or lab.sampler
     lab.tokenizer = saved.tokenizer if saved.tokenizer in VOCABULARIES else lab.tokenizer
-    for name in FLAGS[:-1]:
+    for name in LAB_FLAGS:
         setattr(lab, name, saved.flags.get(name, getattr(lab, name)))
     if saved.target is not None:
         here = where(lab.current_request())

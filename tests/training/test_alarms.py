@@ -1,0 +1,224 @@
+"""Alarms: each fault raises its own, healthy curves raise none, a live run gives what a finished one gives; and real workers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.training.run_helpers import lines, make, words, work
+from tui_llm import cli, run_health
+from tui_llm.common.errors import UserError
+from tui_llm.training.run import health
+from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, KINDS, OVERFITTING, PLATEAU, SPIKE, Alarm
+from tui_llm.training.run.alarms import MOST, AlarmReader
+from tui_llm.training.run.metrics import Metric
+from tui_llm.training.run.settings import TrainingSettings, from_fields, learning_rate
+from tui_llm.training.run.snapshot import RunReader
+
+SETTINGS = from_fields({"steps": 1000, "warmup_steps": 20, "learning_rate": 1e-3, "min_learning_rate": 1e-4})
+FACTS = {"unigram_entropy": 3.3, "train_tokens": 1e6}
+Change = Callable[[int, Metric], Metric]
+
+
+def _changed(metric: Metric, **fields: float) -> Metric:
+    from dataclasses import replace
+
+    return replace(metric, **fields)  # type: ignore[arg-type]
+
+
+def curve(change: Change = lambda _step, metric: metric, seed: int = 1, noise: float = 0.05) -> list[Metric]:
+    """A healthy run: a power law with normal noise, an evaluation every 50 steps; `change` makes the fault."""
+    draw, made = random.Random(seed), []
+    for step in range(1, SETTINGS.steps + 1):
+        level = 1.8 + 3.7 * (1 + step / 20) ** -0.6
+        metric = Metric(
+            step, level + draw.gauss(0, noise), learning_rate(SETTINGS, step), 0.5 + abs(draw.gauss(0, 0.1)), 1000.0,
+            level + 0.05 if step % 50 == 0 else None,
+        )  # fmt: skip
+        made.append(change(step, metric))
+    return made
+
+
+def raised(metrics: list[Metric], settings: TrainingSettings = SETTINGS) -> list[Alarm]:
+    reader = AlarmReader(settings, FACTS)
+    reader.add(metrics)
+    return list(reader.alarms)
+
+
+def kinds(metrics: list[Metric]) -> list[str]:
+    return [alarm.kind for alarm in raised(metrics)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_healthy_run_raises_no_alarm(seed: int) -> None:
+    assert raised(curve(seed=seed, noise=0.02 * (1 + seed))) == []
+
+
+def test_a_spike_has_its_step_and_its_numbers() -> None:
+    found = raised(curve(lambda step, m: _changed(m, loss=m.loss + 2, grad_norm=9.0) if step in (500, 501, 800) else m))
+    assert [(one.kind, one.step) for one in found] == [(SPIKE, 500), (SPIKE, 800)]
+    assert "median of 2.3" in found[0].evidence and "Gradient norm 9, usually 0.5" in found[0].evidence
+    assert "warm-up" in found[0].advice
+
+
+def test_a_rising_loss_is_a_divergence_since_its_lowest_mean() -> None:
+    found = raised(curve(lambda step, m: _changed(m, loss=m.loss + max(0, step - 400) / 100)))
+    assert [one.kind for one in found] == [DIVERGENCE]
+    assert 380 <= found[0].since <= 420 < found[0].step < 600
+    assert "learning rate" in found[0].evidence
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence() -> None:
+    for value in (math.nan, math.inf):
+        found = raised(curve(lambda step, m, value=value: _changed(m, loss=value) if step == 300 else m))  # type: ignore[misc]
+        assert [(one.kind, one.step) for one in found] == [(DIVERGENCE, 300)]
+
+
+def test_a_flat_loss_at_a_high_rate_is_a_plateau_once() -> None:
+    found = raised(curve(lambda step, m: _changed(m, loss=3.3 + (m.loss - 1.8) * 0.02)))
+    assert [one.kind for one in found] == [PLATEAU]
+    assert "learning rate of" in found[0].evidence and found[0].step < 700
+
+
+def test_a_loss_that_stays_at_the_entropy_of_tokens_uses_no_context() -> None:
+    """A plateau; a divergence if the gradient was huge for a moment: the rate is too high."""
+
+    def stuck(step: int, m: Metric) -> Metric:
+        return _changed(m, loss=3.3 + 0.1 * (1 - step / 1000) + (m.loss - 1.8) * 0.02)
+
+    (found,) = raised(curve(stuck))
+    assert found.kind == PLATEAU and "not below the entropy of single tokens, 3.300" in found.evidence
+    found = raised(curve(lambda step, m: _changed(stuck(step, m), grad_norm=50.0 if step == 13 else 0.3)))[0]
+    assert found.kind == DIVERGENCE and "50 at step 13" in found.evidence and found.since == 13
+
+
+def test_a_flat_loss_at_the_known_minimum_is_none() -> None:
+    reader = AlarmReader(SETTINGS, {**FACTS, "floor": 3.25})
+    reader.add(curve(lambda step, m: _changed(m, loss=3.3 + (m.loss - 1.8) * 0.02)))
+    assert reader.alarms == ()
+
+
+def test_a_rising_validation_loss_is_overfitting() -> None:
+    def memorized(step: int, m: Metric) -> Metric:
+        val = None if m.val_loss is None else 2.5 + abs(step - 400) / 500
+        return _changed(m, loss=m.loss * (1 - step / 2000), val_loss=val)  # type: ignore[arg-type]
+
+    found = raised(curve(memorized))
+    assert [one.kind for one in found] == [OVERFITTING]
+    assert found[0].since == 400 and "validation loss 2.500 at step 400" in found[0].evidence
+    assert "the text was read" in found[0].evidence
+
+
+def test_a_loss_that_no_text_allows_says_that_the_text_repeats_itself() -> None:
+    found = raised(curve(lambda step, m: _changed(m, loss=m.loss * 0.998**step, val_loss=None)))  # type: ignore[arg-type]
+    assert OVERFITTING in [one.kind for one in found]
+    assert "known by heart" in next(one for one in found if one.kind == OVERFITTING).evidence
+
+
+@pytest.mark.parametrize("norm", [0.0, 1e-9])
+def test_a_dead_gradient(norm: float) -> None:
+    found = raised(curve(lambda step, m: _changed(m, grad_norm=norm) if step > 300 else m))
+    assert [(one.kind, one.since, one.step) for one in found if one.kind == DEAD_GRADIENT] == [
+        (DEAD_GRADIENT, 301, 308)
+    ]
+    assert next(one.kind for one in raised(curve(lambda _step, m: _changed(m, grad_norm=0.0)))) == DEAD_GRADIENT
+
+
+def test_line_by_line_gives_the_same_alarms() -> None:
+    metrics = curve(lambda step, m: _changed(m, loss=m.loss + (2 if step % 100 == 0 else 0) + max(0, step - 600) / 50))
+    whole, live = AlarmReader(SETTINGS, FACTS), AlarmReader(SETTINGS, FACTS)
+    new = whole.add(metrics)
+    one_by_one = [alarm for metric in metrics for alarm in live.add([metric])]
+    assert new == one_by_one == list(live.alarms) and len(new) > 5
+    assert {one.kind for one in new} <= set(KINDS)
+
+
+def test_memory_is_bounded() -> None:
+    reader = AlarmReader(from_fields({"steps": 100_000, "warmup_steps": 1}), FACTS)
+    for step in range(1, 14_000):
+        reader.add([Metric(step, 9.0 if step % 100 == 0 else 3.0 + (step % 7) / 100 - step / 1e5, 1e-3, 1.0, 1.0)])
+    assert len(reader.alarms) == MOST and reader.left_out > 30
+
+
+def test_a_run_on_rewards_has_no_alarm_for_its_loss() -> None:
+    settings = from_fields({"objective": "reward", "reward": "contains:a", "from_model": "nano", "steps": 100})
+    assert raised([Metric(step, (-1) ** step * 5.0, 1e-4, 0.0, 1.0) for step in range(1, 100)], settings) == []
+    assert kinds([Metric(1, math.nan, 1e-4, 0.0, 1.0)]) == [DIVERGENCE]
+
+
+# ── a run's files ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_damaged_alarms_are_skipped(tmp_path: Path) -> None:
+    run = make("damaged", _text(tmp_path))
+    good = Alarm(SPIKE, 7, 7, "a\x1b[31m")
+    health.record(run, [good])
+    with health.alarms_path(run).open("ab") as file:
+        file.write(
+            b'{"step": 3}\n{"step": 1, "since": 2, "kind": "spike", "evidence": ""}\nx\n{"step": 9, "since": 9, "kind": "b'
+        )
+    assert health.recorded(run) == [good]
+    with pytest.raises(UserError, match="no run"):
+        run_health("other")
+
+
+def _text(folder: Path, noise: bool = False) -> Path:
+    path = folder / "tales.txt"
+    text = words(20_000)
+    if noise:  # one stretch of bytes that no other part of the text resembles
+        draw = random.Random(3)
+        text = text[:40_000] + "".join(chr(draw.randrange(33, 127)) for _ in range(1500)) + text[40_000:]
+    path.write_text(text)
+    return path
+
+
+def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of noise in the corpus: its rows are the spikes."""
+    fields = {
+        "steps": 300,
+        "batch_size": 2,
+        "learning_rate": 2e-2,
+        "eval_every": 300,
+        "checkpoint_every": 50,
+        "sample_tokens": 0,
+    }
+    run = make("noisy", _text(tmp_path, noise=True), **fields)
+    assert work(run, die=("half a line", 260)) == -9
+    assert work(run) == 0
+    found = lines(health.alarms_path(run))
+    assert found and {one["kind"] for one in found} == {SPIKE}
+    assert len({one["step"] for one in found}) == len(found)
+    assert all(one["advice"] and one["evidence"] for one in found)
+    reader = RunReader(run)
+    snapshot = reader.read()
+    while snapshot.reading:
+        snapshot = reader.read()
+    assert snapshot.health is not None and snapshot.health.band is None  # the run is done
+    assert [(one.kind, one.step) for one in snapshot.health.alarms] == [(one["kind"], one["step"]) for one in found]
+    assert run_health("noisy").alarms == snapshot.health.alarms
+    assert cli.main(["runs"]) == 0
+    assert f"! spike at step {found[-1]['step']}" in capsys.readouterr().out
+    assert cli.main(["runs", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["runs"]
+    assert [one["step"] for one in row["alarms"]] == [one["step"] for one in found] and row["band"] is None
+
+
+def test_a_worker_that_gives_up_records_why(tmp_path: Path) -> None:
+    run = make("rate", _text(tmp_path), steps=200, learning_rate=1e4, warmup_steps=0, clip=0.0, sample_tokens=0)
+    assert work(run) == 1
+    found = run_health("rate").alarms
+    assert DIVERGENCE in [one.kind for one in found]
+    assert run.status().state == "failed" and any("learning rate" in one.evidence for one in found)

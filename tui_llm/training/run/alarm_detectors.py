@@ -1,0 +1,314 @@
+"""A detector for each kind of alarm: it is given the steps, or blocks of them, in order, and returns an alarm or None."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+
+from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, OVERFITTING, PLATEAU, SPIKE, Alarm
+from tui_llm.training.run.metrics import Metric
+from tui_llm.training.run.settings import TrainingSettings
+
+RECENT = 64  # losses that a spike is compared with
+REFRESH = 8  # steps between two computations of their median
+SPREADS = 6.0  # of those: how far above the median a spike is
+RISE = 0.04  # and at least this share of the median
+APART = 25  # steps without a spike before another one is an alarm of its own
+
+BLOCK = 0.02  # share of the planned steps whose mean loss is one block
+SMALLEST_BLOCK = 10  # steps
+DIVERGED = 0.10  # share of the lowest block mean by which the following ones are higher
+DIVERGED_BLOCKS = 4
+FLAT_BLOCKS = 15  # 30 % of the steps
+FLAT = 0.004  # share of the loss by which those fall, at most, in a plateau
+SURE = 0.015  # share of the loss below which that fall plus two standard errors lies
+ABOVE_UNIGRAM = 0.98  # × the entropy of single tokens: a loss above that uses no context
+HARDLY = 0.06  # share of the loss by which it falls meanwhile, at most
+FIRST_STEPS = 5  # whose gradients are large in every run
+THROWN = 20.0  # × the usual gradient norm
+HIGH_RATE = 0.3  # × the peak: below it a run gets flat in any case
+
+WORSE = 0.02  # share of the lowest validation loss by which the following ones are higher
+WORSE_EVALUATIONS = 3
+REPEATED = 0.15  # × the entropy of single tokens: a text that does not repeat itself has no lower loss
+
+DEAD_STEPS = 8
+DEAD = 1e-4  # × the median of the norms before
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The mean loss of consecutive steps, of which `last` is the last one; `spread` is the standard error of the mean."""
+
+    last: int
+    mean: float
+    spread: float
+    lr: float
+
+
+class Blocks:
+    """Cuts the steps into blocks of `width`."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._losses: list[float] = []
+
+    def add(self, metric: Metric) -> Block | None:
+        """Returns a block if this step completes it."""
+        self._losses.append(metric.loss)
+        if len(self._losses) < self.width:
+            return None
+        mean = statistics.fmean(self._losses)
+        spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in self._losses) / len(self._losses) / self.width)
+        self._losses = []
+        return Block(metric.step, mean, spread, metric.lr)
+
+
+class Recent:
+    """The last `RECENT` values, with their median and their spread as computed at most `REFRESH` values ago.
+
+    spread: 1.4826 × the median absolute deviation, which estimates the standard deviation of normal values.
+    """
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=RECENT)
+        self._since = 0
+        self.median = self.spread = 0.0
+
+    def add(self, value: float) -> None:
+        self._values.append(value)
+        self._since += 1
+        if self._since >= REFRESH or len(self._values) < REFRESH:
+            self._since = 0
+            self.median = statistics.median(self._values)
+            self.spread = 1.4826 * statistics.median([abs(one - self.median) for one in self._values])
+
+    @property
+    def full(self) -> bool:
+        return len(self._values) == RECENT
+
+
+class Spikes:
+    """A loss is a spike if it is `SPREADS` robust standard deviations, and `RISE`, above the median of those before."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._losses, self._norms = Recent(), Recent()
+        self._last = -APART
+
+    def add(self, metric: Metric) -> Alarm | None:
+        found = None
+        if metric.step > self.first and self._losses.full:
+            found = self._compare(metric)
+        self._losses.add(metric.loss)
+        self._norms.add(metric.grad_norm)
+        return found
+
+    def _compare(self, metric: Metric) -> Alarm | None:
+        usual, spread = self._losses.median, self._losses.spread
+        if metric.loss <= max(usual * (1 + RISE), usual + SPREADS * spread):
+            return None
+        alone, self._last = metric.step - self._last > APART, metric.step
+        if not alone:
+            return None
+        norm = self._norms.median
+        times = f", {(metric.loss - usual) / spread:.0f} times their spread of {spread:.3f} above it" if spread else ""
+        return Alarm(
+            SPIKE, metric.step, metric.step,
+            f"loss {metric.loss:.3f}; the {RECENT} steps before it have a median of {usual:.3f}{times}."
+            f" Gradient norm {metric.grad_norm:.3g}, usually {norm:.3g}",
+        )  # fmt: skip
+
+
+class Divergence:
+    """The lowest block mean, and how many blocks in a row lie far above it."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._lowest: Block | None = None
+        self._above: list[Block] = []
+        self.raised = False
+
+    def step(self, metric: Metric) -> Alarm | None:
+        """An alarm if a number of this step is not finite."""
+        if self.raised or (math.isfinite(metric.loss) and math.isfinite(metric.grad_norm)):
+            return None
+        self.raised = True
+        return Alarm(
+            DIVERGENCE, metric.step, metric.step, f"loss {metric.loss}, gradient norm {metric.grad_norm}: not finite"
+        )
+
+    def block(self, block: Block) -> Alarm | None:
+        lowest = self._lowest
+        if lowest is None or block.mean < lowest.mean:
+            self._lowest, self._above = block, []
+            self.raised = False
+            return None
+        if block.mean <= lowest.mean * (1 + DIVERGED) + 4 * (block.spread + lowest.spread):
+            self._above = []
+            return None
+        self._above = [*self._above[:DIVERGED_BLOCKS], block]
+        if self.raised or len(self._above) < DIVERGED_BLOCKS:
+            return None
+        self.raised = True
+        means = ", ".join(f"{one.mean:.3f}" for one in self._above)
+        return Alarm(
+            DIVERGENCE, block.last, lowest.last,
+            f"the mean loss was {lowest.mean:.3f} up to step {lowest.last:,}; since then it is higher by more than"
+            f" {100 * DIVERGED:.0f} %: {means} in the last {len(self._above)} blocks; learning rate {block.lr:.2e}",
+        )  # fmt: skip
+
+
+class Context:
+    """`FLAT_BLOCKS` block means after the warm-up, hardly falling, of which none is below the entropy of single tokens: the model
+    uses no context. A gradient that was huge before, for a moment, says that the learning rate is why."""
+
+    def __init__(self, settings: TrainingSettings, unigram: float | None) -> None:
+        self.settings, self.unigram = settings, unigram
+        self._blocks: deque[Block] = deque(maxlen=FLAT_BLOCKS)
+        self._largest: tuple[float, int] = (0.0, 0)  # gradient norm, step
+        self._norms = Recent()
+        self._raised = False
+
+    def step(self, metric: Metric) -> None:
+        self._norms.add(metric.grad_norm)
+        if metric.step > FIRST_STEPS and metric.grad_norm > self._largest[0]:
+            self._largest = metric.grad_norm, metric.step
+
+    def block(self, block: Block) -> Alarm | None:
+        if self.unigram is None or self._raised or block.last <= self.settings.warmup_steps:
+            return None
+        self._blocks.append(block)
+        first = self._blocks[0]
+        above = all(one.mean > ABOVE_UNIGRAM * self.unigram for one in self._blocks)
+        if len(self._blocks) < FLAT_BLOCKS or not above or block.mean < first.mean * (1 - HARDLY):
+            return None
+        self._raised = True
+        words = (
+            f"{block.last - first.last:,} steps after the warm-up the mean loss is {block.mean:.3f} ({first.mean:.3f} before), not below"
+            f" the entropy of single tokens, {self.unigram:.3f}: no context is used; learning rate {block.lr:.2e}"
+        )
+        norm, step = self._largest
+        if norm > THROWN * self._norms.median:
+            words += f". The gradient's norm was {norm:.3g} at step {step:,}, usually {self._norms.median:.3g}: the rate is too high"
+            return Alarm(DIVERGENCE, block.last, step, words)
+        return Alarm(PLATEAU, block.last, first.last, words)
+
+
+class Plateaus:
+    """`FLAT_BLOCKS` block means in a row whose fitted line falls by less than `FLAT`."""
+
+    def __init__(self, settings: TrainingSettings, floor: float | None) -> None:
+        self.settings, self.floor = settings, floor
+        self._blocks: deque[Block] = deque(maxlen=FLAT_BLOCKS)
+        self.raised = False
+
+    def block(self, block: Block) -> Alarm | None:
+        if block.last <= self.settings.warmup_steps:
+            return None
+        self._blocks.append(block)
+        if len(self._blocks) < FLAT_BLOCKS:
+            return None
+        blocks = list(self._blocks)
+        centre = (len(blocks) - 1) / 2
+        weights = [i - centre for i in range(len(blocks))]
+        squares = math.fsum(w * w for w in weights)
+        level = statistics.fmean(one.mean for one in blocks)
+        slope = math.fsum(w * one.mean for w, one in zip(weights, blocks, strict=True)) / squares
+        fall = -slope * (len(blocks) - 1)
+        error = (len(blocks) - 1) * statistics.fmean(one.spread for one in blocks) / math.sqrt(squares)
+        high = block.lr >= HIGH_RATE * self.settings.learning_rate
+        at_floor = self.floor is not None and level <= 1.1 * self.floor
+        means, spread = [one.mean for one in blocks], statistics.fmean(one.spread for one in blocks)
+        level_throughout = (
+            max(means) - min(means) < 2 * SURE * level + 4 * spread
+        )  # a loss that turned has no slope either
+        flat = fall < FLAT * level and fall + 2 * error < SURE * level and level_throughout
+        if not flat or not high or at_floor:
+            self.raised = self.raised and fall < 3 * FLAT * level
+            return None
+        if self.raised:
+            return None
+        self.raised = True
+        began = blocks[0].last
+        return Alarm(
+            PLATEAU, block.last, began,
+            f"over {block.last - began:,} steps the mean loss fell by {fall:.4f} (± {error:.4f}) to {blocks[-1].mean:.3f},"
+            f" at a learning rate of {block.lr:.2e}",
+        )  # fmt: skip
+
+
+class Overfitting:
+    """Validation losses above the lowest one while the training loss falls; or a training loss that no text allows."""
+
+    def __init__(
+        self, settings: TrainingSettings, unigram: float | None, floor: float | None, epochs: float | None
+    ) -> None:
+        self.epochs = epochs  # of the whole run
+        self.settings = settings
+        self._least = REPEATED * unigram if unigram is not None and floor is None else 0.0
+        self._total, self._count = 0.0, 0  # training losses since the last evaluation
+        self._best: tuple[int, float, float] | None = None  # step, validation loss, training loss
+        self._worse: list[float] = []
+        self._raised = self._repeats = False
+
+    def step(self, metric: Metric) -> Alarm | None:
+        self._total, self._count = self._total + metric.loss, self._count + 1
+        if metric.val_loss is None or not math.isfinite(metric.val_loss):
+            return None
+        train, self._total, self._count = self._total / self._count, 0.0, 0
+        if self._best is None or metric.val_loss < self._best[1]:
+            self._best, self._worse, self._raised = (metric.step, metric.val_loss, train), [], False
+            return None
+        step, lowest, then = self._best
+        rises = metric.val_loss > lowest * (1 + WORSE) and train < then * (1 - WORSE / 2)
+        self._worse = [*self._worse[: WORSE_EVALUATIONS - 1], metric.val_loss] if rises else []
+        if self._raised or len(self._worse) < WORSE_EVALUATIONS:
+            return None
+        self._raised = True
+        read = ""
+        if self.epochs is not None and self.settings.steps:
+            read = f"; the text was read {self.epochs * metric.step / self.settings.steps:.1f} times"
+        return Alarm(
+            OVERFITTING, metric.step, step,
+            f"validation loss {lowest:.3f} at step {step:,}, {metric.val_loss:.3f} now; training loss {then:.3f} then,"
+            f" {train:.3f} now{read}",
+        )  # fmt: skip
+
+    def block(self, block: Block) -> Alarm | None:
+        if self._repeats or block.mean >= self._least:
+            return None
+        self._repeats = True
+        return Alarm(
+            OVERFITTING, block.last, block.last,
+            f"mean loss {block.mean:.3f}: less than {100 * REPEATED:.0f} % of the entropy of single tokens"
+            f" ({self._least / REPEATED:.3f}). The text repeats itself and is known by heart; its held-out part may be a copy",
+        )  # fmt: skip
+
+
+class DeadGradient:
+    """`DEAD_STEPS` steps in a row with a norm of 0, or below `DEAD` × the median of the norms before."""
+
+    def __init__(self) -> None:
+        self._norms = Recent()
+        self._dead: list[Metric] = []
+        self._raised = False
+
+    def step(self, metric: Metric) -> Alarm | None:
+        usual = self._norms.median
+        if metric.grad_norm > DEAD * usual:
+            self._norms.add(metric.grad_norm)
+            self._dead, self._raised = [], False
+            return None
+        self._dead = [*self._dead[: DEAD_STEPS - 1], metric]
+        if self._raised or len(self._dead) < DEAD_STEPS:
+            return None
+        self._raised = True
+        first, norm = self._dead[0], f"{metric.grad_norm:.2g}"
+        before = f"; before, its median was {usual:.3g}" if usual else ""
+        return Alarm(
+            DEAD_GRADIENT, metric.step, first.step,
+            f"the gradient's norm is {norm} since step {first.step:,}{before}; loss {first.loss:.3f} then, {metric.loss:.3f} now",
+        )  # fmt: skip

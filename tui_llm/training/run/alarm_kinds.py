@@ -1,0 +1,45 @@
+"""The kinds of alarms, what people do about each, and one alarm as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SPIKE, DIVERGENCE, PLATEAU, OVERFITTING, DEAD_GRADIENT = KINDS = (
+    "spike", "divergence", "plateau", "overfitting", "dead gradient",
+)  # fmt: skip
+
+ADVICE = {
+    SPIKE: "Look at the rows of that step: noise, another encoding or one long repetition give such losses. A loss that returns"
+    " within some steps did no harm. If spikes come again: lower the learning rate, lengthen the warm-up, keep the gradient"
+    " clipped at 1. PaLM went back to a checkpoint some 100 steps earlier and skipped those batches (Chowdhery et al. 2022,"
+    " section 5.1).",
+    DIVERGENCE: "Stop it, and start again from the checkpoint before that step with a peak learning rate 3 to 10 times lower; a"
+    " longer warm-up and gradient clipping at 1 help too (Wortsman et al. 2023, arXiv 2309.14322).",
+    PLATEAU: "If the loss is near the text's entropy, nothing is left to learn: stop, or take a larger model or more text."
+    " Otherwise the learning rate is too low (or so high that it can't settle): change it by a factor of 3 and watch the next"
+    " hundred steps. Loss equal to the entropy of single tokens means that the model uses no context yet.",
+    OVERFITTING: "Open the checkpoint with the lowest validation loss; more steps make it worse. More text helps most; up to some"
+    " four epochs, repeated text is about as good as new text (Muennighoff et al. 2023, arXiv 2305.16264). Else: dropout, more"
+    " weight decay, a smaller model.",
+    DEAD_GRADIENT: "Nothing is learned: weights are frozen, the output does not depend on them (a head of zeros), or the numbers are too"
+    " small for their precision (fp16 needs loss scaling: Micikevicius et al. 2018, arXiv 1710.03740). Look at the norms of each"
+    " matrix; begin again from a checkpoint before that step.",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Losses are in nats per token.
+
+    step: the step that completed the evidence. since: the step at which it begins.
+    evidence: one line with its numbers. advice: what people do about it.
+    """
+
+    kind: str
+    step: int
+    since: int
+    evidence: str
+
+    @property
+    def advice(self) -> str:
+        return ADVICE[self.kind]

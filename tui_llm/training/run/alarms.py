@@ -1,0 +1,105 @@
+"""Alarms: what in a run's metrics is not normal, with the evidence and what people do about it. Pure Python, bounded memory.
+
+`AlarmReader` reads the metrics in the order of steps, a line at a time, so that a live run and a finished one give the same
+alarms. Each is raised once, at the step that completed its evidence.
+
+spike          one loss far above the losses before it, measured in their spread (median and median absolute deviation)
+divergence     the mean loss of blocks of steps has risen far above the lowest one and stays there; or a number is not finite
+plateau        block means do not fall although the learning rate is high
+overfitting    the validation loss rises from its lowest value while the training loss falls; or the text repeats itself
+dead gradient  the gradient's norm is 0, or far below what it was
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tui_llm.training.run.alarm_detectors import (
+    BLOCK,
+    SMALLEST_BLOCK,
+    Block,
+    Blocks,
+    Context,
+    DeadGradient,
+    Divergence,
+    Overfitting,
+    Plateaus,
+    Spikes,
+)
+from tui_llm.training.run.alarm_kinds import Alarm
+from tui_llm.training.run.metrics import LARGEST_STEP, Metric
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
+
+MOST = 100  # alarms that are kept; of more, the newest are counted only
+
+
+class AlarmReader:
+    """Raises the alarms of one run. `facts` are those of status.json: entropies and training tokens, where known.
+
+    A run that learns from answers has a loss of another kind: only numbers that are not finite raise an alarm there.
+    """
+
+    def __init__(self, settings: TrainingSettings, facts: Mapping[str, Any] | None = None) -> None:
+        numbers = _numbers(facts or {})
+        s, floor = settings, numbers.get("floor")
+        self.text = s.objective == PRETRAINING
+        tokens = numbers.get("train_tokens")
+        seen = s.steps * s.batch_size * s.grad_accumulation_steps * s.block_size
+        self._blocks = Blocks(max(SMALLEST_BLOCK, round(BLOCK * s.steps)))
+        self._spikes, self._divergence, self._plateaus = (
+            Spikes(s.warmup_steps),
+            Divergence(s.warmup_steps),
+            Plateaus(s, floor),
+        )
+        self._overfitting = Overfitting(s, numbers.get("unigram_entropy"), floor, seen / tokens if tokens else None)
+        self._dead = DeadGradient()
+        self._context = Context(s, numbers.get("unigram_entropy"))
+        self._alarms: list[Alarm] = []
+        self.left_out = 0  # alarms that were raised after `MOST`
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Those raised so far, in the order of steps."""
+        return tuple(self._alarms)
+
+    @property
+    def diverges(self) -> bool:
+        return self._divergence.raised
+
+    def add(self, metrics: Iterable[Metric]) -> list[Alarm]:
+        """Reads the next steps. Returns the new alarms."""
+        new = [alarm for metric in metrics for alarm in self._step(metric)]
+        room = max(0, MOST - len(self._alarms))
+        self._alarms += new[:room]
+        self.left_out += len(new) - len(new[:room])
+        return new
+
+    def _step(self, metric: Metric) -> list[Alarm]:
+        if not 0 <= metric.step < LARGEST_STEP:
+            return []
+        found = [self._divergence.step(metric)]
+        finite = math.isfinite(metric.loss) and math.isfinite(metric.grad_norm)
+        if self.text and finite:
+            found += [self._spikes.add(metric), self._overfitting.step(metric), self._dead.step(metric)]
+            self._context.step(metric)
+            if (block := self._blocks.add(metric)) is not None:
+                found += self._of_block(block)
+        return [alarm for alarm in found if alarm is not None]
+
+    def _of_block(self, block: Block) -> list[Alarm | None]:
+        found = [part.block(block) for part in (self._divergence, self._overfitting)]
+        context, plateau = self._context.block(block), self._plateaus.block(block)
+        if context is not None:
+            self._plateaus.raised = True  # of the same steps, for the same reason
+        return [*found, context or plateau]
+
+
+def _numbers(facts: Mapping[str, Any]) -> dict[str, float]:
+    kept = {name: facts.get(name) for name in ("unigram_entropy", "floor", "train_tokens")}
+    return {
+        name: float(value)
+        for name, value in kept.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    }
