@@ -14,6 +14,7 @@ metrics.py       metrics.jsonl: loss, gradient norm, tokens per second of each s
 pins.py          pins.json: the pinned prompts
 pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
+matrix_statistics.py  matrices.jsonl: gradient norms, updates, activation scales by kind of matrix
 batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
 gauges.py        FLOP/s, MFU and memory from the run's files

@@ -11,7 +11,7 @@ from textual.color import Color, ColorParseError
 from textual.timer import Timer
 from textual_plotext import PlotextPlot
 
-from tui_llm.tui.kit.widgets.ticks import nice_ticks, step_label
+from tui_llm.common.ticks import nice_ticks, step_label
 
 REPAINT = 0.5  # seconds
 SMALLEST = 1e-9  # the smallest value on a logarithmic axis
