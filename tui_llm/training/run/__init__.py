@@ -19,6 +19,9 @@ batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory
+run_curves.py    all curves of a run
+curve_charts.py  charts of runs over steps, tokens, time or FLOPs; their export
+metric_at.py     the metrics of one step of a long run
 quantities.py    what the chart of a run that learns from answers can show
 snapshot.py      incremental readers of a run that return snapshots
 compare.py       settings and results of several runs

@@ -212,6 +212,7 @@ class TrainingPane(Widget, can_focus=True):
         self.action_batch = run.open_batch
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
+        self.action_curves = lambda: run.open_curves(self.watcher.compared_runs)
         self.action_how_it_learned = run.open_history
         self.action_open_run = run.open_model
         self.action_pause_run = run.toggle_pause

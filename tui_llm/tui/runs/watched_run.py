@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.widget import Widget
 
@@ -21,6 +21,7 @@ KEYS = (
     _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
+    _key("run_curves", "C", "curves", "Show all curves of the watched run in a grid: losses, rates, and by layer gradients, updates and activations; over them those of the marked runs", "curves", importance=2),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
@@ -61,6 +62,12 @@ class WatchedRunController:
 
         if (run := self._run_or_notify("no heads to show")) is not None:
             self.pane.app.push_screen(RunHeadsScreen(run))
+
+    def open_curves(self, others: Sequence[Run] = ()) -> None:
+        from tui_llm.tui.runs.curves.screen import CurvesScreen
+
+        if (run := self._run_or_notify("no curves to show")) is not None:
+            self.pane.app.push_screen(CurvesScreen([run, *others]))
 
     def open_history(self) -> None:
         from tui_llm.tui.runs.pin_history import LearnedScreen
