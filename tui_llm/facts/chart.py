@@ -19,7 +19,7 @@ class ChartLine:
 @dataclass(frozen=True, slots=True)
 class ChartData:
     """A title with the unit of y, what x is, the lines, and which axes are logarithmic. `levels` are horizontal lines: a name
-    and a value. Names are foreign text."""
+    and a value. `name` heads the column of a line without a name. Names are foreign text."""
 
     title: str
     x_title: str
@@ -27,6 +27,7 @@ class ChartData:
     log_x: bool = False
     log_y: bool = False
     levels: tuple[tuple[str, float], ...] = ()
+    name: str = "value"
 
     def shown(self) -> Iterator[tuple[float, float]]:
         """The points that the axes can show: finite, and above 0 on a logarithmic axis."""
@@ -37,7 +38,7 @@ class ChartData:
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """A table, the header first: a row for every x, a column for every line; empty where a line has no point."""
-        yield self.x_title, *(line.name or self.title for line in self.lines)
+        yield self.x_title, *(line.name or self.name for line in self.lines)
         columns = [dict(line.points) for line in self.lines]
         for x in sorted({x for column in columns for x in column if math.isfinite(x)}):
             yield number(x), *(number(column[x]) if x in column else "" for column in columns)

@@ -17,7 +17,6 @@ WIDTH, HEIGHT = 960, 540  # of an SVG, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 80, 24, 48, 56  # margins
 LEGEND = 20  # height of a line of the legend
 ACROSS = 4  # entries of the legend in a line
-SANS = "font-family='sans-serif' font-size='13'"
 # Okabe and Ito's colours, which stay apart for the colour-blind, with black for their yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # beyond the last colour, lines differ by their dashes
@@ -36,9 +35,10 @@ def svg_text(chart: ChartData) -> str:
     rows = -(-len(legend) // ACROSS)
     top = TOP + LEGEND * rows
     parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}' viewBox='0 0 {WIDTH} {HEIGHT}'>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}' viewBox='0 0 {WIDTH} {HEIGHT}' "
+        "font-family='sans-serif' font-size='13'>",
         f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>",
-        _text(LEFT, 28, chart.title, "font-size='17' font-weight='bold'"),
+        _text(LEFT, 28, chart.title, "font-weight='bold'"),
     ]
     for at, (name, style) in enumerate(legend):
         x = LEFT + at % ACROSS * (WIDTH - LEFT - RIGHT) / ACROSS
@@ -123,4 +123,4 @@ def _line(line: ChartLine, style: str, x_axis: _Axis, y_axis: _Axis) -> Iterable
 
 
 def _text(x: float, y: float, text: str, more: str = "") -> str:
-    return f"<text x='{x:g}' y='{y:g}' {SANS} {more}>{escape(visible(text))}</text>"
+    return f"<text x='{x:g}' y='{y:g}' {more}>{escape(visible(text))}</text>"

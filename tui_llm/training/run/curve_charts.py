@@ -108,7 +108,7 @@ def chart(
             lines.append(ChartLine(name, tuple(placed(run, axis, line.points)), marks))
     of = f" of {runs[0].name}" if len(runs) == 1 else ""
     title = f"{info.title}{of}" + (f" ({meaning})" if meaning else "")
-    return ChartData(title, AXES[axis], tuple(lines), log_x, log_y)
+    return ChartData(title, AXES[axis], tuple(lines), log_x, log_y, name=info.key)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────

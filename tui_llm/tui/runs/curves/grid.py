@@ -73,6 +73,7 @@ class CurvesGrid(Widget, can_focus=True):
         self.shown = Shown()
         self.infos: tuple[CurveInfo, ...] = ()
         self.values: Sequence[Mapping[str, CurveValues]] = ()
+        self.steps: Sequence[int] = ()  # of each run, that `values` were asked for
         self.selected = 0
         self.top = 0  # the first row of charts in sight
         self.full = False
@@ -91,9 +92,9 @@ class CurvesGrid(Widget, can_focus=True):
         self.selected = min(self.selected, max(0, len(self.infos) - 1))
         self.refresh()
 
-    def show_values(self, values: Sequence[Mapping[str, CurveValues]]) -> None:
-        """The values of each run at the cursor, by the charts' keys."""
-        self.values = values
+    def show_values(self, values: Sequence[Mapping[str, CurveValues]], steps: Sequence[int]) -> None:
+        """The values of each run at the cursor, by the charts' keys, and the step of each run there."""
+        self.values, self.steps = values, steps
         self.refresh()
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,7 +270,7 @@ class CurvesGrid(Widget, can_focus=True):
             mark = "▌" if chosen else " "
             return [(mark, "strong"), (info.title, "strong" if chosen else "bold")]
         if line == height - 1:
-            return [(" " * (GUTTER - 2), ""), *self._values(info, self.plot_width)]
+            return [(" ", ""), *self._values(info)]
         return self._plot_line(info, line - 1, self.plot_width, height - 2)
 
     def _plot_line(self, info: CurveInfo, line: int, width: int, height: int) -> Pieces:
@@ -312,16 +313,20 @@ class CurvesGrid(Widget, can_focus=True):
                 found += [(str(at) if layered else "", value, one.step) for at, value in enumerate(one.values)]
         return found
 
-    def _values(self, info: CurveInfo, width: int) -> Pieces:
+    def _values(self, info: CurveInfo) -> Pieces:
+        """The values at the cursor on one line."""
         found, pieces = self._found(info), Pieces()
-        if not found:
-            return [("–", "dim")]
-        for number, (name, value, _) in enumerate(found):
-            pieces += [(f"{name} " if name else "", number), (value_label(info.key, value), "bold"), ("  ", "")]
-        step = found[0][2]
-        if step >= 0 and self.values and (at := self.values[0].get("loss")) is not None and step != at.step:
-            pieces.append((f"at step {step:,}", "dim"))
-        return pieces
+        for number, (name, value, step) in enumerate(found):
+            pieces += [(f"{name} " if name else "", number), (value_label(info.key, value), "bold")]
+            last = number == len(found) - 1
+            pieces += [(self._late(number, step) if last or len(self.shown.runs) > 1 else "", "dim"), ("  ", "")]
+        return pieces or [("–", "dim")]
+
+    def _late(self, number: int, step: int) -> str:
+        """Says the step of a value where it is an earlier one than the cursor's: that of the last evaluation, or of the
+        end of a run that is shorter than the others."""
+        run = number if len(self.shown.runs) > 1 else 0
+        return f" at step {step:,}" if 0 <= step < self.steps[run] else ""
 
     def _full_line(self, at: int, y: int) -> Pieces:
         """A line of a chart in full size: title, plot, labels of the x axis, values."""
@@ -349,8 +354,7 @@ class CurvesGrid(Widget, can_focus=True):
         rows, room = [Pieces()], 0
         for number, (name, value, step) in enumerate(self._found(info)):
             label = f"{name} {visible(self.shown.runs[number].name)}" if len(self.shown.runs) > 1 else f"layer {name}" if name else info.title  # fmt: skip
-            first = self.values[0].get("loss")
-            late = f" at step {step:,}" if step >= 0 and (first is None or step != first.step) and number == 0 else ""
+            late = self._late(number, step)
             text = value_label(info.key, value)
             size = len(label) + len(text) + len(late) + 4
             if room and room + size > self.plot_width and len(rows) < 4:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tui_llm.common.ticks import log_ticks, nice_ticks
-from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.raster import Cell, Raster
 
-GUTTER = 8  # cells of the y axis
+GUTTER = 9  # cells of the y axis
 MARKS = "•+o*#"  # of the runs in charts of several runs
 SMALLEST = 1e-300
 
@@ -112,7 +111,3 @@ def x_ticks(view: View, width: int, label: Callable[[float], str]) -> str:
             line[at : at + len(text)] = text
             free = at + len(text) + 1
     return "".join(line)
-
-
-def plain(value: float) -> str:
-    return compact(value).replace("-", "−")

@@ -59,7 +59,6 @@ KEYS = (
 class CurvesScreen(BaseScreen, Screen[None]):
     """`runs` are drawn over each other; the first is the one whose step and time the cursor shows."""
 
-    tour_name = "curves"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
@@ -76,6 +75,7 @@ class CurvesScreen(BaseScreen, Screen[None]):
         self._grid = CurvesGrid("curves-grid")
         self._busy, self._loaded = False, False
         self._asked = 0  # the number of the newest question for the values at the cursor
+        self._shown_values = 0  # the number of the question whose answer is shown
 
     def compose(self) -> ComposeResult:
         yield Bar(id="curves-top")
@@ -132,11 +132,12 @@ class CurvesScreen(BaseScreen, Screen[None]):
         if number != self._asked:
             return
         found = [reader.at(step) for reader, step in zip(self.readers, steps, strict=True)]
-        deliver(self, self._show_values, number, found)
+        deliver(self, self._show_values, number, found, steps)
 
-    def _show_values(self, number: int, found: list[dict[str, CurveValues]]) -> None:
+    def _show_values(self, number: int, found: list[dict[str, CurveValues]], steps: list[int]) -> None:
         if number == self._asked:
-            self._grid.show_values(found)
+            self._shown_values = number
+            self._grid.show_values(found, steps)
             self._say()
 
     # ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────
