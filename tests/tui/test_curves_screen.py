@@ -10,16 +10,23 @@ import pytest
 from helpers import drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
-from tui_llm.training.run import jsonl, matrix_statistics
+from tui_llm.facts.head_scores import HeadScore
+from tui_llm.training.run import head_readings, jsonl, matrix_statistics
 from tui_llm.training.run.matrix_statistics import MatrixStatistics
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.raster import Raster
+from tui_llm.tui.kit.widgets.probability_chart import Named, Probabilities
+from tui_llm.tui.runs.chart_export import probability_data
 from tui_llm.tui.runs.curves.grid import CurvesGrid
 from tui_llm.tui.runs.curves.plot import View
 from tui_llm.tui.runs.curves.plot import drawn as plotted
 from tui_llm.tui.runs.curves.screen import CurvesScreen
+from tui_llm.tui.runs.head_history import RunHeadsScreen
+from tui_llm.tui.runs.loss_chart import LossChart
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 
 
@@ -176,6 +183,34 @@ async def test_export_from_the_screen(tmp_path: Path, monkeypatch: pytest.Monkey
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"loss.csv", "enter")
         await until(pilot, lambda: any("already exists" in n.message for n in app._notifications))
+
+
+async def test_the_other_charts_of_a_run_are_exported_by_one_key_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    run = made()
+    scores = [HeadScore(0, 0, 0.5, 0.25, 0.125)]
+    jsonl.append_to(run.heads_path, head_readings.line(10, scores))
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("escape", "4")
+        await until(pilot, lambda: app.lab_screen.query_one(TrainingPane).snapshot is not None)
+        await until(pilot, lambda: app.lab_screen.query_one(LossChart).curves.train)
+        for opens, key, name, header in (("", "E", "first-loss", "step,training,validation"),
+                                         ("asterisk", "x", "first-heads", "step,induction,previous,duplicate")):  # fmt: skip
+            if opens:
+                await pilot.press(opens)
+                await until(pilot, lambda: isinstance(app.screen, RunHeadsScreen) and app.screen.saved)
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, AskScreen))
+            await pilot.press(*f"{name}.csv", "enter")
+            await until(pilot, (tmp_path / f"{name}.csv").exists)
+            assert (tmp_path / f"{name}.csv").read_text().startswith(header)
+        await pilot.press("escape", "h")
+        await until(pilot, lambda: isinstance(app.screen, LearnedScreen) and app.screen.snapshot is not None)
+        await pilot.press("x")
+        await until(pilot, lambda: any("no chart to export" in n.message for n in app._notifications))
+        data = probability_data("a pin", Probabilities((Named("target", ((0, 0.25), (10, 0.5))),)), log_y=True)
+        assert list(data.rows()) == [("step", "target"), ("0", "0.25"), ("10", "0.5")] and data.log_y
 
 
 async def test_hostile_and_empty_runs() -> None:

@@ -383,5 +383,12 @@ class TrainingPane(Widget, can_focus=True):
     def action_pan_steps(self, direction: int) -> None:
         self.query_one(LossChart).pan(direction)
 
+    def action_export_chart(self) -> None:
+        from tui_llm.tui.runs.chart_export import ask_export, loss_data
+
+        chart, name = self.query_one(LossChart), self.snapshot.name if self.snapshot is not None else "run"
+        data = loss_data(name, chart.curves, log_y=chart.logarithmic)
+        ask_export(self.app, self.files, data, f"{name}-loss", self.run_watched)
+
     def reload(self) -> None:
         self.watcher.read()

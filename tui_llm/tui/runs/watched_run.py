@@ -22,6 +22,7 @@ KEYS = (
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
     _key("run_curves", "C", "curves", "Show all curves of the watched run in a grid: losses, rates, and by layer gradients, updates and activations; over them those of the marked runs", "curves", importance=2),
+    _key("export_chart", "E", "export chart", "Write the pane's chart to a new file: .svg, .png or .csv", "export_chart", footer=()),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip

@@ -11,9 +11,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.screen import Screen
 
-from tui_llm.common import paths
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import duration
 from tui_llm.training.run import curve_charts
 from tui_llm.training.run.curve_charts import AXES
@@ -25,8 +23,8 @@ from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
-from tui_llm.tui.kit.save import free_path
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.runs.chart_export import NOTHING, ask_export
 from tui_llm.tui.runs.curves.grid import CurvesGrid
 from tui_llm.tui.runs.curves.plot import MARKS
 
@@ -224,27 +222,13 @@ class CurvesScreen(BaseScreen, Screen[None]):
         self._ask()
 
     def action_export(self) -> None:
-        from tui_llm.tui.kit.ask import AskScreen
-
-        grid = self._grid
-        if not grid.infos:
-            self.files.notify("there is nothing to export yet", "warning")
+        grid, shown = self._grid, self._grid.shown
+        if not grid.infos or not shown.runs:
+            self.files.notify(NOTHING, "warning")
             return
-        info, shown = grid.infos[grid.selected], grid.shown
+        info = grid.infos[grid.selected]
         data = curve_charts.chart(shown.runs, info, shown.axis, log_x=shown.log_x, log_y=shown.log_y)
-        try:
-            free = free_path(f"{shown.runs[0].name}-{info.key.replace('.', '-').replace('_', '-')}", "svg", "charts")
-        except UserError as error:
-            self.files.notify(str(error), "error")
-            return
-
-        def write(answer: str | None) -> None:
-            if answer is not None and answer.strip():
-                path = paths.absolute(answer.strip())
-                self.files.act(lambda: curve_charts.export(data, path), f"chart written to {path}")
-
-        hint = "ends in .svg, .png or .csv; nothing is overwritten"
-        self.app.push_screen(AskScreen("Export the chart", hint, str(free)), write)
+        ask_export(self.app, self.files, data, f"{shown.runs[0].name}-{info.key}", self.readers[0].run)
 
     def table(self) -> Iterable[tuple[str, ...]]:
         """The selected chart's points."""
