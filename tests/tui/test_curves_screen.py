@@ -8,6 +8,8 @@ from pathlib import Path
 import fake_run
 import pytest
 from helpers import drawn, make_app, unsafe, until
+from hypothesis import given
+from hypothesis import strategies as st
 from textual.pilot import Pilot
 
 from tui_llm.facts.head_scores import HeadScore
@@ -240,6 +242,16 @@ def test_braille_lines_pass_through_their_points() -> None:
     raster = Raster(4, 2)
     raster.line([(-5, 0.5), (5, 0.5), (math.nan, 0), (0.5, 9.0)], 0)
     assert [char for char, _ in raster.rows()[0]] != [" "] * 4 or [char for char, _ in raster.rows()[1]] != [" "] * 4
+
+
+@given(st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3) | st.just(math.nan)), max_size=12), st.integers(1, 6))
+def test_points_outside_are_left_out(points: list[tuple[float, float]], width: int) -> None:
+    raster = Raster(width, 2)
+    raster.line(sorted(points), 0)
+    raster.line([(x, y + 0.01) for x, y in sorted(points)], 1)
+    assert [len(row) for row in raster.rows()] == [width, width]
+    if not any(-0.5 <= y <= 1.5 for _, y in points) and len(points) < 2:
+        assert all(char == " " for row in raster.rows() for char, _ in row)
 
 
 def test_axes_map_there_and_back() -> None:

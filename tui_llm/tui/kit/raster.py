@@ -39,7 +39,7 @@ class Raster:
                 for between in range(max(0, before[0] + 1), min(column, wide + 1)):
                     _widen(spans, between, before[1] + slope * (between - before[0] - 0.5))
                     _widen(spans, between, before[1] + slope * (between - before[0] + 0.5))
-            elif before is not None and column == before[0] + 1:
+            elif before is not None and column == before[0] + 1 and 0 <= column <= wide:
                 _widen(spans, column, (before[1] + row) / 2)
             if 0 <= column <= wide:
                 _widen(spans, column, row)

@@ -3,5 +3,5 @@
 screen.py   the screen: its keys, what it reads, export
 grid.py     the widget that lays the charts out and draws them
 plot.py     a chart as rows of cells
-readout.py  the values at the cursor, read from the run's files
+styles.py   colours of words, runs and layers
 """

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.color import Color
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -20,13 +19,15 @@ from tui_llm.common.ticks import step_label
 from tui_llm.training.run import curve_charts
 from tui_llm.training.run.run_curves import CurveInfo, CurveValues, RunCurves
 from tui_llm.tui.kit.format import compact
-from tui_llm.tui.kit.themes import theme_rgb
-from tui_llm.tui.runs.curves.plot import GUTTER, MARKS, Curve, Plot, View, drawn, x_ticks
+from tui_llm.tui.runs.curves.plot import GUTTER, MARKS, Plot, View, drawn, x_ticks
+from tui_llm.tui.runs.curves.styles import Styles
 
 LEAST_WIDTH, LEAST_HEIGHT = 36, 6  # cells of a chart in the grid
-RUN_COLOURS = ("primary", "success", "error", "secondary", "accent")
 CURSOR = "│"
 UNRECORDED = "not recorded by this run"
+
+PlotKey = tuple[str, int, int, View]
+"""Of a plot: the chart, its width and height in cells, and the view."""
 
 Pieces = list[tuple[str, str | int]]
 """Text with the name of a style, or the number of a line's colour."""
@@ -78,24 +79,29 @@ class CurvesGrid(Widget, can_focus=True):
         self.top = 0  # the first row of charts in sight
         self.full = False
         self.cursor: float | None = None
-        self._plots: dict[tuple[object, ...], Plot] = {}
+        self._view: View | None = None  # of what is shown
+        self._plots: dict[PlotKey, Plot] = {}
+        self._blocks: dict[int, tuple[object, list[Strip]]] = {}  # the lines of each chart, and what they depend on
+        self._version = 0  # of the data and the theme
+        self._styles = Styles(Style.null(), {}, 1, 1)
 
     def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.refresh())
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._changed())
 
-    def show(self, shown: Shown) -> None:
-        self.shown, self._plots = shown, {}
+    def show(self, shown: Shown, plots: dict[PlotKey, Plot] | None = None) -> None:
+        """Shows `shown`; `plots` are those that `prepared` has drawn of it."""
+        self.shown, self._plots, self._view = shown, plots or {}, None
         if shown.runs and shown.runs[0].infos:
             found = {key for run in shown.runs for key in run.lines}
             keys = {info.key for info in shown.runs[0].infos if info.key in found or not _optional(info.key)}
             self.infos = tuple(info for info in shown.runs[0].infos if info.key in keys)
         self.selected = min(self.selected, max(0, len(self.infos) - 1))
-        self.refresh()
+        self._changed()
 
     def show_values(self, values: Sequence[Mapping[str, CurveValues]], steps: Sequence[int]) -> None:
         """The values of each run at the cursor, by the charts' keys, and the step of each run there."""
         self.values, self.steps = values, steps
-        self.refresh()
+        self._changed()
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -124,13 +130,9 @@ class CurvesGrid(Widget, can_focus=True):
 
     def view(self) -> View:
         """The part of the x axis in sight."""
-        shown = self.shown
-        ends = [curve_charts.x_of(run, shown.axis, step) for run in shown.runs for step in run.steps]
-        ends = [x for x in ends if math.isfinite(x)] or [0.0, 1.0]
-        left, right = shown.window or (min(ends), max(ends))
-        if shown.log_x and left <= 0:
-            left = min((x for x in ends if x > 0), default=1.0) / 1000
-        return View(left, right if right > left else left + 1, shown.log_x, shown.log_y)
+        if self._view is None:
+            self._view = _view(self.shown)
+        return self._view
 
     @property
     def cursor_x(self) -> float:
@@ -158,13 +160,12 @@ class CurvesGrid(Widget, can_focus=True):
         self._scroll()
 
     def zoom(self, direction: int) -> None:
-        """Shows half of the x axis around the cursor (+1), or twice as much (−1)."""
+        """Shows half of the x axis around the cursor (+1), or twice as much (−1); the cursor keeps its place in sight."""
         view, at = self.view(), self.cursor_x
         whole = replace(self.shown, window=None)
-        self.shown, now = whole, self.view()
-        self.shown, all_of = replace(whole, window=(view.left, view.right)), now
-        share, half = view.share(at), 0.25 if direction > 0 else 1.0
-        left, right = view.at(max(share - half, -1.0)), view.at(min(share + half, 2.0))
+        all_of = _view(whole)
+        share, span = view.share(at), 0.5 if direction > 0 else 2.0
+        left, right = view.at(share - share * span), view.at(share + (1 - share) * span)
         left, right = max(left, all_of.left), min(right, all_of.right)
         self.cursor = at
         self.show(replace(whole, window=None if (left, right) == (all_of.left, all_of.right) else (left, right)))
@@ -201,95 +202,89 @@ class CurvesGrid(Widget, can_focus=True):
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def render_line(self, y: int) -> Strip:
-        width, height = self.chart_size
+        height = self.chart_size[1]
         if self.full:
-            pieces = self._full_line(self.selected, y) if self.infos else []
-            return self._strip([(pieces, self.size.width)])
+            block = self._block(self.selected) if self.infos else []
+            return (block[y] if y < len(block) else Strip([])).adjust_cell_length(self.size.width, self.rich_style)
         row, line = divmod(y, height)
         first = (self.top + row) * self.columns
-        if y // height >= self._rows_in_sight:
-            return self._strip([])
-        charts = range(first, min(first + self.columns, len(self.infos)))
-        return self._strip([(self._line(at, line, height), width) for at in charts])
+        blocks = range(first, min(first + self.columns, len(self.infos))) if row < self._rows_in_sight else range(0)
+        return Strip.join(self._block(at)[line] for at in blocks).adjust_cell_length(self.size.width, self.rich_style)
 
-    def _strip(self, parts: list[tuple[Pieces, int]]) -> Strip:
-        base = self.rich_style
-        segments, used = list[Segment](), 0
-        for pieces, width in parts:
-            room = width
-            for text, style in pieces:
+    def _block(self, at: int) -> list[Strip]:
+        """The lines of a chart, made again only if something in it changed."""
+        info, (width, height), view = self.infos[at], self.chart_size, self.view()
+        column = round(view.share(self.cursor_x) * (self.plot_width - 1))
+        state = (self._version, info.key, width, height, view, column, at == self.selected, self.full)
+        before = self._blocks.get(at)
+        if before is None or before[0] != state:
+            lines = self._full_lines(info, column) if self.full else self._lines(info, column, at == self.selected)
+            before = self._blocks[at] = state, [self._strip(pieces, width) for pieces in lines]
+        return before[1]
+
+    def _changed(self) -> None:
+        """Forgets all lines: the data, the values or the theme have changed."""
+        runs = self.shown.runs
+        layers = max((len(lines) for run in runs for lines in run.lines.values()), default=1)
+        self._styles = Styles(self.rich_style, self.app.theme_variables, len(runs), layers)
+        self._version += 1
+        self._blocks = {}
+        self.refresh()
+
+    def _strip(self, pieces: Pieces, width: int) -> Strip:
+        segments, room = list[Segment](), width
+        for text, style in pieces:
+            if len(text) > room or not text.isascii():
                 text = truncate(text, room)
-                segments.append(Segment(text, base + self._style(style)))
-                room -= Segment(text).cell_length
-            segments.append(Segment(" " * max(0, room), base))
-            used += width
-        return Strip(segments).adjust_cell_length(self.size.width, base)
-
-    def _style(self, name: str | int) -> Style:
-        if isinstance(name, int):
-            return Style(color=self._line_colour(name)) if name >= 0 else Style.null()
-        variables = self.app.theme_variables
-        rgb = theme_rgb(variables, {"cursor": "text-warning", "dim": "text-muted", "strong": "text-accent"}.get(name, "foreground"))  # fmt: skip
-        if name == "dim":
-            rgb = Color(*theme_rgb(variables, "foreground")).blend(Color(*theme_rgb(variables, "background")), 0.4).rgb
-        return Style(color=f"rgb({rgb[0]},{rgb[1]},{rgb[2]})", bold=name in ("bold", "strong"))
-
-    def _line_colour(self, number: int) -> str:
-        """Of a run, or of a layer: from the theme's primary colour to its warning colour."""
-        variables, runs = self.app.theme_variables, self.shown.runs
-        if len(runs) > 1:
-            name = RUN_COLOURS[number % len(RUN_COLOURS)]
-            rgb = theme_rgb(variables, f"text-{name}", name)
-        else:
-            ends = (Color(*theme_rgb(variables, f"text-{name}", name)) for name in ("primary", "warning"))
-            first, last = ends
-            rgb = first.blend(last, number / max(1, self._layers - 1)).rgb
-        return f"rgb({rgb[0]},{rgb[1]},{rgb[2]})"
-
-    @property
-    def _layers(self) -> int:
-        return max((len(lines) for run in self.shown.runs for lines in run.lines.values()), default=1)
-
-    def curves(self, info: CurveInfo) -> list[Curve]:
-        chart = curve_charts.chart(self.shown.runs, info, self.shown.axis)
-        return [(line.name, line.points, line.marks and len(self.shown.runs) == 1) for line in chart.lines]
+            segments.append(Segment(text, self._styles(style)))
+            room -= segments[-1].cell_length
+        return Strip([*segments, Segment(" " * max(0, room), self._styles(""))])
 
     def _plot(self, info: CurveInfo, width: int, height: int) -> Plot:
         view = self.view()
         key = (info.key, width, height, view)
         found = self._plots.get(key)
         if found is None:
-            found = drawn(self.curves(info), view, width, height, lambda value: value_label(info.key, value))
-            self._plots[key] = found
+            found = self._plots[key] = _drawn(self.shown, info, view, width, height)
         return found
 
-    def _line(self, at: int, line: int, height: int) -> Pieces:
-        """A line of a chart in the grid."""
-        info, chosen = self.infos[at], at == self.selected
-        if line == 0:
-            mark = "▌" if chosen else " "
-            return [(mark, "strong"), (info.title, "strong" if chosen else "bold")]
-        if line == height - 1:
-            return [(" ", ""), *self._values(info)]
-        return self._plot_line(info, line - 1, self.plot_width, height - 2)
+    def prepared(self, shown: Shown) -> dict[PlotKey, Plot]:
+        """The plots of the charts in sight, for `show`. Runs on a thread, so that drawing does not stop the screen."""
+        view, (_, height), width = _view(shown), self.chart_size, self.plot_width
+        if self.full:
+            return {}
+        first = self.top * self.columns
+        infos = self.infos[first : first + self.columns * self._rows_in_sight]
+        return {
+            (info.key, width, height - 2, view): _drawn(shown, info, view, width, max(1, height - 2)) for info in infos
+        }
 
-    def _plot_line(self, info: CurveInfo, line: int, width: int, height: int) -> Pieces:
-        plot = self._plot(info, width, max(1, height))
+    def _lines(self, info: CurveInfo, column: int, chosen: bool) -> list[Pieces]:
+        """A chart in the grid: title, plot, values."""
+        width, height = self.plot_width, self.chart_size[1]
+        title: Pieces = [("▌" if chosen else " ", "strong"), (info.title, "strong" if chosen else "bold")]
+        values: Pieces = [(" ", ""), *self._values(info)]
+        return [title, *self._plot_lines(info, column, width, height - 2), values][:height]
+
+    def _plot_lines(self, info: CurveInfo, column: int, width: int, height: int) -> list[Pieces]:
+        if height < 1:
+            return []
+        plot = self._plot(info, width, height)
         if plot.empty:
             words = "–  " + (UNRECORDED if any(run.lines for run in self.shown.runs) else "no steps yet")
-            return [(" " * GUTTER + (words if line == height // 2 else ""), "dim")]
-        column = round(self.view().share(self.cursor_x) * (width - 1))
-        pieces: Pieces = [(plot.labels[line].rjust(GUTTER - 2)[: GUTTER - 2] + " ▏", "dim")]
-        signs = self._signs(info, plot, height)
-        for x, (char, colour) in enumerate(plot.rows[line]):
-            if x == column:
-                char, style = signs.get(line, (CURSOR if char == " " else char, "cursor"))
-                pieces.append((char, style))
-            elif len(pieces) > 1 and pieces[-1][1] == colour:
-                pieces[-1] = (pieces[-1][0] + char, colour)
-            else:
-                pieces.append((char, colour))
-        return pieces
+            return [[(" " * GUTTER + (words if line == height // 2 else ""), "dim")] for line in range(height)]
+        signs, made = self._signs(info, plot, height), list[Pieces]()
+        for line, cells in enumerate(plot.rows):
+            pieces: Pieces = [(plot.labels[line].rjust(GUTTER - 2)[: GUTTER - 2] + " ▏", "dim")]
+            for x, (char, colour) in enumerate(cells):
+                if x == column:
+                    pieces.append(signs.get(line, (CURSOR if char == " " else char, "cursor")))
+                elif len(pieces) > 1 and pieces[-1][1] == colour:
+                    pieces[-1] = (pieces[-1][0] + char, colour)
+                else:
+                    pieces.append((char, colour))
+            made.append(pieces)
+        return made
 
     def _signs(self, info: CurveInfo, plot: Plot, height: int) -> dict[int, tuple[str, str | int]]:
         """What stands on the cursor's line, by row: the layers' last digits, or the runs' marks."""
@@ -328,23 +323,18 @@ class CurvesGrid(Widget, can_focus=True):
         run = number if len(self.shown.runs) > 1 else 0
         return f" at step {step:,}" if 0 <= step < self.steps[run] else ""
 
-    def _full_line(self, at: int, y: int) -> Pieces:
-        """A line of a chart in full size: title, plot, labels of the x axis, values."""
-        info, height = self.infos[at], self.size.height
+    def _full_lines(self, info: CurveInfo, column: int) -> list[Pieces]:
+        """A chart in full size: title and meaning, plot, labels of the x axis, legend with values."""
         rows = self._value_rows(info)
-        plot = height - 3 - len(rows)
-        if y == 0:
-            log = "  log y" if self.shown.log_y and self._plot(info, self.plot_width, max(1, plot)).log_y else ""
-            together = curve_charts.joined_words(info.key) if len(self.shown.runs) > 1 and self._layered(info) else ""
-            words = "; ".join(filter(None, (info.meaning, together)))
-            return [("▌", "strong"), (info.title, "strong"), (f"  {words}{log}", "dim")]
-        if y <= plot:
-            return self._plot_line(info, y - 1, self.plot_width, plot)
-        if y == plot + 1:
-            view = self.view()
-            line = x_ticks(view, self.plot_width, lambda x: x_label(self.shown.axis, x))
-            return [(" " * GUTTER + line, "dim")]
-        return rows[y - plot - 2] if 0 <= y - plot - 2 < len(rows) else []
+        height = self.size.height - 2 - len(rows)
+        log = "  log y" if self.shown.log_y and height > 0 and self._plot(info, self.plot_width, height).log_y else ""
+        together = curve_charts.joined_words(info.key) if len(self.shown.runs) > 1 and self._layered(info) else ""
+        words = "; ".join(filter(None, (info.meaning, together)))
+        title: Pieces = [("▌", "strong"), (info.title, "strong"), (f"  {words}{log}", "dim")]
+        axis = x_ticks(self.view(), self.plot_width, lambda x: x_label(self.shown.axis, x))
+        plot = self._plot_lines(info, column, self.plot_width, height)
+        below: Pieces = [(" " * GUTTER + axis, "dim")]
+        return [title, *plot, below, *rows][: self.size.height]
 
     def _layered(self, info: CurveInfo) -> bool:
         return any(len(run.lines.get(info.key, ())) > 1 for run in self.shown.runs)
@@ -363,6 +353,21 @@ class CurvesGrid(Widget, can_focus=True):
             rows[-1] += [(f"{label} ", number), (text, "bold"), (late, "dim"), ("   ", "")]
             room += size
         return [[(" " * GUTTER, ""), *row] for row in rows]
+
+
+def _view(shown: Shown) -> View:
+    ends = [curve_charts.x_of(run, shown.axis, step) for run in shown.runs for step in run.steps]
+    ends = [x for x in ends if math.isfinite(x)] or [0.0, 1.0]
+    left, right = shown.window or (min(ends), max(ends))
+    if shown.log_x and left <= 0:
+        left = min((x for x in ends if x > 0), default=1.0) / 1000
+    return View(left, right if right > left else left + 1, shown.log_x, shown.log_y)
+
+
+def _drawn(shown: Shown, info: CurveInfo, view: View, width: int, height: int) -> Plot:
+    chart = curve_charts.chart(shown.runs, info, shown.axis)
+    curves = [(line.name, line.points, line.marks and len(shown.runs) == 1) for line in chart.lines]
+    return drawn(curves, view, width, height, lambda value: value_label(info.key, value))
 
 
 def _optional(key: str) -> bool:

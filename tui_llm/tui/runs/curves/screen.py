@@ -25,8 +25,8 @@ from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.runs.chart_export import NOTHING, ask_export
-from tui_llm.tui.runs.curves.grid import CurvesGrid
-from tui_llm.tui.runs.curves.plot import MARKS
+from tui_llm.tui.runs.curves.grid import CurvesGrid, PlotKey, Shown
+from tui_llm.tui.runs.curves.plot import MARKS, Plot
 
 INTERVAL = 1.0  # seconds between two looks at the files
 
@@ -105,17 +105,21 @@ class CurvesScreen(BaseScreen, Screen[None]):
                 reading = any(one.reading for one in found)
                 if not reading or time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    deliver(self, self._show, found)
+                    shown_now = replace(self._grid.shown, runs=found)
+                    deliver(self, self._show, shown_now, self._grid.prepared(shown_now))
                 if not reading or not self.is_running:
                     return
         finally:
             self._busy = False
 
-    def _show(self, found: tuple[RunCurves, ...]) -> None:
-        if found != self._grid.shown.runs or not self._loaded:
-            self._loaded = True
-            self._grid.show(replace(self._grid.shown, runs=found))
-            self._ask()
+    def _show(self, found: Shown, plots: dict[PlotKey, Plot]) -> None:
+        grid = self._grid
+        if found.runs == grid.shown.runs and self._loaded:
+            return
+        self._loaded = True
+        now = replace(grid.shown, runs=found.runs)
+        grid.show(now, plots if now == found else None)  # keys may have changed the view meanwhile
+        self._ask()
 
     def _ask(self) -> None:
         """Has the values at the cursor read."""
