@@ -213,6 +213,7 @@ class TrainingPane(Widget, can_focus=True):
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
         self.action_curves = lambda: run.open_curves(self.watcher.compared_runs)
+        self.action_export_chart = run.export_chart
         self.action_how_it_learned = run.open_history
         self.action_open_run = run.open_model
         self.action_pause_run = run.toggle_pause
@@ -382,13 +383,6 @@ class TrainingPane(Widget, can_focus=True):
 
     def action_pan_steps(self, direction: int) -> None:
         self.query_one(LossChart).pan(direction)
-
-    def action_export_chart(self) -> None:
-        from tui_llm.tui.runs.chart_export import ask_export, loss_data
-
-        chart, name = self.query_one(LossChart), self.snapshot.name if self.snapshot is not None else "run"
-        data = loss_data(name, chart.curves, log_y=chart.logarithmic)
-        ask_export(self.app, self.files, data, f"{name}-loss", self.run_watched)
 
     def reload(self) -> None:
         self.watcher.read()

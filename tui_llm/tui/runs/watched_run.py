@@ -70,6 +70,15 @@ class WatchedRunController:
         if (run := self._run_or_notify("no curves to show")) is not None:
             self.pane.app.push_screen(CurvesScreen([run, *others]))
 
+    def export_chart(self) -> None:
+        from tui_llm.tui.runs.chart_export import ask_export, loss_data
+        from tui_llm.tui.runs.loss_chart import LossChart
+
+        if (run := self._run_or_notify("no chart to export")) is not None:
+            chart = self.pane.query_one(LossChart)
+            data = loss_data(run.name, chart.curves, log_y=chart.logarithmic)
+            ask_export(self.pane.app, self.files, data, f"{run.name}-loss", run)
+
     def open_history(self) -> None:
         from tui_llm.tui.runs.pin_history import LearnedScreen
 
