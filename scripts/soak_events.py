@@ -39,6 +39,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     **{name: (name,) for name in ("patch", "prefer", "reward", "steer", "why", "heads")},
     "neurons": ("why", "why_table", "tree_line_below", "why_open"),
     "run_heads": ("pane_training", "run_heads"),
+    "curves": ("pane_training", "run_curves"),
     **{
         name: ("inside", "inside_lens", key)
         for name, key in (("block", "inside_block"), ("backward", "inside_backward"), ("lens_grid", "inside_grid"))

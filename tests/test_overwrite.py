@@ -31,6 +31,10 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         "model/config.json",
     ),
     ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
+    ("runs curves", "--out"): (
+        ["runs", "curves", "r", "--chart", "loss", "--out"],
+        "tui-llm-home/runs/r/metrics.jsonl",
+    ),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")

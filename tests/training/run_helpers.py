@@ -98,8 +98,8 @@ def _half_a_line(now: _Countdown) -> None:
     whole = jsonl.append
 
     def append(file: Any, value: dict[str, Any]) -> None:
-        # Head scores are not counted: a line of them follows each evaluation.
-        if "heads" not in value and now():
+        # Head scores are not counted: a line of them follows each evaluation. Nor are statistics of matrices.
+        if not {"heads", "activation"} & value.keys() and now():
             file.write(json.dumps(value).encode()[:20])
             _kill()
         whole(file, value)

@@ -59,6 +59,11 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert contents(broken.checkpoints()[-1][1])["model.safetensors"] != (model / "model.safetensors").read_bytes()
     assert batch.newest(broken) == batch.newest(unbroken)
+    assert lines(broken.matrices_path) == lines(unbroken.matrices_path)
+    recorded = lines(broken.matrices_path)[-1]
+    squares = sum(value**2 for values in recorded["gradient"].values() for value in values)
+    assert math.sqrt(squares) == pytest.approx(lines(broken.metrics_path)[recorded["step"] - 1]["grad_norm"], rel=1e-5)
+    assert len(recorded["activation"]) == broken.config().settings.layers
     assert leftovers(broken.path) == []
 
 

@@ -45,6 +45,8 @@ def test_a_run_killed_at_every_point_ends_as_an_uninterrupted_one(text: Path) ->
     assert [m[0] for m in losses(broken)] == list(range(1, 41))
     assert [m[0] for m in losses(broken) if m[4] is not None] == [1, 10, 20, 30, 40]
     assert lines(broken.samples_path) == lines(unbroken.samples_path)
+    assert lines(broken.matrices_path) == lines(unbroken.matrices_path)
+    assert [line["step"] for line in lines(broken.matrices_path)] == [1, 20, 40]
     assert [step for step, _ in broken.checkpoints()] == [step for step, _ in unbroken.checkpoints()] == [35, 40]
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert leftovers(broken.path) == []

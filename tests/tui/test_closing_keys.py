@@ -56,6 +56,7 @@ from tui_llm.tui.models.models import ModelsScreen
 from tui_llm.tui.runs.alarms import AlarmsScreen
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.compare import CompareScreen
+from tui_llm.tui.runs.curves.screen import CurvesScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -78,6 +79,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     AskScreen: "3 t",
     BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
+    CurvesScreen: lambda app: CurvesScreen([fake_run.make("curves", done=20)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
     DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     DoubledSpaceScreen: lambda app: DoubledSpaceScreen("  purple"),

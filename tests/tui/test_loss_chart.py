@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
+from tui_llm.common.ticks import log_ticks, nice_ticks
 from tui_llm.training.run.curve import Average, Envelope, decimate, moving_average
-from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 
 CURVES = Curves(

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser, actions_of
-from tui_llm.commands.shared.options import action_json_option, json_option, run_argument
+from tui_llm.commands.shared.options import action_json_option, force_option, json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -59,6 +59,27 @@ def _add_options(parser: Parser) -> None:
         examples=("tui-llm runs compare first second",),
     )
     run_argument(action, nargs="+")
+    action_json_option(action)
+    action = actions.add(
+        "curves",
+        "the curves of runs: newest values, or a chart as SVG, PNG or CSV",
+        curves,
+        more="Without --chart lists the charts of a run and their newest values. With --chart NAME prints its points, or writes it to the "
+        "file that --out names, which ends in .svg, .png or .csv. Several runs are drawn over each other; of a chart with a line a layer, the layers "
+        "are then joined: gradient norms as the root of the sum of squares, the others as their mean.",
+        examples=(
+            "tui-llm runs curves first",
+            "tui-llm runs curves first --chart update.q --out update.svg",
+            "tui-llm runs curves first second --chart loss --by time --log-y --out loss.csv",
+        ),
+    )
+    run_argument(action, nargs="+")
+    action.add_argument("--chart", metavar="NAME", help="loss, val_loss, grad_norm, gradient, activation, update.q …, as the list without --chart names them")  # fmt: skip
+    action.add_argument("--by", default="step", choices=("step", "tokens", "time", "flops"), help="what the x axis is; time in seconds of training, without pauses (default step)")  # fmt: skip
+    action.add_argument("--log-x", action="store_true", help="make the picture's x axis logarithmic")
+    action.add_argument("--log-y", action="store_true", help="make the picture's value axis logarithmic")
+    action.add_argument("--out", metavar="FILE", help="write the chart to FILE.svg, .png or .csv; a PNG needs rsvg-convert or another converter")  # fmt: skip
+    force_option(action)
     action_json_option(action)
 
 
@@ -200,3 +221,9 @@ def compare(options: argparse.Namespace) -> None:
     else:
         head, *rows = ([visible(cell) for cell in row] for row in comparing.table(found))
         put(report.table(head, rows, left=(0,)))
+
+
+def curves(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import run_curves
+
+    run_curves.show(options)

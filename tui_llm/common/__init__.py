@@ -5,6 +5,8 @@ suggestions.py    the known name that a mistyped one may have meant
 crash_log.py      write tracebacks to a file
 display.py        make untrusted text safe for the terminal
 numbers.py        format and round numbers for display
+ticks.py          axis ticks of charts
+svg_to_png.py     pictures through an installed converter
 files.py          atomic writes, JSON files
 storage.py        all file system writes, with fault injection for tests
 foreign_files.py  read untrusted files: regular, of bounded size

@@ -17,5 +17,7 @@ preference.py  settings of learning from preferences, and what it measures
 policy.py      settings of learning from rewards by policy gradient
 chat.py        a message of a conversation
 check.py       Finding and CheckReport: what `tui-llm check` finds out
+chart.py       ChartData: a chart as plain data
+chart_files.py  a chart as CSV and SVG
 report.py      the parts of a reading as JSON and as plain text
 """

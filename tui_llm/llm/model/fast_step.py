@@ -7,6 +7,8 @@ For small models autograd's own work is a third of a step (dev/LOG.md). The resu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,9 @@ class FastStep:
         self.model, self.flat, self.dtype = model, flat, dtype
         self.heads, self.epsilon = model.config.heads, model.config.epsilon
         self.low = flat.weights if dtype == torch.float32 else torch.empty_like(flat.weights, dtype=dtype)
+        self.observe: Callable[[Tensor], None] | None = (
+            None  # gets each block's output in the next batch, see `gradients`
+        )
         self.head = "tokens.weight" if model.config.tied else "head.weight"
         blocks = range(model.config.layers)
         self._weights = [self._views(block) for block in blocks]
@@ -60,17 +65,20 @@ class FastStep:
     @torch.no_grad()
     def gradients(self, inputs: Tensor, targets: Tensor, share: float, *, first: bool) -> float:
         """Returns `share` × the mean loss on inputs and targets, (B, T) each, in nats per token. Adds its gradient to the
-        flat gradients, or overwrites them if `first`, and attaches them."""
+        flat gradients, or overwrites them if `first`, and attaches them. Gives `observe` the blocks' outputs,
+        (N, C), and forgets it."""
         shape = *inputs.shape, self.heads
         ids = inputs.reshape(-1)
         weights, T = self.flat.weights, inputs.size(1)
         tokens, positions = (self.flat.view(weights, f"{name}.weight") for name in ("tokens", "positions"))
         x = tokens.index_select(0, ids)
         x.view(*inputs.shape, -1).add_(positions[:T])
-        saved = []
+        saved, observe, self.observe = [], self.observe, None
         for block in self._weights:
             x, kept = fast.block_forward(x, block, shape, self.epsilon)
             saved.append(kept)
+            if observe is not None:
+                observe(x)
         scale, shift = (self.flat.view(weights, f"norm.{kind}") for kind in ("weight", "bias"))
         h, mean, rstd = torch_private.layer_norm(x, scale, shift, self.epsilon)
         loss, g = self._head(h.to(self.dtype), targets.reshape(-1), share / len(ids), first)

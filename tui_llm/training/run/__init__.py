@@ -14,6 +14,7 @@ metrics.py       metrics.jsonl: loss, gradient norm, tokens per second of each s
 pins.py          pins.json: the pinned prompts
 pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
+matrix_statistics.py  matrices.jsonl: gradient norms, updates, activation scales by kind of matrix
 batch.py         batch.json: the next batch with its losses
 changes.py       settings changed during training
 alarm_kinds.py   an alarm, its kinds, and what people do about them
@@ -24,6 +25,9 @@ earlier_runs.py  ended runs of the same shape, which the band learns from
 health.py        alarms.jsonl, and a run's alarms and band read as it grows
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory
+run_curves.py    all curves of a run
+curve_charts.py  charts of runs over steps, tokens, time or FLOPs; their export
+metric_at.py     the metrics of one step of a long run
 quantities.py    what the chart of a run that learns from answers can show
 snapshot.py      incremental readers of a run that return snapshots
 compare.py       settings and results of several runs

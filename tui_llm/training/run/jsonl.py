@@ -19,13 +19,8 @@ from tui_llm.common.foreign_files import open_regular
 
 T = TypeVar("T")
 
-GROWING = (
-    "metrics.jsonl",
-    "samples.jsonl",
-    "probes.jsonl",
-    "heads.jsonl",
-    "alarms.jsonl",
-)  # each line of these files has a `step`
+# Each line of these files has a `step`.
+GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl", "heads.jsonl", "alarms.jsonl", "matrices.jsonl")
 MOST = 4 << 30  # bytes of such a file: about 25 million steps
 LONGEST = 8 << 20  # bytes of a line; a longer one is treated as damaged
 _BLOCK = 1 << 20  # bytes read at a time
@@ -82,6 +77,14 @@ def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
     except OSError:
         pass
     return found
+
+
+def parsed(line: bytes, parse: Callable[[Any], T]) -> T | None:
+    """Applies `parse` to the JSON value of a line; None if it is not JSON or `parse` rejects it."""
+    try:
+        return parse(json.loads(line))
+    except _DAMAGE:
+        return None
 
 
 def problem(path: Path) -> str:

@@ -14,6 +14,7 @@ pins.json          the pins (prompts, some with a target), read at each evaluati
 probes.jsonl       the pin readings: what the model predicts for the pins at each evaluation
 heads.jsonl        the scores of all attention heads at each evaluation (see head_readings.py)
 alarms.jsonl       spikes, plateaus and other alarms, once each with their step and evidence (see health.py)
+matrices.jsonl     gradient norms, updates and activation scales by kind of matrix (see matrix_statistics.py)
 batch.json         the next batch with the model's loss on each of its tokens (see batch.py); only the newest
 checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
 start/             a copy of the model that training started from, unless it started from random weights
@@ -99,6 +100,7 @@ class Run:
         self.pins_path = path / "pins.json"
         self.pin_readings_path = path / "probes.jsonl"
         self.heads_path = path / "heads.jsonl"
+        self.matrices_path = path / "matrices.jsonl"
         self.lock_path = path / "lock"
         self.log_path = path / "worker.log"
 
@@ -215,7 +217,7 @@ class Run:
 
         `recorded` is the problem of status.json.
         """
-        for path in (self.metrics_path, self.samples_path, self.pin_readings_path, self.heads_path):
+        for path in (self.metrics_path, self.samples_path, self.pin_readings_path, self.heads_path, self.matrices_path):
             if found := jsonl.problem(path):
                 return found
         if found := recorded or self._object("control.json")[1]:

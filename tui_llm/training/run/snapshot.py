@@ -267,17 +267,27 @@ def _numbers(facts: dict[str, Any]) -> dict[str, float]:
 
 def _sampled(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
     """Returns sampled curves (training, validation) of a metrics.jsonl longer than `LONG`; None if it is shorter."""
+    few = sampled_metrics(path)
+    if few is None:
+        return None
+    train, validation = Envelope(), Envelope()
+    for metric in few:
+        train.add(metric.step, metric.loss)
+        if metric.val_loss is not None:
+            validation.add(metric.step, metric.val_loss)
+    return train.points(), validation.points()
+
+
+def sampled_metrics(path: Path) -> list[Metric] | None:
+    """Returns some metrics at each of `PLACES` places in a metrics.jsonl longer than `LONG`; None if it is shorter."""
     size = _size(path)
     if size <= LONG:
         return None
-    tail, train, validation = MetricsTail(path), Envelope(), Envelope()
+    tail, found = MetricsTail(path), list[Metric]()
     for i in range(PLACES):
         tail.offset = i * (size - 8192) // (PLACES - 1)
-        for metric in tail.new(8192)[1:]:
-            train.add(metric.step, metric.loss)
-            if metric.val_loss is not None:
-                validation.add(metric.step, metric.val_loss)
-    return train.points(), validation.points()
+        found += tail.new(8192)[1:]
+    return found
 
 
 def _size(path: Path) -> int:

@@ -16,6 +16,7 @@ checkpoints.py    save and load weights and optimizer state
 evaluations.py    what runs at each evaluation
 pin_readings.py   predictions for the pins
 head_readings.py  scores of all attention heads
+matrix_recorder.py  gradient norms, updates and activation scales of the matrices
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files

@@ -38,6 +38,7 @@ class AnswerTrainer(Trainer):
         device: torch.device,
     ) -> None:
         super().__init__(model, None, settings, device)
+        self.fast_step = None  # its loss is that of a text
         self.reference = reference.to(device).eval().requires_grad_(False)
         self.answers, self.tokenizer, self.size = rows, tokenizer, tokenizer.size
         self.limit = math.inf  # these losses have no scale of their own: they must be finite
@@ -70,6 +71,10 @@ class AnswerTrainer(Trainer):
         s = self.settings
         first = ((number - 1) * s.grad_accumulation_steps + part) * s.batch_size
         return [self.order.row(place) for place in range(first, first + s.batch_size)]
+
+    def first_rows(self, number: int) -> torch.Tensor | None:
+        prompt = self.answers.prompts.row(self.take(number, self.parts[0])[0])
+        return torch.tensor([prompt]) if len(prompt) else None
 
     @abstractmethod
     def measure_batch(self, updates: int) -> dict[str, Any]:

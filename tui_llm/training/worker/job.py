@@ -13,7 +13,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
-from tui_llm.training.run import changes, health, jsonl
+from tui_llm.training.run import changes, health, jsonl, matrix_statistics
 from tui_llm.training.run.alarms import AlarmReader
 from tui_llm.training.run.metrics import Metric, metric_line
 from tui_llm.training.run.settings import PRETRAINING
@@ -30,6 +30,7 @@ from tui_llm.training.worker import (
 )
 from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.inputs import Inputs
+from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
 from tui_llm.training.worker.worker import Worker
 
@@ -108,6 +109,8 @@ class Job:
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
         self.worker.report("running", message)
+        if self.ranks.first and not self.ranks.shard:
+            self.trainer.matrices = MatrixRecorder(self.trainer.model, self.settings.steps)
         with self._metrics() as metrics:
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
@@ -124,6 +127,9 @@ class Job:
         """Writes what is due after a step: its metrics, an evaluation, a checkpoint."""
         line = metric_line(self.gauges.complete(metric))
         jsonl.append(metrics, line)
+        if self.trainer.matrices is not None and (found := self.trainer.matrices.take()) is not None:
+            with storage.open_file(self.run.matrices_path, "ab", buffering=0) as file:
+                jsonl.append(file, matrix_statistics.line(found))
         if self.events is not None:
             self.events.add(line)
         if self.alarms is not None and (new := self.alarms.add([metric])):

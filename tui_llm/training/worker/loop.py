@@ -23,9 +23,11 @@ from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan import cost
 from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import LearningRateChange, settings_at
+from tui_llm.training.run.matrix_statistics import rows as observed_rows
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker.distributed import Ranks, whole
+from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 
 EXPLODED = 10.0  # × ln V, the loss of a uniform prediction: runs don't recover from a loss above that
 
@@ -101,6 +103,7 @@ class Trainer:
             )
         self.step_tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
         self.measured: dict[str, float] = {}  # further fields of the step's `Metric`
+        self.matrices: MatrixRecorder | None = None  # may be set between two steps; not where weights are sharded
         self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
@@ -139,7 +142,7 @@ class Trainer:
             began = time.perf_counter()
             lr = learning_rate(settings_at(s, self.changes, number), number)
             loss, norm = self._update(number, lr)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began - self._measuring()
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
@@ -159,14 +162,45 @@ class Trainer:
             torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         for parameter in self.parameters:
             parameter.grad = None
+        if self.matrices is not None and self.matrices.due(number):
+            with self.matrices.timed():
+                self._observe(self.matrices, number)
         total = self.ranks.mean(self._backward(number))
         return total, self._apply(number, lr, total)
+
+    def _observe(self, matrices: MatrixRecorder, number: int) -> None:
+        """Has the blocks' outputs of step `number` measured: during the step itself where `fast_step` makes it."""
+        matrices.begin()
+        if self.fast_step is not None:
+            tokens = observed_rows(self.settings.batch_size) * self.settings.block_size
+            self.fast_step.observe = lambda x: matrices.observe(x[:tokens])
+        elif (ids := self.first_rows(number)) is not None:
+            matrices.run(ids.to(self.device), self.autocast(), self.products)
+
+    def first_rows(self, number: int) -> torch.Tensor | None:
+        """Ids (B, T) of the first rows of step `number` that the activation scales are measured on; None if there are none."""
+        first = (number - 1) * self.settings.grad_accumulation_steps + self.parts[0]
+        return self.batches.batch(first)[0][self.rows][: observed_rows(self.settings.batch_size)]
+
+    def _measuring(self) -> float:
+        """The seconds of the last step that went into measuring its matrices: on a CPU, since on another device the time
+        includes the wait for the step itself."""
+        if self.matrices is None:
+            return 0.0
+        seconds, self.matrices.seconds = self.matrices.seconds, 0.0
+        return seconds if self.device.type == "cpu" else 0.0
 
     def _apply(self, number: int, lr: float, total: float) -> float:
         """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
         s = self.settings
         if s.attention_only == "on":
             attention_only.drop_gradients(self.model)
+        if self.flat is not None:
+            self.flat.collect()
+        matrices = self.matrices if self.matrices is not None and self.matrices.due(number) else None
+        if matrices is not None:
+            with matrices.timed():
+                matrices.before(number)
         norm = self._clip(s.clip if s.clip > 0 else math.inf)
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
@@ -176,12 +210,14 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
+        if matrices is not None:
+            with matrices.timed():
+                matrices.after()
         return norm
 
     def _clip(self, most: float) -> float:
         """Clips the gradient's norm to `most`. Returns the norm before."""
         if self.flat is not None:
-            self.flat.collect()
             return self.flat.clip(most)
         at_once = None if self.ranks.shard else True
         return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))

@@ -26,4 +26,5 @@ loss_shade.py       losses as colours and marks
 token_shades.py     what tokens can be coloured by
 token_changes.py    tokens coloured by the change of their log-probability
 columns.py          curves as text
+raster.py           lines as braille characters
 """

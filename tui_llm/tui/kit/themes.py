@@ -7,7 +7,9 @@ each, whose colours stay apart for people with deuteranopia, protanopia or trita
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
+from textual.color import Color, ColorParseError
 from textual.theme import BUILTIN_THEMES, Theme
 
 DARK, LIGHT = "textual-dark", "textual-light"
@@ -78,3 +80,13 @@ def next_palette(name: str) -> str:
     palettes = ["textual", *PALETTES]
     at = palettes.index(palette) if palette in palettes else -1
     return f"{palettes[(at + 1) % len(palettes)]}-{'light' if brightness == 'light' else 'dark'}"
+
+
+def theme_rgb(variables: Mapping[str, str], name: str, otherwise: str = "foreground") -> tuple[int, int, int]:
+    """The colour `name` of a theme's variables, or `otherwise`, or grey."""
+    for key in (name, otherwise):
+        try:
+            return Color.parse(variables[key]).rgb
+        except (KeyError, ColorParseError):
+            continue
+    return (128, 128, 128)

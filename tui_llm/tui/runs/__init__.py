@@ -21,6 +21,8 @@ run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 samples.py         the samples
 head_history.py    scores of attention heads over the evaluations
+chart_export.py    charts as plain data, and as files
+curves/            the screen of a run's curves
 compare.py         runs side by side
 pins_watcher.py    posts snapshots of a run's pin readings
 pin_history.py     pin readings over the evaluations

@@ -39,6 +39,7 @@ KEYS = (
     _key("run_head_left", "left_square_bracket", "head", "Select the previous head; ↑ and ↓ select the layer", "head(-1)", together="head"),
     _key("run_head_right", "right_square_bracket", "head", "Select the next head; ↑ and ↓ select the layer", "head(1)", together="head"),
     _key("run_heads_score", "m", "score", "Show the map of the next score, where not all fit", "score"),
+    _key("export_run_heads", "x", "export", "Write the best heads' scores at all evaluations to a new file: .svg, .png or .csv", "export"),
     _key("copy_run_heads", "y", "copy", "Copy the scores at all evaluations (tab-separated)", "copy"),
 )  # fmt: skip
 
@@ -179,6 +180,17 @@ class RunHeadsScreen(RunView):
 
     def action_head(self, by: int) -> None:
         self._map.move(by)
+
+    def action_export(self) -> None:
+        from tui_llm.tui.runs.chart_export import ask_export, head_data
+
+        ask_export(
+            self.app,
+            self.files,
+            head_data(self.run_shown.name, self.saved),
+            f"{self.run_shown.name}-heads",
+            self.run_shown,
+        )
 
     def action_score(self) -> None:
         self._map.next_score()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
+from tui_llm.common.ticks import log_ticks, nice_ticks
 from tui_llm.training.run.curve import Average, Point, decimate, within
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
-from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
 END = "┃"  # the band of the end's loss, at the right edge

@@ -47,6 +47,7 @@ KEYS = (
     _key("next_pin", "down,tab", "next pin", "Select the pin below", "choose(1)", together="pin"),
     _key("pin_listed", "P,delete", "pin/unpin", "Unpin the selected prompt (its readings are kept), or pin it again", "pin"),
     _key("log_probability", "l", "log", "Make the axis logarithmic, or linear again", "log_axis"),
+    _key("export_learned", "x", "export", "Write the chart to a new file: .svg, .png or .csv", "export"),
     _key("copy_learned", "y", "copy", "Copy the table (tab-separated)", "copy"),
     _key("table_up", "pageup", "table up", "Scroll the table up", "page(-1)", footer=()),
     _key("table_down", "pagedown", "table down", "Scroll the table down", "page(1)", footer=()),
@@ -259,6 +260,17 @@ class LearnedScreen(OverLab):
 
     def action_log_axis(self) -> None:
         self.query_one(ProbabilityChart).toggle_log()
+
+    def action_export(self) -> None:
+        from tui_llm.tui.kit.actions import FileActions
+        from tui_llm.tui.runs.chart_export import ask_export, probability_data
+
+        chart, run = self.query_one(ProbabilityChart), self.run_shown
+        name = run.name if run is not None else "pins"
+        data = probability_data(
+            f"{self.chosen.prompt[:40] if self.chosen else ''} ({name})", chart.shown, log_y=chart.log_axis
+        )
+        ask_export(self.app, FileActions(self, self._show), data, f"{name}-learned", run)
 
     def action_page(self, direction: int) -> None:
         table = self.query_one(PinTable)

@@ -141,6 +141,12 @@ class RunActions:
         free = free_name(Path(run.name), folder=True)
         self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)
 
+    def curves(self) -> None:
+        from tui_llm.tui.runs.curves.screen import CurvesScreen
+
+        if (run := self.selected()) is not None:
+            self.screen.app.push_screen(CurvesScreen([run, *self.marked()]))
+
     def compare(self) -> None:
         run = self.selected()
         if run is None:

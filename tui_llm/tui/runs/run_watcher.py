@@ -83,6 +83,10 @@ class RunWatcher(Widget):
     def compared(self) -> list[str]:
         return [reader.run.name for reader in self._compared]
 
+    @property
+    def compared_runs(self) -> list[Run]:
+        return [reader.run for reader in self._compared]
+
     def compare(self, others: Sequence[Run]) -> None:
         """Also reads `others` from now on."""
         before = {reader.run.name: reader for reader in self._compared}

@@ -40,6 +40,7 @@ KEYS = (
     _key("close_runs", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("continue_run", "plus", "more steps", "Continue the run with more steps, or with fewer than planned; asks for the new total", "continue_run"),
     _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
+    _key("listed_curves", "C", "curves", "Show all curves of the run under the cursor in a grid, over them those of the marked runs", "curves"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
     _key("export_run", "x", "export", "Write the run's newest checkpoint as a model folder", "export_run"),
 )  # fmt: skip
@@ -78,6 +79,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         self.action_rename_run = actions.rename
         self.action_export_run = actions.export
         self.action_compare_runs = actions.compare
+        self.action_curves = actions.curves
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs-window"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.widget import Widget
 
@@ -24,6 +24,8 @@ KEYS = (
     _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, dead gradients), and where its loss will end", "alarms", importance=2),
     _key("worker_log", "o", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
     _key("bell", "b", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
+    _key("run_curves", "C", "curves", "Show all curves of the watched run in a grid: losses, rates, and by layer gradients, updates and activations; over them those of the marked runs", "curves", importance=2),
+    _key("export_chart", "E", "export chart", "Write the pane's chart to a new file: .svg, .png or .csv", "export_chart", footer=()),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
@@ -76,6 +78,21 @@ class WatchedRunController:
 
         if (run := self._run_or_notify("no log to show")) is not None:
             self.pane.app.push_screen(LogScreen(run))
+
+    def open_curves(self, others: Sequence[Run] = ()) -> None:
+        from tui_llm.tui.runs.curves.screen import CurvesScreen
+
+        if (run := self._run_or_notify("no curves to show")) is not None:
+            self.pane.app.push_screen(CurvesScreen([run, *others]))
+
+    def export_chart(self) -> None:
+        from tui_llm.tui.runs.chart_export import ask_export, loss_data
+        from tui_llm.tui.runs.loss_chart import LossChart
+
+        if (run := self._run_or_notify("no chart to export")) is not None:
+            chart = self.pane.query_one(LossChart)
+            data = loss_data(run.name, chart.curves, log_y=chart.logarithmic)
+            ask_export(self.pane.app, self.files, data, f"{run.name}-loss", run)
 
     def open_history(self) -> None:
         from tui_llm.tui.runs.pin_history import LearnedScreen

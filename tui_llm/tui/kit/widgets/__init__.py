@@ -10,7 +10,6 @@ vocab_columns.py      columns of the candidate table
 vocab_table.py        the candidate table
 chart.py              base class of the charts over steps
 head_map.py           a map of attention heads for each detector
-ticks.py              axis ticks
 histogram.py          bars with an expected value
 probability_chart.py  probabilities over steps
 """

@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 from rich.text import Text
-from textual.color import Color, ColorParseError
+from textual.color import Color
 from textual.timer import Timer
 from textual_plotext import PlotextPlot
 
-from tui_llm.tui.kit.widgets.ticks import nice_ticks, step_label
+from tui_llm.common.ticks import nice_ticks, step_label
+from tui_llm.tui.kit.themes import theme_rgb
 
 REPAINT = 0.5  # seconds
 SMALLEST = 1e-9  # the smallest value on a logarithmic axis
@@ -48,13 +49,7 @@ class Chart(PlotextPlot):
         self.refresh()
 
     def _colour(self, name: str, otherwise: str = "foreground") -> RGB:
-        variables = self.app.theme_variables
-        for key in (name, otherwise):
-            try:
-                return Color.parse(variables[key]).rgb
-            except (KeyError, ColorParseError):
-                continue
-        return (128, 128, 128)
+        return theme_rgb(self.app.theme_variables, name, otherwise)
 
     def _faint(self, colour: RGB, how: float) -> RGB:
         return Color(*colour).blend(Color(*self._colour("surface")), how).rgb

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from tui_llm.common.display import truncate
 from tui_llm.common.numbers import percent, plain
+from tui_llm.common.ticks import log_ticks, nice_ticks
 from tui_llm.training.run.curve import Point, decimate, within
 from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
-from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 
 MARKS = ("braille", "+", "o", "*")  # the lines differ by marker, not only by colour
 SIGNS = ("⣀⡠", "+", "o", "*")  # the same markers, in the legend

@@ -1,0 +1,150 @@
+"""Charts of one or several runs over steps, tokens, time or FLOPs, as plain data. Does not import torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tui_llm.common import storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import check_file, write_new
+from tui_llm.facts.chart import ChartData, ChartLine
+from tui_llm.facts.chart_files import FORMATS, csv_text, svg_text
+from tui_llm.training.run.curve import Point
+from tui_llm.training.run.run_curves import CurveInfo, CurveLine, RunCurves
+
+AXES = {"step": "step", "tokens": "tokens", "time": "seconds of training", "flops": "FLOPs"}
+"""What the x axis can be, and its title. FLOPs are the model's, as in the estimate: tokens × FLOPs per token."""
+
+NO_AXIS = {
+    "tokens": "its steps have different numbers of tokens",
+    "flops": "its number of operations a token is not known",
+    "time": "its metrics have no time",
+}
+
+
+def missing(run: RunCurves, axis: str) -> str:
+    """Why a run can't be drawn over `axis`; empty if it can."""
+    known = {
+        "step": True,
+        "tokens": run.step_tokens is not None,
+        "flops": run.step_tokens is not None and run.flops_per_token is not None,
+        "time": bool(run.clock.steps) and run.clock.seconds[-1] > run.clock.seconds[0],
+    }
+    return "" if known[axis] else NO_AXIS[axis]
+
+
+def x_of(run: RunCurves, axis: str, step: float) -> float:
+    """Where `step` lies on the axis; NaN if that is not known."""
+    if axis == "step":
+        return step
+    if axis == "time":
+        return run.clock.at(step)
+    return step * _per_step(run, axis)
+
+
+def step_of(run: RunCurves, axis: str, x: float) -> float:
+    """The inverse of `x_of`."""
+    if axis == "step":
+        return x
+    if axis == "time":
+        return run.clock.step(x)
+    return x / _per_step(run, axis)
+
+
+def _per_step(run: RunCurves, axis: str) -> float:
+    if run.step_tokens is None:
+        return math.nan
+    if axis == "tokens":
+        return run.step_tokens
+    return run.step_tokens * (run.flops_per_token if run.flops_per_token is not None else math.nan)
+
+
+def placed(run: RunCurves, axis: str, points: Sequence[Point]) -> list[tuple[float, float]]:
+    """The points with their place on the axis instead of the step."""
+    if axis == "step":
+        return list(points)
+    if axis == "time":
+        return [(run.clock.at(step), value) for step, value in points]
+    each = _per_step(run, axis)
+    return [(step * each, value) for step, value in points]
+
+
+def joined(key: str, lines: Sequence[CurveLine]) -> Sequence[Point]:
+    """One curve of all layers, for charts of several runs: the root of the sum of squares of gradient norms, the mean of
+    the others."""
+    if len(lines) <= 1:
+        return lines[0].points if lines else ()
+    values: dict[int, list[float]] = {}
+    for line in lines:
+        for step, value in line.points:
+            values.setdefault(step, []).append(value)
+    whole = {step: found for step, found in values.items() if len(found) == len(lines)}
+    if key.startswith("gradient"):
+        return [(step, math.sqrt(sum(value * value for value in found))) for step, found in sorted(whole.items())]
+    return [(step, sum(found) / len(found)) for step, found in sorted(whole.items())]
+
+
+def joined_words(key: str) -> str:
+    return "all layers together" if key.startswith("gradient") else "mean of the layers"
+
+
+def chart(
+    runs: Sequence[RunCurves], info: CurveInfo, axis: str, *, log_x: bool = False, log_y: bool = False
+) -> ChartData:
+    """The chart of one key: of one run a line a layer, of several runs a line a run."""
+    lines: list[ChartLine] = []
+    meaning = info.meaning
+    for run in runs:
+        found = run.lines.get(info.key, ())
+        marks = info.key == "val_loss"
+        if len(runs) > 1:
+            meaning += "" if len(found) <= 1 or joined_words(info.key) in meaning else f"; {joined_words(info.key)}"
+            lines.append(ChartLine(run.name, tuple(placed(run, axis, joined(info.key, found))), marks))
+            continue
+        for line in found:
+            name = "" if line.layer is None else f"layer {line.layer}"
+            lines.append(ChartLine(name, tuple(placed(run, axis, line.points)), marks))
+    of = f" of {runs[0].name}" if len(runs) == 1 else ""
+    title = f"{info.title}{of}" + (f" ({meaning})" if meaning else "")
+    return ChartData(title, AXES[axis], tuple(lines), log_x, log_y, name=info.key)
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_export(path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> None:
+    """Call it before the work. Raises `UserError` if `path` has no suffix of `FORMATS`, a PNG has no converter, or it can't be
+    written (see `check_file`)."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise UserError(f"{path.name}: a chart is written as .svg, .png or .csv; give a name that ends so")
+    if suffix == "png":
+        from tui_llm.common import svg_to_png
+
+        svg_to_png.converter()
+    check_file(path, force=force, inputs=inputs)
+
+
+def export(data: ChartData, path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> str:
+    """Writes a chart in the format of the path's suffix. Returns what made a PNG; empty for the others. Raises `UserError`."""
+    check_export(path, force=force, inputs=inputs)
+    suffix, maker = path.suffix.lower(), ""
+    if suffix == ".png":
+        from tui_llm.common import svg_to_png
+
+        maker = svg_to_png.converter()
+
+        def write(part: Path) -> None:
+            source = part.with_name("chart.svg")  # in the temporary folder, which is deleted
+            storage.write_text(source, svg_text(data))
+            storage.by_library(part, lambda to: svg_to_png.convert(source, to))
+    else:
+        text = csv_text(data) if suffix == ".csv" else svg_text(data)
+
+        def write(part: Path) -> None:
+            storage.write_text(part, text)
+
+    write_new(path, write, force=force, inputs=inputs)
+    return maker
