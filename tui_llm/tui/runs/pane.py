@@ -210,6 +210,7 @@ class TrainingPane(Widget, can_focus=True):
         self.files = FileActions(self, self.reload)
         run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
         self.action_batch = run.open_batch
+        self.action_open_step = lambda: run.open_step(self.query_one(LossChart).cursor)
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
         self.action_how_it_learned = run.open_history
@@ -233,6 +234,8 @@ class TrainingPane(Widget, can_focus=True):
     def on_run_watcher_updated(self, message: RunWatcher.Updated) -> None:
         message.stop()
         before, now = self.snapshot, message.snapshot
+        if before and now and before.name != now.name:
+            self.query_one(LossChart).cursor = None
         self.snapshot, self.others = now, message.others
         self._show()
         seen = (before.name, before.checkpoint) if before else None
@@ -375,6 +378,13 @@ class TrainingPane(Widget, can_focus=True):
 
     def action_smooth(self) -> None:
         self.query_one(LossChart).smooth()
+
+    def action_move_cursor(self, amount: int) -> None:
+        self.query_one(LossChart).move_cursor(amount)
+
+    def action_next_spike(self, amount: int) -> None:
+        if not self.query_one(LossChart).next_spike(amount):
+            self.files.notify("no step's loss stands out in sight", "warning")
 
     def action_zoom_steps(self, direction: int) -> None:
         self.query_one(LossChart).zoom(direction)

@@ -50,6 +50,19 @@ class WatchedRunController:
         if (run := self._run_or_notify("no batch to show")) is not None:
             self.pane.app.push_screen(BatchScreen(run))
 
+    def open_step(self, step: int | None) -> None:
+        """Opens the screen of a step, or of the newest one. A step before a branch's own is its parent's."""
+        from tui_llm.tui.runs.step import StepScreen
+
+        if (run := self._run_or_notify("no step to open")) is None:
+            return
+        last = run.last_metric()
+        if step is None and last is None:
+            self.files.notify(f"{run.name} has no steps yet", "warning")
+            return
+        step = step or (last.step if last else 1)
+        self.pane.app.push_screen(StepScreen(run, step))
+
     def open_samples(self) -> None:
         from tui_llm.tui.runs.samples import SamplesScreen
 
