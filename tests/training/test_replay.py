@@ -127,7 +127,7 @@ def test_rows_are_the_corpuss_own_and_their_losses_torchs(corpus: list[Path], mo
         assert math.fsum(share.tokens) == pytest.approx(share.share, abs=1e-4 * step.grad_norm)
     row = step.rows[3]
     ids = torch.tensor([token.id for token in row.tokens])[None]
-    model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    model.loss(ids[:, :-1], ids[:, 1:]).backward()  # type: ignore[no-untyped-call]
     norm = float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
     assert found.shares[3].norm == pytest.approx(norm, rel=1e-4)
 

@@ -63,18 +63,27 @@ def problem(config: RunConfig) -> str:
 
 def check(run: Run, step: int) -> None:
     """Raises `UserError` unless step `step` of `run` can be recomputed."""
-    if why := problem(run.config()):
+    config = run.config()
+    if why := problem(config):
         raise UserError(f"run {run.name}: {why}")
     last = run.last_metric()
     if last is None:
         raise UserError(f"run {run.name} has no steps yet")
+    if config.parent and step <= config.parent_step:
+        raise UserError(
+            f"run {run.name} branches from {config.parent} after step {config.parent_step:,}; step {step:,} is to be recomputed there"
+        )
     if not 1 <= step <= last.step:
-        raise UserError(f"run {run.name} has the steps 1 to {last.step:,}; give one of them, not {step:,}")
+        raise UserError(
+            f"run {run.name} has the steps {config.parent_step + 1:,} to {last.step:,}; give one of them, not {step:,}"
+        )
 
 
 def origin(run: Run, updates: int, *, from_start: bool = False) -> Origin:
     """Where recomputing the state after `updates` steps begins, and what it takes."""
-    begun = max((step for step, _ in run.checkpoints() if step <= updates and not from_start), default=0)
+    first = run.config().parent_step
+    most = first if from_start else updates
+    begun = max((step for step, _ in run.checkpoints() if step <= most), default=0)
     count = updates - begun
     known = metrics.of_steps(run.metrics_path, max(1, updates - 50), max(1, updates)).values()
     s, rate = run.config().settings, speed(known)
@@ -101,16 +110,16 @@ class ReplayProcess:
 
     `records` gives its results as they come; `cancel` kills it. With `from_start`, checkpoints are not used; without
     `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be recomputed, if it
-    takes more than `CHEAP` seconds of steps from the run's beginning without `from_start`, or if the process can't be
+    takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be
     started.
     """
 
     def __init__(self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True) -> None:
         check(run, step)
         self.origin = origin(run, step - 1, from_start=from_start)
-        if not self.origin.begun and not self.origin.cheap and not from_start:
+        if not self.origin.cheap and not from_start:
             raise UserError(
-                f"step {step:,} lies before the oldest kept checkpoint; recomputing it {self.origin.line}: "
+                f"step {step:,} is far from the last checkpoint before it; recomputing it {self.origin.line}: "
                 "--from-start does it"
             )
         self.cancelled = False

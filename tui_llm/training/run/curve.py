@@ -30,6 +30,15 @@ class Average:
     points: tuple[Point, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ParentCurve:
+    """The training loss of the run that another one branches from, up to the branch's step."""
+
+    name: str
+    step: int
+    train: Sequence[Point] = ()
+
+
 @dataclass(slots=True)
 class _Bucket:
     low: Point

@@ -18,9 +18,9 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.predict.units import perplexity, uniform_loss
-from tui_llm.training.run import gauges, pin_readings, pins
+from tui_llm.training.run import branch, gauges, pin_readings, pins
 from tui_llm.training.run.config import RunConfig
-from tui_llm.training.run.curve import SHARES, Average, Envelope, Point, moving_average
+from tui_llm.training.run.curve import SHARES, Average, Envelope, ParentCurve, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
 from tui_llm.training.run.quantities import Series, SeriesReader
@@ -110,6 +110,7 @@ class RunSnapshot:
     pause_requested: bool = False
     reading: bool = False
     series: tuple[Series, ...] = ()
+    parent: ParentCurve | None = None  # of a branch
 
     @property
     def objective(self) -> str:
@@ -131,6 +132,8 @@ class RunReader:
         self.busy = False  # a thread is reading
         self.snapshot: RunSnapshot | None = None  # the last snapshot, for a watcher of several runs
         self._restart()
+        self._parent: ParentCurve | None = None
+        self._parent_read = False
         self._samples_mark: tuple[int, int] | None = None
         self._sample: Sample | None = None
 
@@ -160,6 +163,8 @@ class RunReader:
             config = self.run.config()
         except UserError:
             config = None
+        if not self._parent_read:  # it does not change any more
+            self._parent, self._parent_read = branch.parent_curve(self.run), True
         metrics = self.tail.new(CHUNK)
         if self.tail.restarted:
             self._restart()
@@ -210,6 +215,7 @@ class RunReader:
             pause_requested=bool(self.run.control().get("paused")),
             reading=self.tail.more,
             series=self._series,
+            parent=self._parent,
         )
 
     def _add(self, metrics: Sequence[Metric]) -> None:

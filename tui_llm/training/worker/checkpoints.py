@@ -69,9 +69,17 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
 
 
 def drop_old(run: Run) -> None:
-    """Deletes all but the `KEEP` newest checkpoints. Call it only if the newest one is known to be complete."""
-    for _, old in run.checkpoints()[:-KEEP]:
-        _drop(old)
+    """Deletes all but the `KEEP` newest checkpoints, and that with which a branch begins: its steps are recomputed from it.
+
+    Call it only if the newest one is known to be complete.
+    """
+    try:
+        first = run.config().parent_step
+    except UserError:  # damaged since
+        first = 0
+    for step, old in run.checkpoints()[:-KEEP]:
+        if not first or step != first:
+            _drop(old)
 
 
 def drop_bad(run: Run, last: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.run import changes, metrics
@@ -17,6 +18,7 @@ from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import learning_rate
 from tui_llm.training.worker import checkpoints, inputs, objectives, torch_compile
+from tui_llm.training.worker.distributed import Ranks
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.worker import Worker
@@ -29,6 +31,7 @@ class ReadingWorker(Worker):
 
     def __init__(self, run: Run, say: Callable[[str], object]) -> None:
         super().__init__(run)
+        self.ranks = Ranks()  # also where it is one of several processes that train another run
         self._say, self._said = say, 0.0
 
     def report(self, state: str, message: str = "") -> None:
@@ -46,7 +49,8 @@ class ReplayState:
     """A trainer of `run` after `updates` steps, as the run's own was then.
 
     `begun` is the step of the checkpoint that it was recomputed from, 0 for the run's beginning. With `from_start` it is
-    always the latter. Raises `UserError` if the corpus has changed or nothing can be loaded.
+    always the latter, which is a branch's first checkpoint. Raises `UserError` if the corpus has changed or nothing can be
+    loaded.
     """
 
     trainer: Trainer
@@ -58,7 +62,10 @@ class ReplayState:
         self.inputs: Inputs = inputs.load(self.worker)
         self.tokenizer = self.inputs.tokenizer
         model = inputs.random_model(self.worker, self.inputs)
-        found = checkpoints.load_newest(run, model, 0 if from_start else updates)
+        first = self.worker.config.parent_step  # a branch begins with a checkpoint, other runs with the seed
+        found = checkpoints.load_newest(run, model, first if from_start else updates)
+        if first and not found:
+            raise UserError(f"run {run.name} has lost the checkpoint with which it begins, of step {first:,}")
         if self.inputs.start and not found:
             model.load_state_dict(checkpoint.load(self.inputs.start).state_dict())
         self.begun, state, _ = found or (0, None, "")

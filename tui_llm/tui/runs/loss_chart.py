@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
-from tui_llm.training.run.curve import Average, Point, at_or_before, decimate, spikes, within
+from tui_llm.training.run.curve import Average, ParentCurve, Point, at_or_before, decimate, spikes, within
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
 from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
@@ -39,15 +39,6 @@ class Other:
     name: str
     train: Sequence[Point] = ()
     averages: Sequence[Average] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ParentCurve:
-    """The training loss of the run that this one branches from, up to the branch's step."""
-
-    name: str
-    step: int
-    train: Sequence[Point] = ()
 
 
 @dataclass(frozen=True, slots=True)

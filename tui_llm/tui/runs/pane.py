@@ -29,11 +29,10 @@ from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.runs.watched_run import WatchedRunController
-from tui_llm.tui.runs.words import state_words
+from tui_llm.tui.runs.words import sample_text, state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart
-SAMPLE = 2000  # most characters of a sample that are shown
 
 LOW = 12  # rows below which only the most important facts stand beside the chart
 LEAST_BAR = 4  # cells of the bar of progress
@@ -140,18 +139,6 @@ def message_line(snapshot: RunSnapshot, width: int) -> Content:
     return Content.assemble((hint, "bold $text-accent"), (visible(status.summary), style))
 
 
-def sample_text(snapshot: RunSnapshot) -> Content:
-    """The newest text that the model generated during training."""
-    sample = snapshot.sample
-    if sample is None:
-        return Content.styled("the model's samples appear here after its first evaluation", "$text-muted")
-    return Content.assemble(
-        (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
-        (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
-        visible(sample.text[:SAMPLE], newlines=True),
-    )
-
-
 def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: int = 0) -> Curves:
     """The chart's curves: those of a run, and of the runs that are compared with it. `number` chooses one of the quantities of a
     run that learns from answers."""
@@ -170,6 +157,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: in
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
         tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
+        parent=snapshot.parent,
     )
 
 
@@ -208,7 +196,7 @@ class TrainingPane(Widget, can_focus=True):
         self._shown: dict[str, object] = {}
         self._room: int | None = 3  # lines of the pane, as it last said
         self.files = FileActions(self, self.reload)
-        run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
+        run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot, self._branched)
         self.action_batch = run.open_batch
         self.action_open_step = lambda: run.open_step(self.query_one(LossChart).cursor)
         self.action_samples = run.open_samples
@@ -336,6 +324,11 @@ class TrainingPane(Widget, can_focus=True):
     def _made(self, run: Run | None) -> None:
         if run is not None:
             self._watch_here(run)
+
+    def _branched(self, parent: Run, run: Run) -> None:
+        """Watches a new branch, with its parent in the same chart."""
+        self.watcher.compare([parent])
+        self._watch_here(run)
 
     def _watch_here(self, run: Run) -> None:
         """Watches a run that was chosen on another screen, and shows this pane, which may be hidden."""
