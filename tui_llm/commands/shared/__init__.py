@@ -13,6 +13,7 @@ problems.py          an exception as one line
 report_stages.py     the stages and temperatures of logits and softmax, as text and JSON
 inside.py            what attention, lens and neighbours share
 instruct.py          train --instruct
+branch.py            train --branch
 pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
 bench_peers.py       bench --against: other programs beside this one, in turn

@@ -90,6 +90,15 @@ def corpus(parent: Run, exclude: Sequence[str]) -> list[str]:
     return kept
 
 
+def file_names(parent: Run) -> list[str]:
+    """The names of the corpus's files, and of its named texts. Raises `UserError` if a file is gone."""
+    return [
+        name
+        for place in parent.config().corpus
+        for name in ([place] if corpora.is_named(place) else sorted(file.name for file in corpora.files([place])))
+    ]
+
+
 def _is(file: Path, wanted: str) -> bool:
     if file.name == wanted:
         return True

@@ -15,6 +15,8 @@ pins.py          pins.json: the pinned prompts
 pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
 batch.py         batch.json: the next batch with its losses
+step_rows.py     a recomputed step: its rows, their parts in the gradient, the pins before and after
+branch.py        runs that begin with a step of another one
 changes.py       settings changed during training
 gauges.py        FLOP/s, MFU and memory from the run's files
 curve.py         loss curves in bounded memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from textual import events, work
 from textual.app import ComposeResult
@@ -22,7 +21,7 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import is_live
+from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.runs.new_run_fields import GROUPS, LABELS, name_problem, names_for, row
 from tui_llm.tui.tour.pane import left_of
@@ -67,6 +66,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
         super().__init__()
         self._parent_run, self._config, self._ended = parent, config, ended
         self._filled = {name: text_of(config.settings, name) for name in NAMES}
+        self._files = "files of its corpus, by name"  # until they are known
         self._own = {"name": branch.free_name(parent.name, step), "step": str(step), "exclude": ""}
         self._wrong: dict[str, str] = {}
         self._starting = False
@@ -76,7 +76,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
             yield Static(id="about")
             with VerticalScroll(id="rows", can_focus=False):
                 for name, label, note in (
-                    ("exclude", "leave out", self._files()),
+                    ("exclude", "leave out", self._files),
                     ("step", "after step", ""),
                     ("name", "name", ""),
                 ):
@@ -97,10 +97,19 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
 
-    def _files(self) -> str:
-        names = [truncate(visible(Path(place).name or place), 24) for place in self._config.corpus]
+    @work(thread=True, group="files")
+    def _list_files(self) -> None:
+        try:
+            names = branch.file_names(self._parent_run)
+        except UserError as error:
+            names = [str(error)]
+        deliver(self, self._files_listed, names)
+
+    def _files_listed(self, names: list[str]) -> None:
+        shown = [truncate(visible(name), 24) for name in names[:SHOWN_FILES]]
         more = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
-        return f"files of the corpus: {', '.join(names[:SHOWN_FILES])}{more}"
+        self._files = f"of {', '.join(shown)}{more}"
+        self._check()
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content.assemble("Branch of ", visible(self._parent_run.name))
@@ -109,6 +118,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
             if isinstance(field, Input | Select):
                 field.value = text
         self._check()
+        self._list_files()
         self.query_one("#exclude", Field).focus()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -154,7 +164,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
                 several(self.text("exclude"))
             except UserError as error:
                 wrong["exclude"] = str(error)
-        notes = {"exclude": self._files(), "step": "the branch's own steps follow it", "name": ""}
+        notes = {"exclude": self._files, "step": "the branch's own steps follow it", "name": ""}
         for name in (*self._own, *NAMES):
             otherwise = notes[name] if name in notes else f"parent: {self._filled[name]}" if name in self.given else ""
             note = self.query_one(f"#{name}-note", Static)
