@@ -155,10 +155,13 @@ def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path]) -> None:
     ]
     assert noisy
     found = replayed(run, noisy[0], gradients=True)
-    cause = found.cause()
-    assert cause is not None and any("noise.txt" in part.place.file for part in cause.parts)
+    assert any("noise.txt" in part.place.file for part in found.ordered()[0].parts)
+    files = found.by_file()
+    assert {Path(one.file).name for one in files} == {"text.txt", "noise.txt"}
+    assert math.fsum(one.loss for one in files) == pytest.approx(1)
+    assert math.fsum(one.norm or 0 for one in files) == pytest.approx(1, rel=1e-3)
     assert found.top and all(rank.place is not None for rank in found.top)
-    top = found.top[0]
+    top = found.tokens(1)[0]
     assert (
         top.place is not None
         and "noise.txt" in top.place.file

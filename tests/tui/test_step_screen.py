@@ -159,16 +159,17 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         assert not shown.problem, shown.problem
         text = " ".join(line.strip("│ ") for line in drawn(app))
         assert f"Step {step} of tales" in text and "matches the log: yes, bit for bit" in text
-        assert "what made this: row" in text and "of the gradient’s norm" in text
-        row = shown.replay.cause()
-        assert row is not None
+        assert "what made this: row" in text and "of ‖g‖" in text and "by file: noise.txt" in text
+        row = shown.replay.ordered()[0]
         noise = [part for part in row.parts if part.place.file == str(corpus / "noise.txt")]
         assert noise and f"noise.txt, byte {noise[0].place.offset:,}" in text
         data, offset = (corpus / "noise.txt").read_bytes(), noise[0].place.offset or 0
         mine = b"".join(token.bytes for token in row.tokens[noise[0].first :] if not token.special)
         assert data[offset:].startswith(mine) or mine.startswith(data[offset:])
 
-        await pilot.press("enter")  # its tokens
+        await pilot.press("o")
+        await until(pilot, lambda: "Rows by their part in the gradient’s norm" in "\n".join(drawn(app)))
+        await pilot.press("o", "home", "enter")  # its tokens
         await until(pilot, lambda: isinstance(app.screen, StepRowScreen))
         await until(pilot, lambda: f"the batch of step {step}" in "\n".join(drawn(app)))
         assert unsafe(drawn(app)) == set()

@@ -86,8 +86,14 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
     if step.dropout:
         put("the step had dropout; what follows is without")
     rows, norm = found.ordered(), step.grad_norm
-    by = "the gradient's norm" if found.shares else "the loss"
-    put(f"\nwhat made this: rows by their part in {by}{_left_out(len(rows))}")
+    files = [
+        (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else percent(one.norm))
+        for one in found.by_file()[:MOST]
+    ]
+    if len(files) > 1:
+        put("\nwhat made this: files")
+        put(report.table(("file", "rows", "of the loss", "of the norm"), files, left=(0,)))
+    put(f"\nwhat made this: rows by their part in the loss{_left_out(len(rows))}")
     cells = []
     for row in rows[:MOST]:
         share = found.shares.get(row.number)
@@ -99,7 +105,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
     put(report.table(("row", "loss", "of the loss", "own norm", "of the norm", "file and byte"), cells, left=(5,)))
     put("\ntokens with the largest parts")
     tokens = []
-    for rank in found.top[:MOST]:
+    for rank in found.tokens(MOST):
         row = step.rows[rank.row]
         share, loss = found.shares.get(rank.row), row.losses[rank.position]
         x, y = (visible_token(token.text) for token in row.tokens[rank.position : rank.position + 2])
@@ -172,5 +178,5 @@ def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
         "step": step.step, "loss": step.loss, "grad_norm": step.grad_norm, "learning_rate": step.lr,
         "from_checkpoint": step.begun or None, "matches": step.matches,
         "logged": asdict(step.logged) if step.logged else None, "difference": step.why if not step.matches else "",
-        "unplaced": step.unplaced, "rows": rows, "top": top, "pins": pins,
+        "unplaced": step.unplaced, "files": [asdict(one) for one in found.by_file()], "rows": rows, "top": top, "pins": pins,
     }  # fmt: skip

@@ -68,6 +68,10 @@ def _points(path: Path, last: int) -> tuple[tuple[int, float], ...]:
 
 def with_step(run: Run, step: int) -> Run:
     """`run`, or the one of its parents that has taken step `step`. Raises `UserError` if that one is gone."""
+    seen = {run.name}
     while (config := run.config()).parent and step <= config.parent_step:
         run = find(config.parent)
+        if run.name in seen:
+            raise UserError(f"run {run.name} is recorded as its own parent; its config.json is damaged")
+        seen.add(run.name)
     return run

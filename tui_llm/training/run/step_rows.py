@@ -78,6 +78,17 @@ class TokenRank:
 
 
 @dataclass(frozen=True, slots=True)
+class FileShare:
+    """A file's part in a step: how many rows take tokens from it, and its targets' shares of the summed loss and of the
+    gradient's norm, 0 to 1 (None: not known yet)."""
+
+    file: str
+    rows: int
+    loss: float
+    norm: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PinChange:
     """What the step changed in a pinned prompt: the probability and the loss (nats) before and after.
 
@@ -179,18 +190,48 @@ class Replay:
         else:
             self.top = record
 
-    def ordered(self) -> list[StepRow]:
-        """The rows, those first that have the largest part in the gradient, or in the loss while that is not known of all."""
-        if self.step is None:
-            return []
-        rows = list(self.step.rows)
-        if len(self.shares) == len(rows):
+    @property
+    def complete(self) -> bool:
+        """Whether the parts of all rows in the gradient are known."""
+        return self.step is not None and len(self.shares) == len(self.step.rows)
+
+    def ordered(self, *, by_gradient: bool = False) -> list[StepRow]:
+        """The rows, those first that have the largest part in the loss, or in the gradient's norm once all are known."""
+        rows = self.step.rows if self.step else ()
+        if by_gradient and self.complete:
             return sorted(rows, key=lambda row: -_finite(self.shares[row.number].share))
         return sorted(rows, key=lambda row: -_finite(row.total))
 
-    def cause(self) -> StepRow | None:
-        """The row with the largest part in the gradient, or in the loss; None before the step is known."""
-        return next(iter(self.ordered()), None)
+    def tokens(self, most: int, *, by_gradient: bool = False) -> list[TokenRank]:
+        """Up to `most` of the targets with the largest parts, in the order of `ordered`."""
+        step = self.step
+        if step is None:
+            return []
+        if by_gradient and self.complete:
+            return sorted(self.top, key=lambda one: -_finite(self.shares[one.row].tokens[one.position]))[:most]
+        return sorted(self.top, key=lambda one: -_finite(step.rows[one.row].losses[one.position]))[:most]
+
+    def by_file(self) -> list[FileShare]:
+        """Each file's part, the largest part in the loss first; empty if places are unknown."""
+        step = self.step
+        if step is None:
+            return []
+        found: dict[str, list[float]] = {}  # rows, loss, share of the norm
+        for row in step.rows:
+            ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)]
+            for part, end in zip(row.parts, ends, strict=True):
+                targets = slice(max(0, part.first - 1), end)  # target p is token p + 1
+                share = self.shares.get(row.number)
+                sums = found.setdefault(part.place.file, [0, 0.0, 0.0])
+                sums[0] += 1
+                sums[1] += math.fsum(row.losses[targets])
+                sums[2] += math.fsum(share.tokens[targets]) if share else 0.0
+        norm = step.grad_norm if self.complete and step.grad_norm > 0 else None
+        shares = [
+            FileShare(file, int(rows), loss / step.total if step.total > 0 else math.nan, part / norm if norm else None)
+            for file, (rows, loss, part) in found.items()
+        ]
+        return sorted(shares, key=lambda one: -_finite(one.loss))
 
 
 def _finite(value: float) -> float:

@@ -149,7 +149,7 @@ class StepReplay:
             norm, share = shares.row(x, y)
             tokens.append(shares.tokens(x, y))
             yield {"row": number, "norm": norm, "share": share, "tokens": tokens[-1]}
-        largest = list(dict.fromkeys([*_largest(tokens), *_largest(self.losses)]))
+        largest = list(dict.fromkeys([*_largest(self.losses), *_largest(tokens)]))
         yield {"top": self._placed(largest)}
 
 

@@ -60,6 +60,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         parts += [truncate(", ".join(names[:2]), 40) + more] if names else []
         parts.append(answer_lines.objective(config.settings) or f"preset {visible(config.preset)}")
+    if config is not None and config.parent:
+        parts.append(f"branch of {truncate(visible(config.parent), 24)} after step {fmt.count(config.parent_step)}")
     device = status.device or (config.device if config else None)
     if device:
         parts.append(visible(device))

@@ -25,6 +25,7 @@ from tui_llm.tui.runs.step_row import StepRowScreen
 _key = CommandFactory("step", "A step")
 KEYS = (
     _key("step_tokens", "enter", "tokens", "Show the row's tokens, each with its loss", "tokens", importance=3),
+    _key("step_order", "o", "order", "Order rows and tokens by their part in the gradient's norm, or in the loss again", "order"),
     _key("step_before", "left", "step", "Recompute the step before", "go(-1)", together="step"),
     _key("step_after", "right", "step", "Recompute the next step", "go(1)", together="step"),
     _key("step_branch", "b", "branch", "Branch: a new run that continues from before this step with other settings or without a file", "branch", importance=2),
@@ -156,6 +157,13 @@ class StepScreen(BaseScreen, Screen[tuple[Run, int] | None]):
 
     def action_branch(self) -> None:
         self.dismiss((self.run_shown, self.step - 1))
+
+    def action_order(self) -> None:
+        if not self._list.replay.complete:
+            self.files.notify("the parts in the gradient are not known yet", "warning")
+            return
+        self._list.by_gradient = not self._list.by_gradient
+        self._list.show()
 
     def action_copy(self) -> None:
         rows = [tuple(map(visible, row)) for row in self._list.table()]

@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 
 from tui_llm.common.display import fit, truncate, visible, visible_token
-from tui_llm.common.numbers import percent
+from tui_llm.common.numbers import counted, percent
 from tui_llm.facts.token_place import TokenPlace
 from tui_llm.training.run.step_rows import PinChange, Replay, ReplayedStep, StepRow, TokenRank, place_text
 from tui_llm.tui.kit import format as fmt
@@ -19,6 +19,8 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
 TEXT_FROM = 100  # columns from which a row's beginning is shown
+TOKENS = 12  # most tokens that are listed
+FILES = 3  # most files that are named above the rows
 PROMPT = 24  # cells of a pin's prompt
 
 
@@ -54,6 +56,7 @@ class StepLines(Lines):
         self.origin = ""  # what is recomputed before the step, in words
         self.problem = ""
         self.running = True
+        self.by_gradient = False  # the order of rows and tokens
         self._entries: list[StepEntry] = []
         self._names: dict[str, str] = {}
 
@@ -81,15 +84,12 @@ class StepLines(Lines):
         replay = self.replay
         if replay.step is None:
             return []
-        complete = len(replay.shares) == len(replay.step.rows)
-        by = "the gradient’s norm" if complete else "the loss"
-        lines = [StepEntry(f"Rows by their part in {by}"), *(StepEntry(row=row) for row in replay.ordered())]
-        if replay.top:
-            more = " and in the gradient’s norm" if complete else ""
-            lines += [
-                StepEntry(f"Tokens with the largest parts in the loss{more}"),
-                *(StepEntry(rank=one) for one in replay.top),
-            ]
+        by = "the gradient’s norm ‖g‖" if self.by_gradient and replay.complete else "the loss"
+        rows = replay.ordered(by_gradient=self.by_gradient)
+        tokens = replay.tokens(TOKENS, by_gradient=self.by_gradient)
+        lines = [StepEntry(f"Rows by their part in {by}"), *(StepEntry(row=row) for row in rows)]
+        if tokens:
+            lines += [StepEntry(f"Tokens by their part in {by}"), *(StepEntry(rank=one) for one in tokens)]
         if replay.step.pins:
             lines += [StepEntry("What the step changed in the pins"), *(StepEntry(pin=one) for one in replay.step.pins)]
         return lines
@@ -118,19 +118,27 @@ class StepLines(Lines):
         return lines[: max(1, self.size.height - 4)]
 
     def _cause(self, step: ReplayedStep) -> Text:
-        """What made the loss and the gradient: the row with the largest part, and its place."""
-        row, muted, strong = self.replay.cause(), self.style("muted"), self.style("strong")
+        """What made the loss and the gradient: the row with the largest part in each, and the files' parts."""
+        muted, strong, replay = self.style("muted"), self.style("strong"), self.replay
+        line = Text.assemble(("what made this: ", muted))
+        row = next(iter(replay.ordered()), None)
         if row is None:
             return Text()
-        share = self.replay.shares.get(row.number)
-        parts = [f"{percent(step.loss_share(row))} of the loss"]
-        if share is not None and len(self.replay.shares) == len(step.rows) and step.grad_norm > 0:
-            parts.insert(0, f"{percent(share.share / step.grad_norm)} of the gradient’s norm")
-        line = Text.assemble(
-            ("what made this: ", muted), (f"row {row.number + 1}", strong), (f" has {' and '.join(parts)}", muted)
-        )
-        where = self.places(row) or f"its place is unknown: {visible(step.unplaced)}"
-        line.append(f"; {where}", strong if row.parts else muted)
+        line.append(f"row {row.number + 1}", strong)
+        line.append(f" has {percent(step.loss_share(row))} of the loss, ", muted)
+        line.append(self.places(row) or f"place unknown: {visible(step.unplaced)}", strong if row.parts else muted)
+        if replay.complete and step.grad_norm > 0:
+            other = replay.ordered(by_gradient=True)[0]
+            line.append(f"; row {other.number + 1}", strong)
+            line.append(f" has {percent(replay.shares[other.number].share / step.grad_norm)} of ‖g‖", muted)
+            line.append("" if other is row else f", {self.places(other)}", muted)
+        files = replay.by_file()
+        if len(files) > 1:
+            line.append("; by file: ", muted)
+            for at, one in enumerate(files[:FILES]):
+                line.append((", " if at else "") + visible(self._names.get(one.file, one.file)), strong)
+                norm = "" if one.norm is None else f", {percent(one.norm)} of ‖g‖"
+                line.append(f" {percent(one.loss)} of the loss{norm} ({counted(one.rows, 'row')})", muted)
         if step.dropout:
             line.append("; parts are without the step’s dropout", muted)
         return line
@@ -226,7 +234,7 @@ class StepLines(Lines):
         """The rows for copying, the header first."""
         yield "row", "file", "offset", "loss", "loss_share", "gradient_norm", "gradient_share", "text"
         step = self.replay.step
-        for row in self.replay.ordered() if step else ():
+        for row in self.replay.ordered(by_gradient=self.by_gradient):
             share, place = self.replay.shares.get(row.number), row.place
             yield (
                 str(row.number), place.file if place else "", "" if place is None or place.offset is None else str(place.offset),
