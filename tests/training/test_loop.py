@@ -271,12 +271,12 @@ def test_the_step_without_autograd_continues_the_checkpoint_of_one_with_it(
     for _ in range(5):
         next(steps)
     ours.model.load_state_dict(theirs.model.state_dict())
-    checkpoints.restore(ours, {name: tensor.clone() for name, tensor in checkpoints._state(theirs).items()})
+    checkpoints.restore(ours, {name: tensor.clone() for name, tensor in checkpoints.state_of(theirs).items()})
     for mine, other in zip(ours.steps(5), steps, strict=True):
         assert mine.step == other.step and mine.loss == pytest.approx(other.loss, rel=1e-4)
         assert mine.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
-    assert checkpoints._state(ours).keys() == checkpoints._state(theirs).keys()
-    assert float(checkpoints._state(ours)["tokens.weight.step"]) == ours.settings.steps
+    assert checkpoints.state_of(ours).keys() == checkpoints.state_of(theirs).keys()
+    assert float(checkpoints.state_of(ours)["tokens.weight.step"]) == ours.settings.steps
 
 
 def test_frozen_parameters_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ from tui_llm import tui
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token
 from tui_llm.instruments.why.question import NeuronsQuestion
+from tui_llm.training.run.step_rows import ReplayedStep, StepRow
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.instruments.backward import BackwardScreen
@@ -55,6 +57,7 @@ from tui_llm.tui.models.info import ModelInfoScreen
 from tui_llm.tui.models.models import ModelsScreen
 from tui_llm.tui.runs.alarms import AlarmsScreen
 from tui_llm.tui.runs.batch import BatchScreen
+from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.curves.screen import CurvesScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
@@ -63,8 +66,16 @@ from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
+from tui_llm.tui.runs.step import StepScreen
+from tui_llm.tui.runs.step_row import StepRowScreen
 
 SIZES = [(80, 24), (60, 24), (60, 16)]
+
+
+def a_row() -> tuple[ReplayedStep, StepRow]:
+    """A recomputed step, and its only row."""
+    row = StepRow(0, tuple(Token(id, b"a", "a") for id in range(3)), (1.0, 2.0))
+    return ReplayedStep(7, 0, 1.5, 1.0, 1e-3, None, (row,)), row
 
 
 def quiet(screen: Any) -> Any:
@@ -78,6 +89,7 @@ def quiet(screen: Any) -> Any:
 OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     AskScreen: "3 t",
     BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
+    BranchScreen: lambda app: BranchScreen((run := fake_run.make("parent", done=20)), 10, run.config()),
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
     CurvesScreen: lambda app: CurvesScreen([fake_run.make("curves", done=20)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
@@ -106,6 +118,8 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
+    StepScreen: lambda app: StepScreen(fake_run.make("step", done=20), 30),
+    StepRowScreen: lambda app: StepRowScreen("run", *a_row(), "text.txt, byte 5"),
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",
     InstructionPairsScreen: lambda app: InstructionPairsScreen("question => answer"),

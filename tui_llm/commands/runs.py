@@ -97,11 +97,13 @@ def list_runs(options: argparse.Namespace) -> None:
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
         health = listed(run, alive=status.alive)
-        notes.append(_note(status.summary, health))
+        parent = _parent(run)
+        branch = f"branch of {parent['parent']} after step {parent['parent_step']:,}; " if parent["parent"] else ""
+        notes.append(branch + _note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "objective": _objective(run), **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
+             "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
         put_json({"runs": rows})
@@ -158,6 +160,15 @@ def _objective(run: Run) -> str | None:
         return run.config().settings.objective
     except UserError:
         return None
+
+
+def _parent(run: Run) -> dict[str, Any]:
+    """The run that this one branches from, and after which step; None if it is no branch."""
+    try:
+        config = run.config()
+    except UserError:
+        return {"parent": None, "parent_step": None}
+    return {"parent": config.parent or None, "parent_step": config.parent_step if config.parent else None}
 
 
 def _measured(last: Metric | None) -> dict[str, float]:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from tui_llm.commands.shared.branch import branch_options, branch_run, check_options
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
             "tui-llm train book.txt --run first --preset toy --steps 60",
             "tui-llm train stories --preset small --detach",
             "tui-llm train --resume --run first",
+            "tui-llm train --branch first --step 40 --learning-rate 1e-3",
             "tui-llm train stories --preset small --cost --measure",
             "tui-llm train pairs.tsv --from nano --instruct --run tim",
             "tui-llm train pairs.jsonl --from tim --preference --run liked",
@@ -55,6 +57,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--no-start", action="store_true", help="only make the run and print its folder, to start it with torchrun yourself")  # fmt: skip
     parser.add_argument("--detach", action="store_true", help="return at once; the run continues in the background")
     parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
+    branch_options(parser)
     parser.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; can be given several times")  # fmt: skip
     parser.add_argument("--cost", action="store_true", help="only print what it would cost: parameters, memory, tokens, operations")  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="with --cost: also run a few real steps (at most 20 s) to estimate the time")  # fmt: skip
@@ -103,10 +106,11 @@ def train(options: argparse.Namespace) -> int:
     given |= _objective(options)
     if options.measure:
         options.cost = True
+    check_options(options)
     if options.cost and not options.resume:
         _show_cost(*_settings(options, given)[1:], options)
         return 0
-    if options.run is None:
+    if options.run is None and options.branch is None:
         raise UserError(_name_it(options))
     pinned = list(map(pins.parse, options.pin or ()))
     spaces.note_pins(pinned)
@@ -125,7 +129,7 @@ def train(options: argparse.Namespace) -> int:
         if options.tensorboard and not run.config().tensorboard:
             launch.enable_tensorboard(run)
     else:
-        run = _new_run(options, given, pinned)
+        run = _new_run(options, given, pinned) if options.branch is None else branch_run(options, given, pinned)
     if options.no_start:
         put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
         return 0

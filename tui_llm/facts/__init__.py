@@ -10,6 +10,7 @@ prediction.py  Candidate, Distribution, TokenLoss, LossReading, TokenScore, Gene
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface
 place.py       a token position in a text
+token_place.py the file and byte that a training token comes from
 pin.py         a pinned prompt
 recipe.py      optimizer, learning rate and steps of Learn this, and their limits
 setting.py     Setting and Range: a setting's values, unit and help

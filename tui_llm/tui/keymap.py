@@ -37,12 +37,12 @@ from tui_llm.tui.kit.command import Command
 from tui_llm.tui.lab import keys as lab
 from tui_llm.tui.lab.panes import logits, loss
 from tui_llm.tui.models import info, models
-from tui_llm.tui.runs import batch, compare, new_run, pin_history, runs, samples, watched_run
+from tui_llm.tui.runs import batch, branch, compare, new_run, pin_history, runs, samples, step, step_row, watched_run
 from tui_llm.tui.state import openers
 from tui_llm.tui.tour import pane as tour
 
 FIRST = (
-    lab, merges, vocabularies, letters, pairs, swap, tree, compare_models, sft, chat, models, info, inside, watched_run, batch, samples, pin_history, runs,
+    lab, merges, vocabularies, letters, pairs, swap, tree, compare_models, sft, chat, models, info, inside, watched_run, step, step_row, branch, batch, samples, pin_history, runs,
     new_run, help, compare, logits, sampler, temperatures, scratch, loss, learn, draw, draw_many, tour, instruction_pairs,
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ chunks.py             documents to chunks, which are tokenized one by one
 closed_vocabulary.py  the characters or words of a corpus
 corpus.py             tokenize text files to memory-mapped ids; the held-out split
 examples.py           input and target pairs of a sequence; batches
+token_places.py       the file and byte that a training token comes from
 bigrams.py            the conditional entropy of a corpus's bigrams
 instruction_pairs.py  instruction–answer pairs from a file
 preference_pairs.py   preference pairs from and to JSON lines

@@ -15,27 +15,41 @@ def split(texts: Iterator[str], size: int = CHUNK) -> Iterator[str | None]:
     Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
     tokens rarely span.
     """
-    waiting, mid_document = "", False
+    for _, chunk in placed(texts, size):
+        yield chunk
+
+
+def placed(texts: Iterator[str], size: int = CHUNK) -> Iterator[tuple[int, str | None]]:
+    """`split`, each chunk with the number of characters of `texts` before it.
+
+    A None stands where the document's separator begins, or at the end of the text.
+    """
+    waiting, at, mid_document = "", 0, False  # `waiting` begins at character `at`
     for text in texts:
         *ended, waiting = (waiting + text).split(END_OF_TEXT)
-        for rest in ended:
-            rest = rest.rstrip("\n") if mid_document else rest.strip("\n")
+        for part in ended:
+            rest = part if mid_document else part.lstrip("\n")
+            begins, rest = at + len(part) - len(rest), rest.rstrip("\n")
+            at += len(part)
             if rest:
-                yield rest
+                yield begins, rest
             if rest or mid_document:
-                yield None
+                yield at, None
+            at += len(END_OF_TEXT)
             mid_document = False
         if not mid_document:
-            waiting = waiting.lstrip("\n")
+            stripped = waiting.lstrip("\n")
+            at, waiting = at + len(waiting) - len(stripped), stripped
         while len(waiting) > size + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
             # Blank lines before the cut stay in `waiting`: they may turn out to be the document's end.
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
             cut = cut or size  # no line break: cut anywhere but inside a possible separator
-            yield waiting[:cut]
-            waiting, mid_document = waiting[cut:], True
-    rest = waiting.rstrip("\n") if mid_document else waiting.strip("\n")
+            yield at, waiting[:cut]
+            at, waiting, mid_document = at + cut, waiting[cut:], True
+    rest = waiting if mid_document else waiting.lstrip("\n")
+    begins, rest = at + len(waiting) - len(rest), rest.rstrip("\n")
     if rest:
-        yield rest
+        yield begins, rest
     if rest or mid_document:
-        yield None
+        yield at + len(waiting), None

@@ -39,11 +39,15 @@ class Batches:
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number` (from 0), as int64 tensors on the CPU."""
-        first = number * self.batch_size
-        starts = np.array([self._start(row) for row in range(first, first + self.batch_size)])
+        starts = np.array(self.starts(number))
         rows = self.ids[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)
         both = torch.from_numpy(rows)
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    def starts(self, number: int) -> list[int]:
+        """Where in the ids each row of batch `number` begins."""
+        first = number * self.batch_size
+        return [self._start(row) for row in range(first, first + self.batch_size)]
 
     def _start(self, row: int) -> int:
         epoch, place = divmod(row, self.blocks)

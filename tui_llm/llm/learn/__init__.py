@@ -3,6 +3,7 @@
 learner.py    optimizer steps on one prompt and target, on a copy of the weights
 fit_lens.py   fit a tuned lens: translators that minimize KL(final ‖ lens)
 backward.py   one backward pass without a step: the gradient of every parameter and token
+row_gradients.py  what each row and token of a batch contributes to its gradient
 instruct.py   supervised fine-tuning on instruction–answer pairs
 answer_batch.py  prompts and answers as a batch of tensors, ln π of the answers' tokens
 preference.py direct preference optimization: the loss of pairs of answers

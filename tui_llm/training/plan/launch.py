@@ -24,6 +24,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
+from tui_llm.training.run.branch import BranchPoint
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import ANSWERS, Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
@@ -57,11 +58,12 @@ def create(
     nproc: int = 1,
     shard: bool = False,
     rows: TokenizedRows | None = None,
+    branch: BranchPoint | None = None,
 ) -> Run:
     """Creates the directory of a new run.
 
     `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
-    evaluation. `rows` are the corpus of a run that learns from answers, tokenized; without them the worker tokenizes it, and
+    evaluation, `branch` is where a branch begins. `rows` are the corpus of a run that learns from answers, tokenized; without them the worker tokenizes it, and
     here only its form is checked. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not
     text, or if it is too small for any vocabulary; if a row of pairs or prompts is not valid; ValueError if only one of `model`
     and `settings.from_model` is given.
@@ -88,9 +90,11 @@ def create(
             corpora.check(places, settings.text_format)
             corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
         config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
+        if branch is not None:
+            config = dataclasses.replace(config, parent=branch.parent.name, parent_step=branch.step)
         if run.exists():
             run.delete()
-        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned, rows))
+        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned, rows, branch))
     except FileExistsError as error:
         raise UserError(f"{run.path} already exists and is not a run; delete it, or choose another name") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
@@ -98,10 +102,13 @@ def create(
     return run
 
 
-def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None) -> None:
+def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None,
+          branch: BranchPoint | None) -> None:  # fmt: skip
     """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)
+    if branch is not None:
+        branch.copy(run)
     if rows is not None:
         rows.save(run.path / ANSWERS)
     if pinned:

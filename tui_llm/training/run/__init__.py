@@ -16,6 +16,8 @@ pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
 matrix_statistics.py  matrices.jsonl: gradient norms, updates, activation scales by kind of matrix
 batch.py         batch.json: the next batch with its losses
+step_rows.py     a recomputed step: its rows, their parts in the gradient, the pins before and after
+branch.py        runs that begin with a step of another one
 changes.py       settings changed during training
 alarm_kinds.py   an alarm, its kinds, and what people do about them
 alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients

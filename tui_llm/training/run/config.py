@@ -22,7 +22,8 @@ class RunConfig:
 
     `corpus` contains absolute paths of files and folders, or names from `corpora.NAMES`; `preset` is the preset's name.
     `tensorboard` says whether event files are written too. `nproc` is the number of worker processes on this machine;
-    with `shard`, each holds a shard of the weights instead of a copy (FSDP).
+    with `shard`, each holds a shard of the weights instead of a copy (FSDP). `parent` is the run that this one branches from
+    after step `parent_step`; empty if it is no branch.
     """
 
     corpus: tuple[str, ...]
@@ -32,6 +33,8 @@ class RunConfig:
     tensorboard: bool = False
     nproc: int = 1
     shard: bool = False
+    parent: str = ""
+    parent_step: int = 0
 
 
 def parse_config(raw: Any, path: Path) -> RunConfig:
@@ -49,6 +52,8 @@ def parse_config(raw: Any, path: Path) -> RunConfig:
             raw.get("tensorboard") is True,
             _processes(raw.get("nproc", 1)),  # absent in runs of earlier versions
             raw.get("shard", False) is True,
+            _parent(raw.get("parent", "")),
+            max(0, int(raw.get("parent_step", 0))),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path} is not a run's config ({error!r}); delete the run") from error
@@ -67,6 +72,12 @@ def _corpus(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError("corpus is a list of texts")
     return tuple(map(str, value))
+
+
+def _parent(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("parent is the name of a run")
+    return value
 
 
 def _processes(value: Any) -> int:

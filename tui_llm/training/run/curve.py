@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,6 +28,15 @@ class Average:
     share: float
     window: int
     points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParentCurve:
+    """The training loss of the run that another one branches from, up to the branch's step."""
+
+    name: str
+    step: int
+    train: Sequence[Point] = ()
 
 
 @dataclass(slots=True)
@@ -145,3 +156,27 @@ def decimate(points: Sequence[Point], columns: int) -> list[Point]:
 def within(points: Sequence[Point], left: float, right: float) -> list[Point]:
     """Returns the finite points whose step is in [left, right]."""
     return [point for point in points if left <= point[0] <= right and math.isfinite(point[1])]
+
+
+def at_or_before(points: Sequence[Point], step: int) -> Point | None:
+    """Returns the last point whose step is at most `step`; None if there is none."""
+    found = bisect_right(points, step, key=lambda point: point[0])
+    return points[found - 1] if found else None
+
+
+NEAR = 8  # points on each side of a spike that it is compared with
+
+
+def spikes(points: Sequence[Point], most: int = 20) -> list[Point]:
+    """Returns up to `most` points that stand out above their neighbours, the furthest first.
+
+    A point's height is its value minus the median of the `NEAR` points before it and as many after it (fewer near an end);
+    only points higher than all of those count.
+    """
+    found = []
+    for at in range(2, len(points) - 2):
+        near = min(NEAR, at, len(points) - 1 - at)
+        around = [value for _, value in (*points[at - near : at], *points[at + 1 : at + near + 1])]
+        if points[at][1] > max(around):
+            found.append((points[at][1] - statistics.median(around), points[at]))
+    return [point for _, point in sorted(found, key=lambda one: -one[0])[:most]]

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tui_llm.training.run.jsonl import Tail
+from tui_llm.training.run.jsonl import Tail, lines
 
 LARGEST_STEP = 10**12
 
@@ -92,3 +92,16 @@ def parse_metric(line: bytes) -> Metric | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def of_steps(path: Path, first: int, last: int) -> dict[int, Metric]:
+    """The metrics of the steps from `first` to `last` in the metrics.jsonl at `path`, by step; damaged lines are left out."""
+    found = {}
+    try:
+        for line in lines(path):
+            metric = parse_metric(line)
+            if metric is not None and first <= metric.step <= last:
+                found[metric.step] = metric
+    except OSError:
+        pass
+    return found

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
+from contextlib import suppress
 
 from filelock import Timeout
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.run import Run, check_name, runs
 
 
 def rename(run: Run, name: str) -> Run:
-    """Renames a run and returns it.
+    """Renames a run and returns it. Its branches then name the new one.
 
     Raises `UserError` if the name is invalid or taken, or if a worker is training the run.
     """
@@ -30,6 +32,10 @@ def rename(run: Run, name: str) -> Run:
         raise busy from None
     except OSError as error:
         raise UserError(f"can't rename the run {run.name} to {name}: {error.strerror or error}") from error
+    for other in runs():
+        with suppress(UserError):  # one that can't be read names its parent as before
+            if (config := other.config()).parent == run.name:
+                other.write_config(dataclasses.replace(config, parent=to.name))
     return to
 
 

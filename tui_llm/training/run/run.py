@@ -8,6 +8,7 @@ control.json       requests to the worker: paused, stop, save, learning_rate, ba
 shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
 tensorboard/       TensorBoard event files of the metrics, if requested
 changes.json       changes of the learning rate during training, with their steps
+parent.jsonl       of a branch: the metrics of the run that it branches from, up to the branch's step (see branch.py)
 metrics.jsonl      one line for each step: step, loss, lr, grad_norm, tokens_per_second; val_loss where it was measured
 samples.jsonl      a text generated at each evaluation
 pins.json          the pins (prompts, some with a target), read at each evaluation; may change during training

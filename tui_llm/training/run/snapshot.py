@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.predict.units import perplexity, uniform_loss
-from tui_llm.training.run import gauges, pin_readings, pins
+from tui_llm.training.run import branch, gauges, pin_readings, pins
 from tui_llm.training.run.config import RunConfig
-from tui_llm.training.run.curve import SHARES, Average, Envelope, Point, moving_average
+from tui_llm.training.run.curve import SHARES, Average, Envelope, ParentCurve, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
 from tui_llm.training.run.quantities import Series, SeriesReader
@@ -116,6 +116,7 @@ class RunSnapshot:
     reading: bool = False
     series: tuple[Series, ...] = ()
     health: Health | None = None
+    parent: ParentCurve | None = None  # of a branch
 
     @property
     def objective(self) -> str:
@@ -137,6 +138,8 @@ class RunReader:
         self.busy = False  # a thread is reading
         self.snapshot: RunSnapshot | None = None  # the last snapshot, for a watcher of several runs
         self._restart()
+        self._parent: ParentCurve | None = None
+        self._parent_read = False
         self._samples_mark: tuple[int, int] | None = None
         self._sample: Sample | None = None
 
@@ -170,6 +173,8 @@ class RunReader:
             config = self.run.config()
         except UserError:
             config = None
+        if not self._parent_read:  # it does not change any more
+            self._parent, self._parent_read = branch.parent_curve(self.run), True
         metrics = self.tail.new(CHUNK)
         if self.tail.restarted:
             self._restart()
@@ -223,6 +228,7 @@ class RunReader:
             reading=self.tail.more,
             series=self._series,
             health=self._health.read(self._band),
+            parent=self._parent,
         )
 
     def _add(self, metrics: Sequence[Metric]) -> None:

@@ -38,7 +38,7 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
     """
     final = run.path / f"checkpoint-{step}"
     aside = run.path / f".checkpoint-{step}.part"
-    view, tensors = gathered(trainer), _state(trainer)
+    view, tensors = gathered(trainer), state_of(trainer)
     if not trainer.ranks.first:
         return final
     view.check(step)
@@ -69,9 +69,17 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
 
 
 def drop_old(run: Run) -> None:
-    """Deletes all but the `KEEP` newest checkpoints. Call it only if the newest one is known to be complete."""
-    for _, old in run.checkpoints()[:-KEEP]:
-        _drop(old)
+    """Deletes all but the `KEEP` newest checkpoints, and that with which a branch begins: its steps are recomputed from it.
+
+    Call it only if the newest one is known to be complete.
+    """
+    try:
+        first = run.config().parent_step
+    except UserError:  # damaged since
+        first = 0
+    for step, old in run.checkpoints()[:-KEEP]:
+        if not first or step != first:
+            _drop(old)
 
 
 def drop_bad(run: Run, last: int) -> bool:
@@ -86,7 +94,7 @@ def drop_bad(run: Run, last: int) -> bool:
     return True
 
 
-def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Returns the optimizers' state as full CPU tensors; empty on a process that neither writes nor has a shard."""
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
@@ -122,13 +130,15 @@ def clean(run: Run) -> None:
             storage.unlink(part, missing_ok=True)
 
 
-def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str] | None:
-    """Loads the newest intact checkpoint into `model`. Returns (step, optimizer state, message); None if there is none.
+def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dict[str, torch.Tensor], str] | None:
+    """Loads the newest intact checkpoint, of step `most` or an earlier one, into `model`. Returns (step, optimizer state, message); None if there is none.
 
     Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged.
     """
     skipped = ""
     for step, folder in reversed(run.saved()):
+        if most is not None and step > most:
+            continue
         try:
             record = intact.check(folder)
             saved = checkpoint.load(folder)
@@ -147,7 +157,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     return None
 
 
-def _kept(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:
+def kept_state(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:
     """Returns for each parameter the names of its optimizer state."""
     by_muon = {id(p) for p in model.matrices()} if optimizer == "muon" else set()
     return {
@@ -157,7 +167,7 @@ def _kept(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:
 
 
 def _check_state(model: GPT, state: dict[str, torch.Tensor], optimizer: str) -> None:
-    kept = _kept(model, optimizer)
+    kept = kept_state(model, optimizer)
     for name, parameter in model.weights():
         for key in kept[name]:
             tensor = state.get(f"{name}.{key}")
@@ -167,7 +177,7 @@ def _check_state(model: GPT, state: dict[str, torch.Tensor], optimizer: str) -> 
 
 def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
     """Loads the optimizers' state, as returned by `load_newest`. Only rank 0 needs to pass it."""
-    kept = _kept(trainer.model, trainer.settings.optimizer)
+    kept = kept_state(trainer.model, trainer.settings.optimizer)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
         if isinstance(optimizer, FlatAdamW):  # a single process, which has the state

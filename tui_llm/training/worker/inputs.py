@@ -25,6 +25,7 @@ from tui_llm.training.plan import answers, cost, sample_prompt
 from tui_llm.training.plan.start import FOLDER
 from tui_llm.training.run.run import ANSWERS, VOCABULARY, Run
 from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.worker import measurements
 from tui_llm.training.worker.worker import Worker
 
 
@@ -50,7 +51,7 @@ def load(worker: Worker) -> Inputs:
     run, s, ranks = worker.run, worker.settings, worker.ranks
     with ranks.in_turn():
         device = ranks.choose(worker.config.device)
-        worker.facts |= {"device": str(device), "processes": ranks.world}
+        worker.facts |= {"device": str(device), "processes": ranks.world, **measurements.environment(device)}
         worker.report("starting", "opening the vocabulary")
         start = run.path / FOLDER if s.from_model else None
         rows = model_config.read_config(start).vocabulary if start else None

@@ -18,6 +18,7 @@ from tui_llm.training.run.alarms import AlarmReader
 from tui_llm.training.run.metrics import Metric, metric_line
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker import (
+    branch,
     checkpoints,
     evaluations,
     head_readings,
@@ -46,10 +47,16 @@ def train(worker: Worker) -> None:
     loaded = inputs.load(worker)
     model = inputs.random_model(worker, loaded)
     found = checkpoints.load_newest(worker.run, model) if ranks.first else None  # broadcast to the others below
+    branched = ranks.broadcast_int(int(not found and worker.config.parent_step > 0))
+    if branched and ranks.first:
+        found = branch.begin(worker, model)
     if loaded.start and not found and ranks.first:
         model.load_state_dict(checkpoint.load(loaded.start).state_dict())
     step, state, message = found or (0, None, "")
     job = Job(worker, loaded, model, ranks.broadcast_int(step), state)
+    if branched:
+        job.saved = None
+        job.save(job.step)  # so that the branch no longer depends on its parent
     message = job.prepare(message)
     job.run_steps(message)
     job.end()

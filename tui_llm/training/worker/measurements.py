@@ -77,6 +77,12 @@ class Gauges:
         self._take(machine.measure_in_subprocess(self.device))
 
 
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the numbers of a run depend on besides its settings: torch, the hardware, the number of CPU threads."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "hardware": hardware, "threads": torch.get_num_threads()}
+
+
 def memory_bytes(device: torch.device) -> int | None:
     """Returns the memory of this worker in bytes: on CUDA the peak of allocated memory, else what it holds now."""
     if device.type == "cuda":

@@ -19,6 +19,10 @@ new_run_fields.py  its fields
 estimate.py        its estimate of cost and time
 run_view.py        base class of the screens on a run's file
 batch.py           the next batch
+step.py            a recomputed step
+step_lines.py      its lines
+step_row.py        the tokens of one of its rows
+branch.py          the form for a branch
 samples.py         the samples
 head_history.py    scores of attention heads over the evaluations
 chart_export.py    charts as plain data, and as files

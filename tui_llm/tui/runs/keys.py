@@ -19,6 +19,11 @@ KEYS = (
     _key("smooth", "a", "average", "Draw the training loss as its moving average over 1 % of the steps, over 5 %, or not", "smooth"),
     _key("fewer_steps", "plus,equals_sign", "fewer steps", "Zoom the chart into the last half of the steps, then the last tenth", "zoom_steps(1)", together="steps"),
     _key("more_steps", "minus", "more steps", "Zoom the chart out again, up to all steps", "zoom_steps(-1)", together="steps"),
-    _key("earlier_steps", "left", "earlier steps", "Move a zoomed chart to earlier steps", "pan_steps(-1)", footer=()),
-    _key("later_steps", "right", "later steps", "Move a zoomed chart to later steps", "pan_steps(1)", footer=()),
+    _key("earlier_step", "left", "cursor", "Move the chart's reading cursor to the step before; it shows the value of every curve there", "move_cursor(-1)", together="cursor"),
+    _key("later_step", "right", "cursor", "Move the chart's reading cursor to the next step; past the newest one it is gone", "move_cursor(1)", together="cursor"),
+    _key("next_spike", "up", "spike", "Move the reading cursor to the largest spike of the loss in sight, then to the next ones", "next_spike(1)", together="spike"),
+    _key("previous_spike", "down", "spike", "Move the reading cursor back to the spike before", "next_spike(-1)", together="spike"),
+    _key("open_step", "enter", "open step", "Recompute the step under the reading cursor, or the newest: its rows with their places in the corpus, and what made its loss", "open_step", importance=2),
+    _key("earlier_steps", "shift+left", "earlier steps", "Move a zoomed chart to earlier steps", "pan_steps(-1)", footer=()),
+    _key("later_steps", "shift+right", "later steps", "Move a zoomed chart to later steps", "pan_steps(1)", footer=()),
 )  # fmt: skip

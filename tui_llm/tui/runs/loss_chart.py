@@ -7,6 +7,7 @@ repainted at most twice a second.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.ticks import log_ticks, nice_ticks
-from tui_llm.training.run.curve import Average, Point, decimate, within
+from tui_llm.training.run.curve import Average, ParentCurve, Point, at_or_before, decimate, spikes, within
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
 
@@ -24,6 +25,7 @@ LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, th
 OTHERS = "+o*#"  # other runs in the same chart
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
 LEGEND_FROM = 5  # rows
+CURSOR = "│"
 NAMED_FROM = 30  # columns from which a horizontal line is labelled
 ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
@@ -55,15 +57,21 @@ class Curves:
     meaning: str = ""
     log: bool = True
     end: tuple[float, float] | None = None  # between these losses the run will end
+    parent: ParentCurve | None = None
 
     def lines(self) -> Iterable[Sequence[Point]]:
-        """All lines of points: training, validation, other runs."""
-        return (self.train, self.validation, *(other.train for other in self.others))
+        """All lines of points: training, validation, the parent's, other runs."""
+        parent = (self.parent.train,) if self.parent else ()
+        return (self.train, self.validation, *parent, *(other.train for other in self.others))
+
+    def training(self) -> list[Point]:
+        """The training loss, after that of the parent if the run is a branch."""
+        return [*(self.parent.train if self.parent else ()), *self.train]
 
 
 class LossChart(Chart):
     """Shows `Curves`; keys change the view. `log_axis` makes the loss axis logarithmic, `smoothing` selects one of the
-    averages (0: none), `zoomed` and `panned` select the steps."""
+    averages (0: none), `zoomed` and `panned` select the steps. `cursor` is the step that is read; None: the newest."""
 
     DEFAULT_CSS = """
     LossChart { width: 1fr; height: 1fr; }
@@ -76,6 +84,7 @@ class LossChart(Chart):
         self.smoothing = 0
         self.zoomed = 0  # index into ZOOMS
         self.panned = 0  # how many half ranges back from the newest step
+        self.cursor: int | None = None
 
     def show(self, curves: Curves) -> None:
         """Shows `curves` now or, if the last repaint was less than half a second ago, half a second after it."""
@@ -106,6 +115,49 @@ class LossChart(Chart):
         furthest = math.ceil(2 / ZOOMS[self.zoomed][0]) - 2
         self.panned = min(furthest, max(0, self.panned - direction))
         self.refresh()
+
+    # ── the reading cursor ───────────────────────────────────────────────────────────────────────────────────────
+
+    def move_cursor(self, amount: int) -> None:
+        """Moves the cursor by so many points of the training loss; past the newest one it is gone."""
+        points = self.curves.training()
+        if not points:
+            return
+        steps = [step for step, _ in points]
+        at = len(steps) if self.cursor is None else bisect_left(steps, self.cursor)
+        at = max(0, at + amount)
+        self._read(steps[at] if at < len(steps) else None)
+
+    def next_spike(self, amount: int) -> bool:
+        """Moves the cursor to the largest spike in sight, then to the next ones (+1), or back (−1). Returns False if there is
+        none."""
+        points = self.curves.training()
+        found = [step for step, _ in spikes(within(points, *self.range()) if points else ())]
+        if not found:
+            return False
+        at = found.index(self.cursor) + amount if self.cursor in found else 0
+        self._read(found[max(0, min(at, len(found) - 1))])
+        return True
+
+    def _read(self, step: int | None) -> None:
+        self.cursor = step
+        if step is not None:  # bring it into sight
+            furthest = math.ceil(2 / ZOOMS[self.zoomed][0]) - 2
+            while step < self.range()[0] and self.panned < furthest:
+                self.panned += 1
+            while step > self.range()[1] and self.panned > 0:
+                self.panned -= 1
+        self.refresh()
+
+    def _value(self, points: Sequence[Point]) -> str:
+        """The curve's newest value, or that under the cursor, with its step where that is an earlier one."""
+        if self.cursor is None:
+            return compact(points[-1][1])
+        found = at_or_before(points, self.cursor)
+        if found is None:
+            return "–"
+        late = "" if found[0] == self.cursor else f" at {found[0]:,}"
+        return f"{found[1]:.4f}{late}"
 
     def _average(self, averages: Sequence[Average]) -> Average | None:
         return averages[self.smoothing - 1] if 0 < self.smoothing <= len(averages) else None
@@ -195,25 +247,30 @@ class LossChart(Chart):
         right: float,
         axis: tuple[float, float] | None,
     ) -> list[Text]:
-        curves, parts = self.curves, []
+        curves = self.curves
+        parts: list[tuple[str, str, Sequence[Point], RGB]] = []
+        if curves.parent and curves.parent.train:
+            name = f"{truncate(visible(curves.parent.name), 24)} to step {curves.parent.step:,}"
+            parts.append(("⣀⡠", name, curves.parent.train, self._faint(self._train_colour(), 0.55)))
         if curves.train:
-            parts.append(("⣀⡠", names[0], curves.train[-1][1], self._train_colour()))
+            parts.append(("⣀⡠", names[0], curves.train, self._train_colour()))
         if curves.validation:
-            value = curves.validation[-1][1]
-            parts.append((VALIDATION, names[1], value, self._colour("text-warning", "warning")))
+            parts.append((VALIDATION, names[1], curves.validation, self._colour("text-warning", "warning")))
         average = self._average(curves.averages)
         if average is not None and average.points:
             name = f"mean of {average.window:,} steps ({100 * average.share:g} %)"
-            parts.append(("▀▄", name, average.points[-1][1], self._train_colour()))
+            parts.append(("▀▄", name, average.points, self._train_colour()))
         for mark, colour, other in self._others():
             line = self._other_line(other)
-            parts += [(mark, truncate(visible(other.name), 24), line[-1][1], colour)] if line else []
+            parts += [(mark, truncate(visible(other.name), 24), line, colour)] if line else []
         words = [
-            (f"{mark} {name} {compact(value)}", f"rgb({red},{green},{blue})")
-            for mark, name, value, (red, green, blue) in parts
+            (f"{mark} {name} {self._value(line)}", f"rgb({red},{green},{blue})")
+            for mark, name, line, (red, green, blue) in parts
         ]
         if curves.end is not None:
             words.append((f"{END} end {compact(curves.end[0])} to {compact(curves.end[1])}", "bold"))
+        if self.cursor is not None:
+            words.insert(0, (f"{CURSOR} step {self.cursor:,}", "bold"))
         if self.zoomed:
             named = ZOOMS[self.zoomed][1] if not self.panned else f"steps {left:,.0f} to {right:,.0f}"
             words.insert(0, (named, "bold"))
@@ -265,6 +322,10 @@ class LossChart(Chart):
                 how([p[0] for p in points], [scale(p[1]) for p in points], marker=marker, color=colour)
 
         average, blue = self._average(curves.averages), self._train_colour()
+        if curves.parent:
+            draw(plot.plot, curves.parent.train, 2 * width, TRAIN, self._faint(blue, 0.55))
+            if left <= curves.parent.step <= right:
+                plot.plot([curves.parent.step] * 2, [scale(low), scale(high)], marker="┊", color=grey)
         draw(plot.plot, curves.train, 2 * width, TRAIN, self._faint(blue, 0.55) if average else blue)
         if average is not None:
             draw(plot.plot, average.points, 2 * width, AVERAGE, blue)
@@ -274,6 +335,11 @@ class LossChart(Chart):
         if curves.end is not None and curves.end[0] <= high and curves.end[1] >= low:
             within_axis = [scale(min(high, max(low, loss))) for loss in curves.end]
             plot.plot([right, right], within_axis, marker=END, color=blue)
+        if self.cursor is not None and left <= self.cursor <= right:
+            plot.plot([self.cursor] * 2, [scale(low), scale(high)], marker=CURSOR, color=self._colour("foreground"))
+            point = at_or_before(curves.training(), self.cursor)
+            if point is not None and low <= point[1] <= high:
+                plot.scatter([point[0]], [scale(point[1])], marker="◆", color=self._colour("foreground"))
         for name, value in self._beside(width, height, axis):
             plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
         return self.built()

@@ -30,11 +30,10 @@ from tui_llm.tui.runs.run_news import RunNews
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.runs.watched_run import WatchedRunController
-from tui_llm.tui.runs.words import state_words
+from tui_llm.tui.runs.words import sample_text, state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunNoticed, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart
-SAMPLE = 2000  # most characters of a sample that are shown
 
 LOW = 12  # rows below which only the most important facts stand beside the chart
 LEAST_BAR = 4  # cells of the bar of progress
@@ -62,6 +61,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         parts += [truncate(", ".join(names[:2]), 40) + more] if names else []
         parts.append(answer_lines.objective(config.settings) or f"preset {visible(config.preset)}")
+    if config is not None and config.parent:
+        parts.append(f"branch of {truncate(visible(config.parent), 24)} after step {fmt.count(config.parent_step)}")
     device = status.device or (config.device if config else None)
     if device:
         parts.append(visible(device))
@@ -141,18 +142,6 @@ def message_line(snapshot: RunSnapshot, width: int) -> Content:
     return Content.assemble((hint, "bold $text-accent"), (visible(status.summary), style))
 
 
-def sample_text(snapshot: RunSnapshot) -> Content:
-    """The newest text that the model generated during training."""
-    sample = snapshot.sample
-    if sample is None:
-        return Content.styled("the model's samples appear here after its first evaluation", "$text-muted")
-    return Content.assemble(
-        (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
-        (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
-        visible(sample.text[:SAMPLE], newlines=True),
-    )
-
-
 def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: int = 0) -> Curves:
     """The chart's curves: those of a run, and of the runs that are compared with it. `number` chooses one of the quantities of a
     run that learns from answers."""
@@ -172,6 +161,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: in
         snapshot.averages,
         tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
         end=alarm_words.end_of(snapshot),
+        parent=snapshot.parent,
     )
 
 
@@ -211,8 +201,9 @@ class TrainingPane(Widget, can_focus=True):
         self._shown: dict[str, object] = {}
         self._room: int | None = 3  # lines of the pane, as it last said
         self.files = FileActions(self, self.reload)
-        run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
+        run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot, self._branched)
         self.action_batch = run.open_batch
+        self.action_open_step = lambda: run.open_step(self.query_one(LossChart).cursor)
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
         self.action_alarms = run.open_alarms
@@ -240,6 +231,8 @@ class TrainingPane(Widget, can_focus=True):
     def on_run_watcher_updated(self, message: RunWatcher.Updated) -> None:
         message.stop()
         before, now = self.snapshot, message.snapshot
+        if before and now and before.name != now.name:
+            self.query_one(LossChart).cursor = None
         self.snapshot, self.others = now, message.others
         self._show()
         seen = (before.name, before.checkpoint) if before else None
@@ -345,6 +338,11 @@ class TrainingPane(Widget, can_focus=True):
         if run is not None:
             self._watch_here(run)
 
+    def _branched(self, parent: Run, run: Run) -> None:
+        """Watches a new branch, with its parent in the same chart."""
+        self.watcher.compare([parent])
+        self._watch_here(run)
+
     def _watch_here(self, run: Run) -> None:
         """Watches a run that was chosen on another screen, and shows this pane, which may be hidden."""
         self.follow(run)
@@ -386,6 +384,13 @@ class TrainingPane(Widget, can_focus=True):
 
     def action_smooth(self) -> None:
         self.query_one(LossChart).smooth()
+
+    def action_move_cursor(self, amount: int) -> None:
+        self.query_one(LossChart).move_cursor(amount)
+
+    def action_next_spike(self, amount: int) -> None:
+        if not self.query_one(LossChart).next_spike(amount):
+            self.files.notify("no step's loss stands out in sight", "warning")
 
     def action_zoom_steps(self, direction: int) -> None:
         self.query_one(LossChart).zoom(direction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -15,6 +16,7 @@ from tui_llm.tui.kit.columns import spark
 from tui_llm.tui.runs.words import state_words
 
 SPARK = 12  # cells of a sparkline
+PARENT = 20  # cells of the run and step that a branch begins with
 PROBLEM = 40  # cells of a run's problem, in place of its losses; watching the run shows all of it
 MARK = "◆"  # before the name of a run that the chart also shows
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
@@ -35,6 +37,7 @@ class RunRow:
     preset: str
     changed: float
     alive: bool
+    parent: str = ""  # of a branch: `tales@200`
     problem: str = ""  # what is wrong with its files, in one line of foreign text
 
 
@@ -50,7 +53,7 @@ class RowReader:
             return self._read(run)
         except Exception as error:  # any error is shown in this row, so that the other rows are shown
             status = unreadable(run, error)
-            return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, status.problem)
+            return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, "", status.problem)
 
     def _read(self, run: Run) -> RunRow:
         mark = _mark(run)
@@ -72,17 +75,17 @@ def _mark(run: Run) -> tuple[int, int, int]:
 
 def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRow:
     status, last = run.status(), run.last_metric()
-    try:
-        preset = run.config().preset
-    except UserError:
-        preset = "?"
+    preset, parent = "?", ""
+    with suppress(UserError):
+        config = run.config()
+        preset, parent = config.preset, f"{config.parent}@{config.parent_step}" if config.parent else ""
     try:
         size = run.size()
     except OSError:  # a checkpoint was deleted meanwhile
         size = 0
     return RunRow(
         run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
-        losses, size, preset, last_written(run), status.alive, status.problem,
+        losses, size, preset, last_written(run), status.alive, parent, status.problem,
     )  # fmt: skip
 
 
@@ -95,8 +98,11 @@ def size_text(size: int) -> str:
 
 def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
     words, _style = state_words(row.state)
+    name = Text(f"{MARK} {visible(row.name)}" if marked else visible(row.name))
+    if row.parent:
+        name.append(f" ← {truncate(visible(row.parent), PARENT)}", "dim")
     return (
-        Text(f"{MARK} {visible(row.name)}" if marked else visible(row.name)),
+        name,
         Text(words),
         Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
         Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),

@@ -9,7 +9,7 @@ from textual.widget import Widget
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import run_model
 from tui_llm.training.plan import launch
-from tui_llm.training.run import changes
+from tui_llm.training.run import branch, changes
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit.actions import FileActions
@@ -32,7 +32,8 @@ KEYS = (
 
 
 class WatchedRunController:
-    """`watched` returns the run, and `snapshot` what was last read of it."""
+    """`watched` returns the run, and `snapshot` what was last read of it; `branched` is called with a parent and its new
+    branch."""
 
     def __init__(
         self,
@@ -40,8 +41,9 @@ class WatchedRunController:
         files: FileActions,
         watched: Callable[[], Run | None],
         snapshot: Callable[[], RunSnapshot | None],
+        branched: Callable[[Run, Run], object],
     ) -> None:
-        self.pane, self.files, self.watched, self.snapshot = pane, files, watched, snapshot
+        self.pane, self.files, self.watched, self.snapshot, self.branched = pane, files, watched, snapshot, branched
 
     def _run_or_notify(self, what: str) -> Run | None:
         run = self.watched()
@@ -54,6 +56,45 @@ class WatchedRunController:
 
         if (run := self._run_or_notify("no batch to show")) is not None:
             self.pane.app.push_screen(BatchScreen(run))
+
+    def open_step(self, step: int | None) -> None:
+        """Opens the screen of a step, or of the newest one. A step before a branch's own is its parent's."""
+        from tui_llm.tui.runs.step import StepScreen
+
+        if (run := self._run_or_notify("no step to open")) is None:
+            return
+        last = run.last_metric()
+        if step is None and last is None:
+            self.files.notify(f"{run.name} has no steps yet", "warning")
+            return
+        step = step or (last.step if last else 1)
+        try:
+            run = branch.with_step(run, step)
+        except UserError as error:
+            self.files.notify(str(error), "warning")
+            return
+        self.pane.app.push_screen(StepScreen(run, step), self._left_step)
+
+    def _left_step(self, chosen: tuple[Run, int] | None) -> None:
+        """Opens the form for a branch, if that was chosen on the step's screen."""
+        from tui_llm.tui.runs.branch import BranchScreen
+
+        if chosen is None:
+            return
+        parent, step = chosen
+        try:
+            config = parent.config()
+        except UserError as error:
+            self.files.notify(str(error), "error")
+            return
+
+        def made(run: Run | None, problem: str = "") -> None:
+            if problem:
+                self.files.notify(problem, "error")
+            if run is not None:
+                self.branched(parent, run)
+
+        self.pane.app.push_screen(BranchScreen(parent, step, config, made), made)
 
     def open_samples(self) -> None:
         from tui_llm.tui.runs.samples import SamplesScreen

@@ -1,10 +1,16 @@
-"""A run's state and a pin as text, the same on every screen."""
+"""A run's state, its newest sample and a pin as text, the same on every screen."""
 
 from __future__ import annotations
+
+from textual.content import Content
 
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.facts.pin import Pin
 from tui_llm.training.run import pins
+from tui_llm.training.run.snapshot import RunSnapshot
+from tui_llm.tui.kit import format as fmt
+
+SAMPLE = 2000  # most characters of a sample that are shown
 
 STATES = {
     "new": ("○", "not started"),
@@ -40,3 +46,15 @@ def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
     target = truncate(visible_token(pin.target or ""), 24)
     what = f"raw p, loss and rank of {target} after it" if pin.target else "the likeliest next tokens, without a target"
     return f"pinned: {name}; {run or 'the next run'} measures {what}, at each evaluation"
+
+
+def sample_text(snapshot: RunSnapshot) -> Content:
+    """The newest text that the model generated during training."""
+    sample = snapshot.sample
+    if sample is None:
+        return Content.styled("the model's samples appear here after its first evaluation", "$text-muted")
+    return Content.assemble(
+        (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
+        (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
+        visible(sample.text[:SAMPLE], newlines=True),
+    )

@@ -1,0 +1,176 @@
+"""Recompute a step of a run in a subprocess, which only reads the run. Does not import torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import duration
+from tui_llm.training.plan import launch, processes
+from tui_llm.training.run import metrics
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import LEARNS, PRETRAINING
+from tui_llm.training.run.snapshot import speed
+from tui_llm.training.run.step_rows import Record, parse
+
+CHEAP = 120.0  # seconds of recomputed steps that need no confirmation
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the recomputation of a step begins: after `begun` steps, with `steps` more to take before it. `seconds` is the
+    time for them at the speed that was logged; None if that is unknown."""
+
+    begun: int
+    steps: int
+    seconds: float | None
+
+    @property
+    def cheap(self) -> bool:
+        return self.seconds is None or self.seconds <= CHEAP
+
+    @property
+    def line(self) -> str:
+        """Where it begins and what it takes, in words."""
+        where = f"checkpoint {self.begun:,}" if self.begun else "step 0"
+        time = "" if self.seconds is None or not self.steps else f", about {duration(self.seconds)}"
+        more = (
+            "nothing to recompute before it"
+            if not self.steps
+            else f"{self.steps:,} step{'' if self.steps == 1 else 's'} to recompute before it"
+        )
+        return f"from {where}: {more}{time}"
+
+
+def problem(config: RunConfig) -> str:
+    """Why no step of such a run can be recomputed; empty if each can."""
+    objective = config.settings.objective
+    if objective != PRETRAINING:
+        return f"only steps on text are recomputed, not those that learn {LEARNS[objective]}"
+    if config.shard or config.nproc > 1:
+        how = "a sharded model" if config.shard else f"{config.nproc} processes"
+        return f"steps of {how} are not recomputed: one process sums in another order"
+    return ""
+
+
+def check(run: Run, step: int) -> None:
+    """Raises `UserError` unless step `step` of `run` can be recomputed."""
+    config = run.config()
+    if why := problem(config):
+        raise UserError(f"run {run.name}: {why}")
+    last = run.last_metric()
+    if last is None:
+        raise UserError(f"run {run.name} has no steps yet")
+    if config.parent and step <= config.parent_step:
+        raise UserError(
+            f"run {run.name} branches from {config.parent} after step {config.parent_step:,}; step {step:,} is to be recomputed there"
+        )
+    if not 1 <= step <= last.step:
+        raise UserError(
+            f"run {run.name} has the steps {config.parent_step + 1:,} to {last.step:,}; give one of them, not {step:,}"
+        )
+
+
+def origin(run: Run, updates: int, *, from_start: bool = False) -> Origin:
+    """Where recomputing the state after `updates` steps begins, and what it takes."""
+    first = run.config().parent_step
+    most = first if from_start else updates
+    begun = max((step for step, _ in run.checkpoints() if step <= most), default=0)
+    count = updates - begun
+    known = metrics.of_steps(run.metrics_path, max(1, updates - 50), max(1, updates)).values()
+    s, rate = run.config().settings, speed(known)
+    tokens = count * s.batch_size * s.block_size * s.grad_accumulation_steps
+    return Origin(begun, count, tokens / rate if rate else None)
+
+
+def differences(run: Run, here: dict[str, Any]) -> str:
+    """What of the run's software and hardware, as recorded in its status, differs from `here`; `recorded by an earlier
+    version` if that is unknown."""
+    facts = run.facts()
+    if "torch" not in facts:
+        return "the run does not say with which torch and hardware it was trained"
+    names = {"torch": "torch", "device": "device", "hardware": "hardware", "threads": "CPU threads"}
+    return ", ".join(
+        f"{words} {visible(str(facts.get(name)))[:60]} then, {here[name]} now"
+        for name, words in names.items()
+        if facts.get(name) != here[name]
+    )
+
+
+class ReplayProcess:
+    """The subprocess that recomputes step `step` of `run`, which the constructor starts.
+
+    `records` gives its results as they come; `cancel` kills it. With `from_start`, checkpoints are not used; without
+    `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be recomputed, if it
+    takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be
+    started.
+    """
+
+    def __init__(self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True) -> None:
+        check(run, step)
+        self.origin = origin(run, step - 1, from_start=from_start)
+        if not self.origin.cheap and not from_start:
+            raise UserError(
+                f"step {step:,} is far from the last checkpoint before it; recomputing it {self.origin.line}: "
+                "--from-start does it"
+            )
+        self.cancelled = False
+        config = run.config()
+        environment = {**launch.ALLOCATOR, **processes.threads(1), **launch.environment()}  # the worker's
+        if config.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        threads = run.facts().get("threads")
+        asked = {"run": str(run.path.absolute()), "step": step, "from_start": from_start, "gradients": gradients,
+                 "threads": threads if isinstance(threads, int) and 0 < threads <= 4096 else None}  # fmt: skip
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tui_llm.training.worker.replay"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"can't start a process to recompute the step: {error.strerror or error}") from error
+        assert self.process.stdin is not None
+        with suppress(OSError):  # it has ended already: `records` reports it
+            self.process.stdin.write(json.dumps(asked).encode())
+            self.process.stdin.close()
+
+    def cancel(self) -> None:
+        """Kills the process; `records` then ends."""
+        self.cancelled = True
+        self.process.kill()
+
+    def records(self) -> Iterator[Record]:
+        """Yields the results until all are known. Raises `UserError` with the reason if they can't be computed."""
+        done = False
+        try:
+            for raw in self._lines():
+                done = done or "done" in raw
+                if (record := parse(raw)) is not None:
+                    yield record
+        finally:
+            self.process.kill()
+            self.process.wait()
+        if not done and not self.cancelled:
+            code = self.process.returncode
+            killed = ", perhaps for lack of memory" if code == -9 else ""
+            raise UserError(f"the process that recomputes the step ended early (exit status {code}{killed})")
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                try:
+                    value = json.loads(line)
+                except ValueError:  # truncated, or printed by a library
+                    continue
+                if isinstance(value, dict):
+                    yield value

@@ -1,0 +1,38 @@
+"""The state that a branch begins with: its parent's after the branch's step, loaded or recomputed."""
+
+from __future__ import annotations
+
+import torch
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.model import GPT
+from tui_llm.training.run.run import find
+from tui_llm.training.worker import checkpoints
+from tui_llm.training.worker.replay_state import ReplayState
+from tui_llm.training.worker.worker import Worker
+
+
+def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str]:
+    """Loads the parent's weights into `model`. Returns (step, optimizer state, message), as `checkpoints.load_newest`.
+
+    The optimizer's state is zero if the branch has another optimizer. Raises `UserError` if the parent is gone or has
+    changed, and what `worker.report_progress` raises.
+    """
+    config, name = worker.config, worker.config.parent
+    try:
+        parent = find(name)
+    except UserError as error:
+        raise UserError(f"run {worker.run.name} branches from {name}, which is gone; start a new run") from error
+    worker.report("starting", f"recomputing {name} up to step {config.parent_step:,}")
+    state = ReplayState(parent, config.parent_step, worker.report_progress)
+    model.load_state_dict(state.trainer.model.state_dict())
+    if state.worker.settings.optimizer == config.settings.optimizer:
+        tensors = {key: value.clone() for key, value in checkpoints.state_of(state.trainer).items()}
+        return config.parent_step, tensors, ""
+    kept, sizes = checkpoints.kept_state(model, config.settings.optimizer), dict(model.weights())
+    zeros = {
+        f"{weight}.{key}": torch.tensor(0.0) if key == "step" else torch.zeros_like(sizes[weight], device="cpu")
+        for weight, keys in kept.items()
+        for key in keys
+    }
+    return config.parent_step, zeros, f"the state of {config.settings.optimizer} begins at zero. "

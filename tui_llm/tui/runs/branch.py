@@ -1,0 +1,235 @@
+"""The form for a branch: a run that continues from a step of another one, with other settings or without a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual import events, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Select, Static
+
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import branch, launch
+from tui_llm.training.plan.corpus_check import several
+from tui_llm.training.plan.fields import field_problems, text_of
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.widgets.field import Field
+from tui_llm.tui.runs.new_run_fields import GROUPS, LABELS, name_problem, names_for, row
+from tui_llm.tui.tour.pane import left_of
+
+NAMES = tuple(name for name in names_for(PRETRAINING) if name not in branch.OF_THE_MODEL)
+SHOWN_FILES = 4  # names of files beside the field that leaves some out
+
+_key = CommandFactory("branch", "A branch")
+KEYS = (
+    _key("start_branch", "ctrl+s", "start", "Create the branch and start its worker", "start"),
+    _key("close_branch", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
+)  # fmt: skip
+
+
+class BranchScreen(BaseScreen, ModalScreen[Run | None]):
+    """Dismissed with the branch of `parent` after `step` steps, whose worker has been started, or with None."""
+
+    BINDINGS = bindings(KEYS, modal=True)
+    DEFAULT_CSS = """
+    BranchScreen { align: center middle; background: transparent; }
+    BranchScreen #form { width: 100; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
+        background: $surface; padding: 0 1; }
+    BranchScreen #rows { height: auto; max-height: 100%; }
+    BranchScreen .group { color: $text-accent; text-style: bold; }
+    BranchScreen .row { height: auto; min-height: 1; }
+    BranchScreen .label { width: 18; padding-right: 1; }
+    BranchScreen Field, BranchScreen Select { width: 34; }
+    BranchScreen.-narrow Field, BranchScreen.-narrow Select { width: 20; }
+    BranchScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
+    BranchScreen .note.-wrong { color: $text-error; }
+    BranchScreen #about { height: auto; color: $text-muted; }
+    BranchScreen #buttons { height: 1; margin-top: 1; }
+    BranchScreen Button { margin-right: 2; }
+    BranchScreen #trouble { color: $text-error; height: auto; display: none; }
+    BranchScreen #trouble.-some { display: block; }
+    """
+
+    def __init__(
+        self, parent: Run, step: int, config: RunConfig, ended: Callable[[Run | None, str], object] | None = None
+    ) -> None:
+        """`config` is the parent's. `ended` is called if the form was closed while it started a run."""
+        super().__init__()
+        self._parent_run, self._config, self._ended = parent, config, ended
+        self._filled = {name: text_of(config.settings, name) for name in NAMES}
+        self._files = "files of its corpus, by name"  # until they are known
+        self._own = {"name": branch.free_name(parent.name, step), "step": str(step), "exclude": ""}
+        self._wrong: dict[str, str] = {}
+        self._starting = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="form"):
+            yield Static(id="about")
+            with VerticalScroll(id="rows", can_focus=False):
+                for name, label, note in (
+                    ("exclude", "leave out", self._files),
+                    ("step", "after step", ""),
+                    ("name", "name", ""),
+                ):
+                    yield Horizontal(
+                        Static(Content(label), classes="label"),
+                        Field(self._own[name], id=name, compact=True),
+                        Static(Content(note), id=f"{name}-note", classes="note"),
+                        classes="row",
+                    )
+                for title, names in GROUPS.items():
+                    ours = [name for name in names if name in NAMES]
+                    if ours:
+                        yield Static(Content(title), classes="group")
+                    for name in ours:
+                        yield row(name)
+            yield Static(id="trouble")
+            with Horizontal(id="buttons"):
+                yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
+                yield Button("Cancel (Esc)", id="cancel", compact=True)
+
+    @work(thread=True, group="files")
+    def _list_files(self) -> None:
+        try:
+            names = branch.file_names(self._parent_run)
+        except UserError as error:
+            names = [str(error)]
+        deliver(self, self._files_listed, names)
+
+    def _files_listed(self, names: list[str]) -> None:
+        shown = [truncate(visible(name), 24) for name in names[:SHOWN_FILES]]
+        more = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
+        self._files = f"of {', '.join(shown)}{more}"
+        self._check()
+
+    def on_mount(self) -> None:
+        self.query_one("#form").border_title = Content.assemble("Branch of ", visible(self._parent_run.name))
+        for name, text in self._filled.items():
+            field = self.query_one(f"#{name}")
+            if isinstance(field, Input | Select):
+                field.value = text
+        self._check()
+        self._list_files()
+        self.query_one("#exclude", Field).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        room = left_of(self)
+        self.set_class(room.width < 90, "-narrow")
+        self.query_one("#rows").styles.max_height = max(1, room.height - 7)  # only the fields scroll
+
+    # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def text(self, name: str) -> str:
+        field = self.query_one(f"#{name}")
+        return str(field.value) if isinstance(field, Input | Select) else ""
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The settings that differ from the parent's."""
+        texts = {name: self.text(name) if name == "sample_prompt" else self.text(name).strip() for name in NAMES}
+        return {name: text for name, text in texts.items() if text != self._filled[name]}
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        event.stop()
+        self._check()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._check()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.focus_next()
+
+    def _check(self) -> None:
+        """Shows beside each field what is wrong with it, and what the branch begins with."""
+        self._trouble("")
+        wrong = field_problems(self.given, self._config.settings)
+        step = self.text("step").strip()
+        if not (step.isascii() and step.isdigit()):
+            wrong["step"] = "give a whole number of steps"
+        if why := name_problem(self.text("name")):
+            wrong["name"] = why
+        if '"' in self.text("exclude"):
+            try:
+                several(self.text("exclude"))
+            except UserError as error:
+                wrong["exclude"] = str(error)
+        notes = {"exclude": self._files, "step": "the branch's own steps follow it", "name": ""}
+        for name in (*self._own, *NAMES):
+            otherwise = notes[name] if name in notes else f"parent: {self._filled[name]}" if name in self.given else ""
+            note = self.query_one(f"#{name}-note", Static)
+            note.update(Content(f"✗ {visible(wrong[name])}" if name in wrong else visible(otherwise)))
+            note.set_class(name in wrong, "-wrong")
+        self._wrong = wrong
+        count = len(self.given)
+        changed = f"{count} setting{'' if count == 1 else 's'} changed" if count else "the parent’s settings"
+        self.query_one("#about", Static).update(
+            Content(
+                f"continues the parent’s weights and optimizer state with {changed}; the step is recomputed if no checkpoint has it"
+            )
+        )
+
+    def _trouble(self, line: str) -> None:
+        trouble = self.query_one("#trouble", Static)
+        trouble.update(Content(visible(line)))
+        trouble.set_class(bool(line), "-some")
+
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        (self.action_start if event.button.id == "start" else self.action_close)()
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    def action_start(self) -> None:
+        if self._starting:
+            return
+        for name, why in self._wrong.items():
+            self._trouble(f"{LABELS.get(name, name)}: {why}")
+            self.query_one(f"#{name}").focus()
+            return
+        self._starting = True
+        exclude = several(self.text("exclude"))
+        self._start(int(self.text("step")), self.text("name"), self.given, exclude, self.app.call_later)
+
+    @work(thread=True, group="start")
+    def _start(
+        self,
+        step: int,
+        name: str,
+        given: dict[str, str],
+        exclude: list[str],
+        call_later: Callable[..., object],  # the app's: a thread of a closed screen can't find it any more
+    ) -> None:
+        run = None
+        try:
+            run = branch.create(self._parent_run, step, name, given, exclude=exclude)
+            launch.start(run)
+        except (UserError, OSError) as error:
+            if run is not None and not run.checkpoints() and not run.alive():
+                run.delete()  # so that the same name can be tried again
+            call_later(self._start_ended, None, " ".join(str(error).split()))
+        else:
+            call_later(self._start_ended, run, "")
+
+    def _start_ended(self, run: Run | None, problem: str) -> None:
+        if not is_live(self):
+            if self._ended is not None:
+                self._ended(run, problem)
+        elif run is None:
+            self._starting = False
+            self._trouble(problem)
+        else:
+            self.dismiss(run)
