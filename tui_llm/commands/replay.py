@@ -71,7 +71,7 @@ def _say(progress: ReplayProgress) -> None:
 
 def _put_tables(found: Replay, step: ReplayedStep) -> None:
     from tui_llm.common.display import truncate, visible, visible_token
-    from tui_llm.common.numbers import percent
+    from tui_llm.common.numbers import percent, signed_percent
     from tui_llm.facts import report
     from tui_llm.training.run.step_rows import place_text
 
@@ -87,7 +87,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         put("the step had dropout; what follows is without")
     rows, norm = found.ordered(), step.grad_norm
     files = [
-        (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else percent(one.norm))
+        (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else signed_percent(one.norm))
         for one in found.by_file()[:MOST]
     ]
     if len(files) > 1:
@@ -100,7 +100,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         parts = " | ".join(where(part.place) for part in row.parts) or "unknown"
         cells.append((
             str(row.number + 1), f"{row.loss:.4f}", percent(step.loss_share(row)),
-            *((f"{share.norm:.4f}", percent(share.share / norm) if norm else "") if share else ("", "")), parts,
+            *((f"{share.norm:.4f}", signed_percent(share.share / norm) if norm else "") if share else ("", "")), parts,
         ))  # fmt: skip
     put(report.table(("row", "loss", "of the loss", "own norm", "of the norm", "file and byte"), cells, left=(5,)))
     put("\ntokens with the largest parts")
@@ -112,7 +112,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         tokens.append((
             str(rank.row + 1), str(rank.position + 1), truncate(x, 20), truncate(y, 20), f"{loss:.4f}",
             percent(loss / step.total) if step.total else "",
-            percent(share.tokens[rank.position] / norm) if share and norm else "", where(rank.place),
+            signed_percent(share.tokens[rank.position] / norm) if share and norm else "", where(rank.place),
         ))  # fmt: skip
     heads = ("row", "position", "x", "y", "loss", "of the loss", "of the norm", "file and byte")
     put(report.table(heads, tokens, left=(2, 3, 7)))

@@ -5,6 +5,7 @@ The process that recomputes it (`training/worker/replay.py`) writes these record
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ class RowPart:
     place: TokenPlace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: sums are cached
 class StepRow:
     """Row `number` (from 0) of a step: T + 1 tokens, and the loss of each but the first, in nats.
 
@@ -37,7 +38,7 @@ class StepRow:
     losses: tuple[float, ...]
     parts: tuple[RowPart, ...] = ()
 
-    @property
+    @functools.cached_property
     def total(self) -> float:
         """The sum of the losses."""
         return math.fsum(self.losses)
@@ -113,7 +114,7 @@ class Logged:
     grad_norm: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: sums are cached
 class ReplayedStep:
     """Step `step`, recomputed. Losses are in nats.
 
@@ -141,7 +142,7 @@ class ReplayedStep:
         """Whether loss and gradient norm are bit for bit those of the log."""
         return self.logged is not None and (self.loss, self.grad_norm) == (self.logged.loss, self.logged.grad_norm)
 
-    @property
+    @functools.cached_property
     def total(self) -> float:
         """The sum of all targets' losses."""
         return math.fsum(row.total for row in self.rows)
@@ -179,6 +180,7 @@ class Replay:
     shares: dict[int, RowShare] = field(default_factory=dict)
     top: tuple[TokenRank, ...] = ()
     progress: str = ""
+    _files: dict[bool, list[FileShare]] = field(default_factory=dict)  # before and after the shares are complete
 
     def add(self, record: Record) -> None:
         if isinstance(record, ReplayProgress):
@@ -216,6 +218,11 @@ class Replay:
         step = self.step
         if step is None:
             return []
+        if self.complete not in self._files:
+            self._files[self.complete] = self._by_file(step)
+        return self._files[self.complete]
+
+    def _by_file(self, step: ReplayedStep) -> list[FileShare]:
         found: dict[str, list[float]] = {}  # rows, loss, share of the norm
         for row in step.rows:
             ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)]
