@@ -142,6 +142,14 @@ def _pin(change: Any) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _difference(step: ReplayedStep) -> dict[str, Any] | None:
+    """What differs from the log, and why it may; None if nothing does or there is no log to compare with."""
+    if step.matches or step.logged is None:
+        return None
+    loss, norm = step.loss - step.logged.loss, step.grad_norm - step.logged.grad_norm
+    return {"loss": loss, "grad_norm": norm, "why": step.why}
+
+
 def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -177,6 +185,6 @@ def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
     return {
         "step": step.step, "loss": step.loss, "grad_norm": step.grad_norm, "learning_rate": step.lr,
         "from_checkpoint": step.begun or None, "matches": step.matches,
-        "logged": asdict(step.logged) if step.logged else None, "difference": step.why if not step.matches else "",
+        "logged": asdict(step.logged) if step.logged else None, "difference": _difference(step),
         "unplaced": step.unplaced, "files": [asdict(one) for one in found.by_file()], "rows": rows, "top": top, "pins": pins,
     }  # fmt: skip

@@ -225,7 +225,7 @@ class Replay:
     def _by_file(self, step: ReplayedStep) -> list[FileShare]:
         found: dict[str, list[float]] = {}  # rows, loss, share of the norm
         for row in step.rows:
-            ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)]
+            ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)][: len(row.parts)]
             for part, end in zip(row.parts, ends, strict=True):
                 targets = slice(max(0, part.first - 1), end)  # target p is token p + 1
                 share = self.shares.get(row.number)
