@@ -26,7 +26,7 @@ from tui_llm.training.plan import launch, replay
 from tui_llm.training.run import pins, step_rows
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields
-from tui_llm.training.run.step_rows import Record, Replay
+from tui_llm.training.run.step_rows import Record, ReplayResult
 from tui_llm.training.worker.replay import StepReplay
 
 
@@ -54,9 +54,9 @@ def everything(run: Run) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def replayed(run: Run, step: int, gradients: bool = False, **more: Any) -> Replay:
+def replayed(run: Run, step: int, gradients: bool = False, **more: Any) -> ReplayResult:
     """A step, recomputed in this process."""
-    found = Replay()
+    found = ReplayResult()
 
     def say(value: dict[str, Any]) -> None:
         if (record := step_rows.parse(json.loads(json.dumps(value)))) is not None:

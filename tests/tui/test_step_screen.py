@@ -30,7 +30,7 @@ from tui_llm.tui.runs import step as step_module
 from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.loss_chart import Curves, LossChart
 from tui_llm.tui.runs.pane import TrainingPane
-from tui_llm.tui.runs.step import StepScreen
+from tui_llm.tui.runs.step import ReplayScreen
 from tui_llm.tui.runs.step_lines import StepLines
 from tui_llm.tui.runs.step_row import StepRowScreen
 
@@ -153,7 +153,7 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         step = chart.cursor
         assert step is not None
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, StepScreen))
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
         shown = app.screen.query_one(StepLines)
         await until(pilot, lambda: not shown.running)
         assert not shown.problem, shown.problem
@@ -174,7 +174,7 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         await until(pilot, lambda: f"the batch of step {step}" in "\n".join(drawn(app)))
         assert unsafe(drawn(app)) == set()
         await pilot.press("escape")
-        await until(pilot, lambda: isinstance(app.screen, StepScreen))
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
 
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, BranchScreen))
@@ -209,7 +209,7 @@ async def test_what_cannot_be_recomputed_is_said_and_can_be_insisted_on(monkeypa
 
     monkeypatch.setattr(step_module, "ReplayProcess", refuse)
     monkeypatch.setattr(step_module.replay, "origin", lambda *_: Origin(0, 41, 5000.0))
-    app = ScreenApp(StepScreen(run, 42))
+    app = ScreenApp(ReplayScreen(run, 42))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "step 42 is far" in app.text)
         assert "g does it" in app.text
@@ -249,7 +249,7 @@ async def test_hostile_text_is_safe_at_any_size(size: tuple[int, int], monkeypat
                 yield record
 
     monkeypatch.setattr(step_module, "ReplayProcess", Hostile)
-    app = ScreenApp(StepScreen(fake_run.make("tales", done=20), 7))
+    app = ScreenApp(ReplayScreen(fake_run.make("tales", done=20), 7))
     async with app.run_test(size=size) as pilot:
         shown = app.opened.query_one(StepLines)
         await until(pilot, lambda: not shown.running)

@@ -12,7 +12,7 @@ from tui_llm.commands.shared.output import put, put_json
 
 if TYPE_CHECKING:
     from tui_llm.facts.token_place import TokenPlace
-    from tui_llm.training.run.step_rows import Replay, ReplayedStep, ReplayProgress
+    from tui_llm.training.run.step_rows import ReplayedStep, ReplayProgress, ReplayResult
 
 MOST = 8  # rows and tokens of the tables
 
@@ -41,12 +41,12 @@ def _add_options(parser: Parser) -> None:
 def replay(options: argparse.Namespace) -> None:
     from tui_llm.training.plan.replay import ReplayProcess
     from tui_llm.training.run.run import find
-    from tui_llm.training.run.step_rows import Replay, ReplayProgress
+    from tui_llm.training.run.step_rows import ReplayProgress, ReplayResult
 
     process = ReplayProcess(
         find(options.run), options.step, from_start=options.from_start, gradients=not options.no_gradients
     )
-    found = Replay()
+    found = ReplayResult()
     try:
         for record in process.records():
             found.add(record)
@@ -69,7 +69,7 @@ def _say(progress: ReplayProgress) -> None:
         print(visible(progress.text), file=sys.stderr)
 
 
-def _put_tables(found: Replay, step: ReplayedStep) -> None:
+def _put_tables(found: ReplayResult, step: ReplayedStep) -> None:
     from tui_llm.common.display import truncate, visible, visible_token
     from tui_llm.common.numbers import percent, signed_percent
     from tui_llm.facts import report
@@ -150,7 +150,7 @@ def _difference(step: ReplayedStep) -> dict[str, Any] | None:
     return {"loss": loss, "grad_norm": norm, "why": step.why}
 
 
-def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
+def _plain(found: ReplayResult, step: ReplayedStep) -> dict[str, Any]:
     from dataclasses import asdict
 
     rows = []

@@ -90,7 +90,7 @@ class FileShare:
 
 
 @dataclass(frozen=True, slots=True)
-class PinChange:
+class StepPinChange:
     """What the step changed in a pinned prompt: the probability and the loss (nats) before and after.
 
     They are the target's; of a pin without a target, `token` is its most probable next token before the step, and the loss is
@@ -131,7 +131,7 @@ class ReplayedStep:
     lr: float
     logged: Logged | None
     rows: tuple[StepRow, ...]
-    pins: tuple[PinChange, ...] = ()
+    pins: tuple[StepPinChange, ...] = ()
     top: tuple[TokenRank, ...] = ()
     why: str = ""
     unplaced: str = ""
@@ -173,7 +173,7 @@ Record = ReplayProgress | ReplayedStep | RowShare | tuple[TokenRank, ...]
 
 
 @dataclass(slots=True)
-class Replay:
+class ReplayResult:
     """All that is known so far of a step: `step` once it was recomputed, then `shares` row by row, then the `top` tokens."""
 
     step: ReplayedStep | None = None
@@ -307,11 +307,11 @@ def _rank(raw: list[Any]) -> TokenRank:
     return TokenRank(int(row), int(position), None if place is None else _place(place))
 
 
-def _change(raw: dict[str, Any], vocabulary: dict[int, Token]) -> PinChange:
+def _change(raw: dict[str, Any], vocabulary: dict[int, Token]) -> StepPinChange:
     before, after, *losses = (
         None if raw[name] is None else float(raw[name]) for name in ("before", "after", "loss_before", "loss_after")
     )
     token = None if raw["token"] is None else vocabulary[int(raw["token"])]
-    return PinChange(
+    return StepPinChange(
         Pin(str(raw["prompt"]), raw["target"]), token, before, after, losses[0], losses[1], str(raw["problem"])
     )

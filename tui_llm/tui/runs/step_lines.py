@@ -13,7 +13,7 @@ from rich.text import Text
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.numbers import counted, percent, signed_percent
 from tui_llm.facts.token_place import TokenPlace
-from tui_llm.training.run.step_rows import PinChange, Replay, ReplayedStep, StepRow, TokenRank, place_text
+from tui_llm.training.run.step_rows import ReplayedStep, ReplayResult, StepPinChange, StepRow, TokenRank, place_text
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -31,10 +31,10 @@ class StepEntry:
     heading: str = ""
     row: StepRow | None = None
     rank: TokenRank | None = None
-    pin: PinChange | None = None
+    pin: StepPinChange | None = None
 
 
-def file_names(replay: Replay) -> dict[str, str]:
+def file_names(replay: ReplayResult) -> dict[str, str]:
     """A short name for each file: its last part, or, where two files share that, the last two."""
     rows = replay.step.rows if replay.step else ()
     paths = {part.place.file for row in rows for part in row.parts}
@@ -52,7 +52,7 @@ class StepLines(Lines):
     def __init__(self, run: str, step: int) -> None:
         super().__init__(id="step")
         self.run, self.step = run, step
-        self.replay = Replay()
+        self.replay = ReplayResult()
         self.origin = ""  # what is recomputed before the step, in words
         self.problem = ""
         self.running = True
@@ -206,7 +206,7 @@ class StepLines(Lines):
         line.append(f" {self.place(rank.place)}", self.ground)
         return line
 
-    def _pin(self, change: PinChange) -> Text:
+    def _pin(self, change: StepPinChange) -> Text:
         muted = self.style("muted")
         target = change.pin.target if change.pin.target is not None else change.token.text if change.token else ""
         line = Text(" ", no_wrap=True)
