@@ -26,7 +26,7 @@ from tui_llm.training.plan import launch, replay
 from tui_llm.training.run import pins, step_rows
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields
-from tui_llm.training.run.step_rows import Record, Replay
+from tui_llm.training.run.step_rows import Record, ReplayResult
 from tui_llm.training.worker.replay import StepReplay
 
 
@@ -54,9 +54,9 @@ def everything(run: Run) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def replayed(run: Run, step: int, gradients: bool = False, **more: Any) -> Replay:
+def replayed(run: Run, step: int, gradients: bool = False, **more: Any) -> ReplayResult:
     """A step, recomputed in this process."""
-    found = Replay()
+    found = ReplayResult()
 
     def say(value: dict[str, Any]) -> None:
         if (record := step_rows.parse(json.loads(json.dumps(value)))) is not None:
@@ -84,18 +84,19 @@ def test_steps_are_recomputed_bit_for_bit_though_the_run_was_killed_between(
     assert in_a_process(run, ("half a line", 14)) == -9
     assert in_a_process(run) == 0, run.log_path.read_text()
     assert [step for step, _ in run.checkpoints()] == [28, 30]
-    before = everything(run)
     logged = {line["step"]: line for line in lines(run.metrics_path)}
-    for step, begun in ((30, 28), (29, 28), (12, 0), (1, 0)):
-        found = replayed(run, step).step
-        assert found is not None and found.begun == begun == replay.origin(run, step - 1).begun
-        assert (found.loss, found.grad_norm, found.lr) == tuple(
-            logged[step][name] for name in ("loss", "grad_norm", "lr")
-        )
-        assert found.matches and "yes" in found.match_line and found.dropout is bool(fields.get("dropout"))
-    again = replayed(run, 30, from_start=True).step
-    assert again is not None and again.begun == 0 and again.matches
-    assert everything(run) == before
+    with run.held(1):  # as a live worker does: only its files are read
+        before = everything(run)
+        for step, begun in ((30, 28), (29, 28), (12, 0), (1, 0)):
+            found = replayed(run, step).step
+            assert found is not None and found.begun == begun == replay.origin(run, step - 1).begun
+            assert (found.loss, found.grad_norm, found.lr) == tuple(
+                logged[step][name] for name in ("loss", "grad_norm", "lr")
+            )
+            assert found.matches and "yes" in found.match_line and found.dropout is bool(fields.get("dropout"))
+        again = replayed(run, 30, from_start=True).step
+        assert again is not None and again.begun == 0 and again.matches
+        assert everything(run) == before
 
 
 def test_rows_are_the_corpuss_own_and_their_losses_torchs(corpus: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +258,10 @@ def test_what_cannot_be_recomputed_is_refused_in_a_line(
     for changed, why in (
         (dataclasses.replace(config, nproc=2), "2 processes"),
         (dataclasses.replace(config, shard=True), "a sharded model"),
+        (
+            dataclasses.replace(config, settings=from_fields({"objective": "preference"}, config.settings)),
+            "preference pairs",
+        ),
     ):
         run.write_config(changed)
         with pytest.raises(UserError, match=why):

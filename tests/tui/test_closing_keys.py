@@ -66,7 +66,7 @@ from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
-from tui_llm.tui.runs.step import StepScreen
+from tui_llm.tui.runs.step import ReplayScreen
 from tui_llm.tui.runs.step_row import StepRowScreen
 
 SIZES = [(80, 24), (60, 24), (60, 16)]
@@ -118,7 +118,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
-    StepScreen: lambda app: StepScreen(fake_run.make("step", done=20), 30),
+    ReplayScreen: lambda app: ReplayScreen(fake_run.make("step", done=20), 30),
     StepRowScreen: lambda app: StepRowScreen("run", *a_row(), "text.txt, byte 5"),
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",

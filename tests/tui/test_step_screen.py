@@ -30,7 +30,7 @@ from tui_llm.tui.runs import step as step_module
 from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.loss_chart import Curves, LossChart
 from tui_llm.tui.runs.pane import TrainingPane
-from tui_llm.tui.runs.step import StepScreen
+from tui_llm.tui.runs.step import ReplayScreen
 from tui_llm.tui.runs.step_lines import StepLines
 from tui_llm.tui.runs.step_row import StepRowScreen
 
@@ -103,7 +103,7 @@ async def test_the_cursor_reads_every_curve_and_stays_in_sight() -> None:
             "│ step 57" in shown and "training 6.4300" in shown and "validation 3.5000 at 50" in shown and "┊" in shown
         )
         assert chart.next_spike(1) and chart.cursor == 20
-        assert "training –" in str(chart.render()) and "5.8000" in str(chart.render())
+        assert "training" not in str(chart.render()) and "tales to step 40 5.8000" in str(chart.render())
         chart.next_spike(-1)
         chart.move_cursor(2)
         assert chart.cursor == 59
@@ -153,7 +153,7 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         step = chart.cursor
         assert step is not None
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, StepScreen))
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
         shown = app.screen.query_one(StepLines)
         await until(pilot, lambda: not shown.running)
         assert not shown.problem, shown.problem
@@ -174,7 +174,7 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         await until(pilot, lambda: f"the batch of step {step}" in "\n".join(drawn(app)))
         assert unsafe(drawn(app)) == set()
         await pilot.press("escape")
-        await until(pilot, lambda: isinstance(app.screen, StepScreen))
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
 
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, BranchScreen))
@@ -209,7 +209,7 @@ async def test_what_cannot_be_recomputed_is_said_and_can_be_insisted_on(monkeypa
 
     monkeypatch.setattr(step_module, "ReplayProcess", refuse)
     monkeypatch.setattr(step_module.replay, "origin", lambda *_: Origin(0, 41, 5000.0))
-    app = ScreenApp(StepScreen(run, 42))
+    app = ScreenApp(ReplayScreen(run, 42))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "step 42 is far" in app.text)
         assert "g does it" in app.text
@@ -249,11 +249,13 @@ async def test_hostile_text_is_safe_at_any_size(size: tuple[int, int], monkeypat
                 yield record
 
     monkeypatch.setattr(step_module, "ReplayProcess", Hostile)
-    app = ScreenApp(StepScreen(fake_run.make("tales", done=20), 7))
+    app = ScreenApp(ReplayScreen(fake_run.make("tales", done=20), 7))
     async with app.run_test(size=size) as pilot:
         shown = app.opened.query_one(StepLines)
         await until(pilot, lambda: not shown.running)
         assert not shown.problem
+        if size == (200, 60):
+            assert "−20.0 %" in app.text and "120.0 %" in app.text  # a row that pulls against the batch
         await pilot.press("down", "down", "y", "home", "end")
         assert unsafe(drawn(app)) == set()  # type: ignore[arg-type]
         if size == (1, 1):  # no line is in sight

@@ -12,7 +12,7 @@ from tui_llm.commands.shared.output import put, put_json
 
 if TYPE_CHECKING:
     from tui_llm.facts.token_place import TokenPlace
-    from tui_llm.training.run.step_rows import Replay, ReplayedStep, ReplayProgress
+    from tui_llm.training.run.step_rows import ReplayedStep, ReplayProgress, ReplayResult
 
 MOST = 8  # rows and tokens of the tables
 
@@ -41,12 +41,12 @@ def _add_options(parser: Parser) -> None:
 def replay(options: argparse.Namespace) -> None:
     from tui_llm.training.plan.replay import ReplayProcess
     from tui_llm.training.run.run import find
-    from tui_llm.training.run.step_rows import Replay, ReplayProgress
+    from tui_llm.training.run.step_rows import ReplayProgress, ReplayResult
 
     process = ReplayProcess(
         find(options.run), options.step, from_start=options.from_start, gradients=not options.no_gradients
     )
-    found = Replay()
+    found = ReplayResult()
     try:
         for record in process.records():
             found.add(record)
@@ -69,9 +69,9 @@ def _say(progress: ReplayProgress) -> None:
         print(visible(progress.text), file=sys.stderr)
 
 
-def _put_tables(found: Replay, step: ReplayedStep) -> None:
+def _put_tables(found: ReplayResult, step: ReplayedStep) -> None:
     from tui_llm.common.display import truncate, visible, visible_token
-    from tui_llm.common.numbers import percent
+    from tui_llm.common.numbers import percent, signed_percent
     from tui_llm.facts import report
     from tui_llm.training.run.step_rows import place_text
 
@@ -87,7 +87,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         put("the step had dropout; what follows is without")
     rows, norm = found.ordered(), step.grad_norm
     files = [
-        (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else percent(one.norm))
+        (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else signed_percent(one.norm))
         for one in found.by_file()[:MOST]
     ]
     if len(files) > 1:
@@ -100,7 +100,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         parts = " | ".join(where(part.place) for part in row.parts) or "unknown"
         cells.append((
             str(row.number + 1), f"{row.loss:.4f}", percent(step.loss_share(row)),
-            *((f"{share.norm:.4f}", percent(share.share / norm) if norm else "") if share else ("", "")), parts,
+            *((f"{share.norm:.4f}", signed_percent(share.share / norm) if norm else "") if share else ("", "")), parts,
         ))  # fmt: skip
     put(report.table(("row", "loss", "of the loss", "own norm", "of the norm", "file and byte"), cells, left=(5,)))
     put("\ntokens with the largest parts")
@@ -112,7 +112,7 @@ def _put_tables(found: Replay, step: ReplayedStep) -> None:
         tokens.append((
             str(rank.row + 1), str(rank.position + 1), truncate(x, 20), truncate(y, 20), f"{loss:.4f}",
             percent(loss / step.total) if step.total else "",
-            percent(share.tokens[rank.position] / norm) if share and norm else "", where(rank.place),
+            signed_percent(share.tokens[rank.position] / norm) if share and norm else "", where(rank.place),
         ))  # fmt: skip
     heads = ("row", "position", "x", "y", "loss", "of the loss", "of the norm", "file and byte")
     put(report.table(heads, tokens, left=(2, 3, 7)))
@@ -142,7 +142,15 @@ def _pin(change: Any) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
+def _difference(step: ReplayedStep) -> dict[str, Any] | None:
+    """What differs from the log, and why it may; None if nothing does or there is no log to compare with."""
+    if step.matches or step.logged is None:
+        return None
+    loss, norm = step.loss - step.logged.loss, step.grad_norm - step.logged.grad_norm
+    return {"loss": loss, "grad_norm": norm, "why": step.why}
+
+
+def _plain(found: ReplayResult, step: ReplayedStep) -> dict[str, Any]:
     from dataclasses import asdict
 
     rows = []
@@ -177,6 +185,6 @@ def _plain(found: Replay, step: ReplayedStep) -> dict[str, Any]:
     return {
         "step": step.step, "loss": step.loss, "grad_norm": step.grad_norm, "learning_rate": step.lr,
         "from_checkpoint": step.begun or None, "matches": step.matches,
-        "logged": asdict(step.logged) if step.logged else None, "difference": step.why if not step.matches else "",
+        "logged": asdict(step.logged) if step.logged else None, "difference": _difference(step),
         "unplaced": step.unplaced, "files": [asdict(one) for one in found.by_file()], "rows": rows, "top": top, "pins": pins,
     }  # fmt: skip

@@ -59,6 +59,11 @@ def percent(value: float, places: int = COLUMN) -> str:
     return f"<{10.0**-places:.{places}f} %"
 
 
+def signed_percent(value: float) -> str:
+    """`percent`, of a share that may be below 0: −1.2 %."""
+    return f"−{percent(-value)}" if value < 0 else percent(value)
+
+
 def precise_percent(value: float) -> str:
     """`percent` with more decimal places, for a sentence: 0.000008 %."""
     return percent(value, SENTENCE)

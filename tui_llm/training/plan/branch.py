@@ -12,7 +12,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.data import corpora
 from tui_llm.training.plan import launch, replay, start
 from tui_llm.training.run import pins
-from tui_llm.training.run.branch import BranchPoint
+from tui_llm.training.run.branch import BranchOrigin
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
@@ -139,5 +139,5 @@ def create(
         model=parent.path / start.FOLDER if made.from_model else None,
         pinned=list(dict.fromkeys([*pins.of_run(parent), *pinned])) if parent.pins_path.exists() or pinned else (),
         tensorboard=tensorboard,
-        branch=BranchPoint(parent, step, own_rate="learning_rate" in given),
+        branch=BranchOrigin(parent, step, own_rate="learning_rate" in given),
     )

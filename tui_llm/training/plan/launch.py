@@ -24,7 +24,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
-from tui_llm.training.run.branch import BranchPoint
+from tui_llm.training.run.branch import BranchOrigin
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import ANSWERS, Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
@@ -58,7 +58,7 @@ def create(
     nproc: int = 1,
     shard: bool = False,
     rows: TokenizedRows | None = None,
-    branch: BranchPoint | None = None,
+    branch: BranchOrigin | None = None,
 ) -> Run:
     """Creates the directory of a new run.
 
@@ -103,7 +103,7 @@ def create(
 
 
 def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None,
-          branch: BranchPoint | None) -> None:  # fmt: skip
+          branch: BranchOrigin | None) -> None:  # fmt: skip
     """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)

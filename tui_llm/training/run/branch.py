@@ -20,7 +20,7 @@ NAME = "parent.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class BranchPoint:
+class BranchOrigin:
     """The state of `parent` after `step` steps; 0 is the state before the first one. With `own_rate`, the branch does not take
     over changes of the learning rate that were made while the parent was trained."""
 

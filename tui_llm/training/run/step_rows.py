@@ -5,6 +5,7 @@ The process that recomputes it (`training/worker/replay.py`) writes these record
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ class RowPart:
     place: TokenPlace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: sums are cached
 class StepRow:
     """Row `number` (from 0) of a step: T + 1 tokens, and the loss of each but the first, in nats.
 
@@ -37,7 +38,7 @@ class StepRow:
     losses: tuple[float, ...]
     parts: tuple[RowPart, ...] = ()
 
-    @property
+    @functools.cached_property
     def total(self) -> float:
         """The sum of the losses."""
         return math.fsum(self.losses)
@@ -89,7 +90,7 @@ class FileShare:
 
 
 @dataclass(frozen=True, slots=True)
-class PinChange:
+class StepPinChange:
     """What the step changed in a pinned prompt: the probability and the loss (nats) before and after.
 
     They are the target's; of a pin without a target, `token` is its most probable next token before the step, and the loss is
@@ -113,7 +114,7 @@ class Logged:
     grad_norm: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: sums are cached
 class ReplayedStep:
     """Step `step`, recomputed. Losses are in nats.
 
@@ -130,7 +131,7 @@ class ReplayedStep:
     lr: float
     logged: Logged | None
     rows: tuple[StepRow, ...]
-    pins: tuple[PinChange, ...] = ()
+    pins: tuple[StepPinChange, ...] = ()
     top: tuple[TokenRank, ...] = ()
     why: str = ""
     unplaced: str = ""
@@ -141,7 +142,7 @@ class ReplayedStep:
         """Whether loss and gradient norm are bit for bit those of the log."""
         return self.logged is not None and (self.loss, self.grad_norm) == (self.logged.loss, self.logged.grad_norm)
 
-    @property
+    @functools.cached_property
     def total(self) -> float:
         """The sum of all targets' losses."""
         return math.fsum(row.total for row in self.rows)
@@ -172,13 +173,14 @@ Record = ReplayProgress | ReplayedStep | RowShare | tuple[TokenRank, ...]
 
 
 @dataclass(slots=True)
-class Replay:
+class ReplayResult:
     """All that is known so far of a step: `step` once it was recomputed, then `shares` row by row, then the `top` tokens."""
 
     step: ReplayedStep | None = None
     shares: dict[int, RowShare] = field(default_factory=dict)
     top: tuple[TokenRank, ...] = ()
     progress: str = ""
+    _files: dict[bool, list[FileShare]] = field(default_factory=dict)  # before and after the shares are complete
 
     def add(self, record: Record) -> None:
         if isinstance(record, ReplayProgress):
@@ -216,9 +218,14 @@ class Replay:
         step = self.step
         if step is None:
             return []
+        if self.complete not in self._files:
+            self._files[self.complete] = self._by_file(step)
+        return self._files[self.complete]
+
+    def _by_file(self, step: ReplayedStep) -> list[FileShare]:
         found: dict[str, list[float]] = {}  # rows, loss, share of the norm
         for row in step.rows:
-            ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)]
+            ends = [*(part.first - 1 for part in row.parts[1:]), len(row.losses)][: len(row.parts)]
             for part, end in zip(row.parts, ends, strict=True):
                 targets = slice(max(0, part.first - 1), end)  # target p is token p + 1
                 share = self.shares.get(row.number)
@@ -300,11 +307,11 @@ def _rank(raw: list[Any]) -> TokenRank:
     return TokenRank(int(row), int(position), None if place is None else _place(place))
 
 
-def _change(raw: dict[str, Any], vocabulary: dict[int, Token]) -> PinChange:
+def _change(raw: dict[str, Any], vocabulary: dict[int, Token]) -> StepPinChange:
     before, after, *losses = (
         None if raw[name] is None else float(raw[name]) for name in ("before", "after", "loss_before", "loss_after")
     )
     token = None if raw["token"] is None else vocabulary[int(raw["token"])]
-    return PinChange(
+    return StepPinChange(
         Pin(str(raw["prompt"]), raw["target"]), token, before, after, losses[0], losses[1], str(raw["problem"])
     )

@@ -249,10 +249,13 @@ class LossChart(Chart):
     ) -> list[Text]:
         curves = self.curves
         parts: list[tuple[str, str, Sequence[Point], RGB]] = []
-        if curves.parent and curves.parent.train:
+        own = (
+            not curves.parent or self.cursor is None or self.cursor > curves.parent.step
+        )  # the run's or its parent's step
+        if curves.parent and curves.parent.train and (not own or self.cursor is None):
             name = f"{truncate(visible(curves.parent.name), 24)} to step {curves.parent.step:,}"
             parts.append(("⣀⡠", name, curves.parent.train, self._faint(self._train_colour(), 0.55)))
-        if curves.train:
+        if curves.train and own:
             parts.append(("⣀⡠", names[0], curves.train, self._train_colour()))
         if curves.validation:
             parts.append((VALIDATION, names[1], curves.validation, self._colour("text-warning", "warning")))
@@ -283,7 +286,7 @@ class LossChart(Chart):
             if name not in beside:
                 words.append((f"{mark} {name} {compact(value)}{away}", f"rgb({red},{green},{blue})"))
         words += [(curves.meaning, "dim")] if curves.meaning else []
-        lines, most = [Text(no_wrap=True)], 1 if height < 8 else 2 if height < 20 else 3
+        lines, most = [Text(no_wrap=True)], (1 if height < 8 else 2 if height < 20 else 3) + (self.cursor is not None)
         for word, style in words:
             if lines[-1].plain and lines[-1].cell_len + len(word) > width and len(lines) < most:
                 lines.append(Text(no_wrap=True))

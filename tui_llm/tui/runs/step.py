@@ -12,7 +12,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.plan import replay
 from tui_llm.training.plan.replay import Origin, ReplayProcess
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.step_rows import Record, Replay
+from tui_llm.training.run.step_rows import Record, ReplayResult
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -36,7 +36,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class StepScreen(BaseScreen, Screen[tuple[Run, int] | None]):
+class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
     """Recomputes step `step` of `run` in a process of its own and shows the results as they come.
 
     Dismissed with None, or with (run, step) to branch after that step.
@@ -44,8 +44,8 @@ class StepScreen(BaseScreen, Screen[tuple[Run, int] | None]):
 
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
-    StepScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    StepScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
+    ReplayScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
+    ReplayScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
         link-background: $panel; link-color: $text; }
     """
 
@@ -81,7 +81,7 @@ class StepScreen(BaseScreen, Screen[tuple[Run, int] | None]):
         """Recomputes the step, on a thread that reads what the process writes."""
         self._cancel()
         shown, number = self._list, self._number
-        shown.step, shown.replay, shown.problem, shown.origin, shown.running = self.step, Replay(), "", "", True
+        shown.step, shown.replay, shown.problem, shown.origin, shown.running = self.step, ReplayResult(), "", "", True
         shown.show()
         run, step, call_later = self.run_shown, self.step, self.app.call_later
         self.run_worker(

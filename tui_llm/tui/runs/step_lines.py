@@ -11,9 +11,9 @@ from rich.style import Style
 from rich.text import Text
 
 from tui_llm.common.display import fit, truncate, visible, visible_token
-from tui_llm.common.numbers import counted, percent
+from tui_llm.common.numbers import counted, percent, signed_percent
 from tui_llm.facts.token_place import TokenPlace
-from tui_llm.training.run.step_rows import PinChange, Replay, ReplayedStep, StepRow, TokenRank, place_text
+from tui_llm.training.run.step_rows import ReplayedStep, ReplayResult, StepPinChange, StepRow, TokenRank, place_text
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -31,10 +31,10 @@ class StepEntry:
     heading: str = ""
     row: StepRow | None = None
     rank: TokenRank | None = None
-    pin: PinChange | None = None
+    pin: StepPinChange | None = None
 
 
-def file_names(replay: Replay) -> dict[str, str]:
+def file_names(replay: ReplayResult) -> dict[str, str]:
     """A short name for each file: its last part, or, where two files share that, the last two."""
     rows = replay.step.rows if replay.step else ()
     paths = {part.place.file for row in rows for part in row.parts}
@@ -52,7 +52,7 @@ class StepLines(Lines):
     def __init__(self, run: str, step: int) -> None:
         super().__init__(id="step")
         self.run, self.step = run, step
-        self.replay = Replay()
+        self.replay = ReplayResult()
         self.origin = ""  # what is recomputed before the step, in words
         self.problem = ""
         self.running = True
@@ -130,14 +130,14 @@ class StepLines(Lines):
         if replay.complete and step.grad_norm > 0:
             other = replay.ordered(by_gradient=True)[0]
             line.append(f"; row {other.number + 1}", strong)
-            line.append(f" has {percent(replay.shares[other.number].share / step.grad_norm)} of ‖g‖", muted)
+            line.append(f" has {signed_percent(replay.shares[other.number].share / step.grad_norm)} of ‖g‖", muted)
             line.append("" if other is row else f", {self.places(other)}", muted)
         files = replay.by_file()
         if len(files) > 1:
             line.append("; by file: ", muted)
             for at, one in enumerate(files[:FILES]):
                 line.append((", " if at else "") + visible(self._names.get(one.file, one.file)), strong)
-                norm = "" if one.norm is None else f", {percent(one.norm)} of ‖g‖"
+                norm = "" if one.norm is None else f", {signed_percent(one.norm)} of ‖g‖"
                 line.append(f" {percent(one.loss)} of the loss{norm} ({counted(one.rows, 'row')})", muted)
         if step.dropout:
             line.append("; parts are without the step’s dropout", muted)
@@ -176,7 +176,7 @@ class StepLines(Lines):
         step = self.replay.step
         assert step is not None
         of_loss = percent(loss / step.total) if step.total > 0 and math.isfinite(loss) else "–"
-        return of_loss, percent(norm / step.grad_norm) if norm is not None and step.grad_norm > 0 else ""
+        return of_loss, signed_percent(norm / step.grad_norm) if norm is not None and step.grad_norm > 0 else ""
 
     def _row(self, row: StepRow, width: int) -> Text:
         muted, share = self.style("muted"), self.replay.shares.get(row.number)
@@ -184,7 +184,7 @@ class StepLines(Lines):
         line = Text(no_wrap=True)
         line.append(f" {row.number + 1:>4} ", self.style("strong"))
         line.append(f" loss {fmt.number(row.loss, 3):>6} {of_loss:>7}", muted)
-        line.append(f"  ‖g‖ {of_norm:>7}  ", self.style("strong") if of_norm else muted)
+        line.append(f"  ‖g‖ {of_norm:>8}  ", self.style("strong") if of_norm else muted)
         line.append(self.places(row) or "place unknown", self.ground)
         if width >= TEXT_FROM:
             text = "".join(token.text for token in row.tokens[:60])
@@ -201,12 +201,12 @@ class StepLines(Lines):
             for token in row.tokens[rank.position : rank.position + 2]
         )
         line = Text(f" {rank.row + 1:>4} ", muted, no_wrap=True)
-        line.append(f" loss {fmt.number(loss, 3):>6} {of_loss:>7}  ‖g‖ {of_norm:>7}  ", muted)
+        line.append(f" loss {fmt.number(loss, 3):>6} {of_loss:>7}  ‖g‖ {of_norm:>8}  ", muted)
         line.append(fit(f"{x} → {y}", 18), self.style("strong"))
         line.append(f" {self.place(rank.place)}", self.ground)
         return line
 
-    def _pin(self, change: PinChange) -> Text:
+    def _pin(self, change: StepPinChange) -> Text:
         muted = self.style("muted")
         target = change.pin.target if change.pin.target is not None else change.token.text if change.token else ""
         line = Text(" ", no_wrap=True)

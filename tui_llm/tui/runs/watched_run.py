@@ -59,7 +59,7 @@ class WatchedRunController:
 
     def open_step(self, step: int | None) -> None:
         """Opens the screen of a step, or of the newest one. A step before a branch's own is its parent's."""
-        from tui_llm.tui.runs.step import StepScreen
+        from tui_llm.tui.runs.step import ReplayScreen
 
         if (run := self._run_or_notify("no step to open")) is None:
             return
@@ -73,7 +73,7 @@ class WatchedRunController:
         except UserError as error:
             self.files.notify(str(error), "warning")
             return
-        self.pane.app.push_screen(StepScreen(run, step), self._left_step)
+        self.pane.app.push_screen(ReplayScreen(run, step), self._left_step)
 
     def _left_step(self, chosen: tuple[Run, int] | None) -> None:
         """Opens the form for a branch, if that was chosen on the step's screen."""
