@@ -32,6 +32,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/tui/instruments/tree": "the tree of continuations",
     "tui_llm/tui/instruments/why": "why this token",
     "tui_llm/tui/runs": "forms, lists, charts and readers of training runs",
+    "tui_llm/tui/runs/curves": "the curves of runs in a grid",
     "tui_llm/tui/models": "choosing, pulling and deleting models",
     "tui_llm/tui/tour": "the tour's pane",
     "tui_llm/tui/kit": "formats, themes and base screens that know nothing of models",

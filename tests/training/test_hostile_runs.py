@@ -79,7 +79,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "a list": _bytes(b"[1, 2]\n"),
     "a number": _bytes(b"1e999\n"),
 }
-FILES = ("metrics.jsonl", "probes.jsonl", "samples.jsonl", "config.json", "control.json", "status.json", "pins.json",
+FILES = ("metrics.jsonl", "matrices.jsonl", "probes.jsonl", "samples.jsonl", "config.json", "control.json", "status.json", "pins.json",
          "batch.json", "changes.json", "corpus.json", "lock", "pid", "worker.log")  # fmt: skip
 
 
@@ -125,6 +125,9 @@ COMMANDS = (
     ("runs",),
     ("runs", "compare", "good", "bad"),
     ("runs", "compare", "good", "bad", "--json"),
+    ("runs", "curves", "bad", "good", "--json"),
+    ("runs", "curves", "bad", "--chart", "update.q", "--by", "tokens", "--json"),
+    ("runs", "curves", "bad", "--chart", "loss", "--by", "time"),
     ("probes", "bad"),
     ("probes", "bad", "--json"),
     ("probes", "bad", "--between", "0", "20"),
@@ -186,7 +189,7 @@ def test_any_kind_of_file_in_place_of_a_run_file_is_one_line(
         put(path)
         row = check(bad, capsys, tuple(draw.sample(COMMANDS, 4)))
         if kind in ("a fifo", "a directory", "a link to an endless device", "20 GB of nothing") and name in (
-            "metrics.jsonl", "probes.jsonl", "samples.jsonl", "config.json", "control.json", "status.json",
+            "metrics.jsonl", "matrices.jsonl", "probes.jsonl", "samples.jsonl", "config.json", "control.json", "status.json",
         ):  # fmt: skip
             said = row["problem"]
             assert said and "\n" not in said and ("regular file" in said or "bytes" in said), (kind, row)
@@ -214,7 +217,7 @@ def _places(value: Any, found: list[tuple[Any, Any, str]], path: str = "") -> No
         _places(value[key], found, f"{path}/{key}")
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "probes.jsonl", "samples.jsonl"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "matrices.jsonl", "probes.jsonl", "samples.jsonl"])
 def test_any_value_in_place_of_a_number_in_metrics(
     name: str, bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

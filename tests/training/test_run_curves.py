@@ -234,4 +234,4 @@ def test_the_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1, words_
     with pytest.raises(UserError, match=r"\.svg, \.png or \.csv"):
-        curve_charts.check_export(tmp_path / "x")
+        curve_charts.check_export(tmp_path / "x.gif")

@@ -115,23 +115,28 @@ def chart(
 
 
 def check_export(path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> None:
-    """Call it before the work. Raises `UserError` if `path` has no suffix of `FORMATS`, a PNG has no converter, or it can't be
-    written (see `check_file`)."""
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise UserError(f"{path.name}: a chart is written as .svg, .png or .csv; give a name that ends so")
-    if suffix == "png":
+    """Call it before the work. Raises `UserError` if `path` can't be written (see `check_file`), has another suffix than those
+    of `FORMATS`, or a PNG has no converter."""
+    check_file(path, force=force, inputs=inputs)
+    if _format(path) == "png":
         from tui_llm.common import svg_to_png
 
         svg_to_png.converter()
-    check_file(path, force=force, inputs=inputs)
+
+
+def _format(path: Path) -> str:
+    """The format that a path's suffix names; SVG without a suffix."""
+    found = path.suffix.lower().removeprefix(".") or "svg"
+    if found not in FORMATS:
+        raise UserError(f"{path.name}: a chart is written as .svg, .png or .csv; give a name that ends so")
+    return found
 
 
 def export(data: ChartData, path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> str:
     """Writes a chart in the format of the path's suffix. Returns what made a PNG; empty for the others. Raises `UserError`."""
     check_export(path, force=force, inputs=inputs)
-    suffix, maker = path.suffix.lower(), ""
-    if suffix == ".png":
+    kind, maker = _format(path), ""
+    if kind == "png":
         from tui_llm.common import svg_to_png
 
         maker = svg_to_png.converter()
@@ -141,7 +146,7 @@ def export(data: ChartData, path: Path, *, force: bool = False, inputs: Sequence
             storage.write_text(source, svg_text(data))
             storage.by_library(part, lambda to: svg_to_png.convert(source, to))
     else:
-        text = csv_text(data) if suffix == ".csv" else svg_text(data)
+        text = csv_text(data) if kind == "csv" else svg_text(data)
 
         def write(part: Path) -> None:
             storage.write_text(part, text)

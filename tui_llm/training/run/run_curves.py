@@ -21,7 +21,7 @@ from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.quantities import QUANTITIES
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
-from tui_llm.training.run.snapshot import CHUNK, sampled_metrics
+from tui_llm.training.run.snapshot import CHUNK, sampled_metrics, unreadable
 from tui_llm.training.run.status import Status, number
 
 if TYPE_CHECKING:
@@ -293,7 +293,10 @@ class RunCurvesReader:
     def read(self) -> RunCurves:
         """Reads up to `CHUNK` more bytes of metrics, and all new lines of matrices.jsonl."""
         with self._lock:
-            return self._read()
+            try:
+                return self._read()
+            except Exception as error:  # of any kind: it is shown for this run, the other runs still work
+                return RunCurves(self.run.name, unreadable(self.run, error), infos(PRETRAINING))
 
     def at(self, step: int) -> dict[str, CurveValues]:
         """The values of all charts at `step`, those of one that is sparse at the last step before that has some."""
