@@ -48,9 +48,9 @@ async def shown(pilot: Pilot[None], app: LabApp, *words: str) -> None:
 async def test_the_lens_grid_by_keyboard() -> None:
     async with opened("g") as (pilot, app, screen):
         assert isinstance(screen, LensGridScreen) and screen.found is not None
-        await shown(pilot, app, "token 10 of 10: ·girl", "after layer 4, the model's prediction", "emb.")
+        await shown(pilot, app, "token 10 of 10: ·girl", "after block 3, the model's prediction", "emb.")
         await pilot.press("left", "up", "up")
-        await shown(pilot, app, "token 9 of 10: ·little", "after layer 2: target ·girl")
+        await shown(pilot, app, "token 9 of 10: ·little", "after block 1: target ·girl")
         cell = screen.found.rows[2][8]
         assert screen.cell is cell and f"rank {cell.rank} " in text(app)
         await pilot.press("k")
@@ -106,8 +106,11 @@ async def test_a_model_without_a_tuned_lens_shows_its_logit_lens_and_says_how_to
         await until(pilot, lambda: said(app) == 1)
         await until(pilot, lambda: screen.found is not None and not screen.tuned and not screen.page.problem)
         await shown(pilot, app, "logit lens · token 10 of 10: ·girl")
-        await pilot.press("escape", "u")
-        await until(pilot, lambda: said(app) == 2)
+        app.clear_notifications()
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+        await pilot.press("u")
+        await until(pilot, lambda: said(app) == 1)
         await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
 
 
@@ -115,7 +118,7 @@ async def test_the_lens_grid_scrolls_through_a_long_text() -> None:
     async with opened("g", " cat dog" * 100) as (pilot, app, _screen):
         await shown(pilot, app, "token 200 of 200")
         await pilot.press("home")
-        await shown(pilot, app, "token 1 of 200: ·cat", "after layer 4")
+        await shown(pilot, app, "token 1 of 200: ·cat", "after block 3")
         await pilot.press(*["right"] * 12)
         await shown(pilot, app, "token 13 of 200")
         await pilot.press("end")
