@@ -16,8 +16,9 @@ import pytest
 from tests.training.run_helpers import make, words, work
 from tui_llm import cli
 from tui_llm.training.plan import launch
+from tui_llm.training.run.pins_snapshot import PinsReader
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import PinsReader, RunReader
+from tui_llm.training.run.snapshot import RunReader
 from tui_llm.tui.runs.run_rows import RowReader, cells
 
 DEEP = b"[" * 5000 + b"]" * 5000

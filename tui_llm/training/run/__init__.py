@@ -31,7 +31,8 @@ run_curves.py    all curves of a run
 curve_charts.py  charts of runs over steps, tokens, time or FLOPs; their export
 metric_at.py     the metrics of one step of a long run
 quantities.py    what the chart of a run that learns from answers can show
-snapshot.py      incremental readers of a run that return snapshots
+snapshot.py      an incremental reader of a run that returns snapshots
+pins_snapshot.py the same for its pin readings
 compare.py       settings and results of several runs
 live.py          what a terminal says of live runs after the app's end
 worker_log.py    worker.log in bounded memory, forward and backward

@@ -4,6 +4,7 @@ words.py           state and pins as text
 run_news.py        what happened to the watched run: done, died, an alarm
 run_watcher.py     posts snapshots of a run
 pane.py            the Training pane
+pane_lines.py      its lines, and the curves of its chart
 keys.py            its keys
 watched_run.py     the actions of its keys on the watched run
 loss_chart.py      the chart of losses

@@ -16,8 +16,8 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run import pin_readings, pins
 from tui_llm.training.run.pin_readings import PinReading
+from tui_llm.training.run.pins_snapshot import PinsSnapshot
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import PinsSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row

@@ -8,8 +8,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui_llm.training.plan import launch
+from tui_llm.training.run.pins_snapshot import PinsReader, PinsSnapshot
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import PinsReader, PinsSnapshot
 from tui_llm.tui.runs.run_watcher import INTERVAL
 
 
