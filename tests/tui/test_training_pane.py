@@ -258,7 +258,7 @@ async def test_plus_and_minus_zoom_the_steps_and_arrows_move_them() -> None:
     app = PaneApp()
     async with app.run_test(size=(80, 30)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
-        for key, named in (("+", "last half"), ("=", "last tenth"), ("left", "steps 851 to 951"), ("right", "last tenth"),
+        for key, named in (("+", "last half"), ("=", "last tenth"), ("shift+left", "steps 851 to 951"), ("shift+right", "last tenth"),
                            ("-", "last half")):  # fmt: skip
             await pilot.press(key)
             await until(pilot, lambda named=named: named in app.text)

@@ -68,6 +68,7 @@ TERMS = (
     Term("ends between … and …", "a band that holds the mean training loss of the last 5 % of the steps with 80 % probability", "nats per token", ("training", "alarms")),
     Term("alarm", "numbers of the run that are not normal: a spike, divergence, a plateau, overfitting, a dead gradient", "", ("training", "alarms")),
     Term("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text", "nats per token", ("training",)),
+    Term("after step", "the last step of the parent that a branch keeps: it begins with the weights and the optimizer state after it", "steps", ("branch",)),
     Term("of the loss", "a row's or token's share of the summed loss of all targets of the step", "%", ("step",)),
     Term("‖g‖", "the part in the gradient's norm: the row's own gradient · the batch's ÷ ‖g‖ ÷ rows. The parts of all rows sum to 100 %; below 0, the row pulls against the batch", "%", ("step",)),
     Term("byte", "where the row's or token's text begins in its file", "bytes", ("step", "step_row")),

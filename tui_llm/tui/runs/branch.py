@@ -52,7 +52,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
     BranchScreen.-narrow Field, BranchScreen.-narrow Select { width: 20; }
     BranchScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
     BranchScreen .note.-wrong { color: $text-error; }
-    BranchScreen #about { height: auto; color: $text-muted; }
+    BranchScreen #about { height: 1; color: $text-muted; }
     BranchScreen #buttons { height: 1; margin-top: 1; }
     BranchScreen Button { margin-right: 2; }
     BranchScreen #trouble { color: $text-error; height: auto; display: none; }
@@ -124,7 +124,7 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
         self.set_class(room.width < 90, "-narrow")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 7)  # only the fields scroll
+        self.query_one("#rows").styles.max_height = max(1, room.height - 8)  # only the fields scroll
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,12 +172,8 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
             note.set_class(name in wrong, "-wrong")
         self._wrong = wrong
         count = len(self.given)
-        changed = f"{count} setting{'' if count == 1 else 's'} changed" if count else "the parent’s settings"
-        self.query_one("#about", Static).update(
-            Content(
-                f"continues the parent’s weights and optimizer state with {changed}; the step is recomputed if no checkpoint has it"
-            )
-        )
+        changed = f"{count} setting{'' if count == 1 else 's'} changed" if count else "settings as the parent’s"
+        self.query_one("#about", Static).update(Content(f"{changed}; continues its weights and optimizer state"))
 
     def _trouble(self, line: str) -> None:
         trouble = self.query_one("#trouble", Static)
