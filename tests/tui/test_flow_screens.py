@@ -107,8 +107,11 @@ async def test_a_model_without_a_tuned_lens_shows_its_logit_lens_and_says_how_to
         await until(pilot, lambda: said(app) == 1)
         await until(pilot, lambda: screen.found is not None and not screen.tuned and not screen.page.problem)
         await shown(pilot, app, "logit lens · token 10 of 10: ·girl")
-        await pilot.press("escape", "u")
-        await until(pilot, lambda: said(app) == 2)
+        app.clear_notifications()
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+        await pilot.press("u")
+        await until(pilot, lambda: said(app) == 1)
         await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
 
 
