@@ -197,7 +197,7 @@ async def test_the_lens_and_its_target() -> None:
         await pilot.press("y")
         header, first, *rest = app.clipboard.splitlines()
         assert header.startswith("lens\tlayer\ttarget\ttarget_probability") and len(rest) == LAYERS
-        assert first.split("\t")[:5] == ["logit", "0", " sat", "0.1", "10"] and len(first.split("\t")) == len(
+        assert first.split("\t")[:5] == ["logit", "embedding", " sat", "0.1", "10"] and len(first.split("\t")) == len(
             header.split("\t")
         )
 
