@@ -62,9 +62,10 @@ async def test_a_grid_by_key_and_enter_patches_every_pane() -> None:
         await until(pilot, lambda: screen.grid is not None and screen.grid.piece.kind == ATTENTION)
         await pilot.press("p", "p")
         await until(pilot, lambda: screen.grid is not None and screen.grid.complete and screen.grid.piece.kind == RESIDUAL)  # fmt: skip
-        head = next(line for line in drawn(app) if line.split()[:1] == ["clean"])
-        row = next(at for at, line in enumerate(drawn(app)) if line.split()[:1] == ["1"])
-        await pilot.click(offset=(head.index("≠"), row))
+        await until(pilot, lambda: any(line.split()[:1] == ["4"] for line in drawn(app)))
+        lines = drawn(app)
+        head, row = (next(at for at, line in enumerate(lines) if line.split()[:1] == [name]) for name in ("clean", "1"))
+        await pilot.click(offset=(lines[head].index("·Tom") + 1, row))
         differing = next(at for at in range(len(grid.piece.tokens)) if grid.piece.differs(at))
         assert (screen.lines.cursor, screen.lines.column) == (1, differing)
         screen.lines.go_to(0, next(at for at in range(len(grid.piece.tokens)) if grid.piece.differs(at)))

@@ -93,6 +93,7 @@ TERMS = (
     Term("induction", "a head's mean attention to what followed an earlier occurrence of the current token", "0 to 1", ("heads", "run_heads")),
     Term("previous token", "a head's mean attention to the token before the current one", "0 to 1", ("heads", "run_heads")),
     Term("duplicate token", "a head's mean attention to an earlier occurrence of the current token", "0 to 1", ("heads", "run_heads")),
+    Term("tuned lens", "the logit lens after an affine translator per layer, h + W h + b, fitted so that the row comes close to the model's prediction", "", ("inside", "lens_grid")),
     Term("logit lens", "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output", "", ("inside", "lens_grid")),
     Term("of the logit", "what a part adds to a token's logit: its vector in the residual stream times the token's row of the output head, divided by σ of the final LayerNorm, which is frozen; the sum of all parts is the logit", "logits", ("why", "neurons")),
     Term("difference", "what a part adds to the target's logit minus what it adds to the rival's: above 0 it prefers the target", "logits", ("why", "neurons")),
