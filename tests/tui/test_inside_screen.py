@@ -197,7 +197,9 @@ async def test_the_lens_and_its_target() -> None:
         await pilot.press("y")
         header, first, *rest = app.clipboard.splitlines()
         assert header.startswith("layer\ttarget\ttarget_probability") and len(rest) == LAYERS
-        assert first.split("\t")[:4] == ["embedding", " sat", "0.1", "10"] and len(first.split("\t")) == len(header.split("\t"))
+        assert first.split("\t")[:4] == ["embedding", " sat", "0.1", "10"] and len(first.split("\t")) == len(
+            header.split("\t")
+        )
 
 
 async def test_from_neighbour_to_neighbour_and_back() -> None:
