@@ -84,10 +84,10 @@ async def test_one_key_switches_between_logit_and_tuned_lens() -> None:
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
         table = app.screen.query_one(LensTable)
         await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
-        assert {row[0] for row in table.table()} == {"lens", "logit"}
+        assert {row[-1] for row in table.table()} == {"lens", "logit"}
         await pilot.press("u")
         await shown(pilot, app, "Tuned lens · the prediction that a fitted translator reads")
-        assert {row[0] for row in table.table()} == {"lens", "tuned"}
+        assert {row[-1] for row in table.table()} == {"lens", "tuned"}
         await pilot.press("g")  # the grid opens with the same lens
         await until(pilot, lambda: isinstance(app.screen, LensGridScreen))
         await shown(pilot, app, "tuned lens · token 10 of 10: ·girl")

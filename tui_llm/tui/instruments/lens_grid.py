@@ -274,7 +274,6 @@ class LensGridScreen(FullScreen):
 
     def table(self) -> Iterable[Row]:
         yield (
-            "lens",
             "number",
             "text",
             "layer",
@@ -285,6 +284,7 @@ class LensGridScreen(FullScreen):
             "target_probability",
             "target_rank",
             "entropy",
+            "lens",
         )
         if self.found is None:
             return
@@ -293,9 +293,9 @@ class LensGridScreen(FullScreen):
                 layer = layer_of(index)
                 cell, best = row[at], row[at].guesses[0]
                 yield (
-                    "tuned" if self.found.tuned else "logit", str(self.found.place.number + at), visible(self.found.token(at).text), "embedding" if layer is None else str(layer), str(best.token.id),
+                    str(self.found.place.number + at), visible(self.found.token(at).text), "embedding" if layer is None else str(layer), str(best.token.id),
                     visible(best.token.text), repr(best.probability), visible(target.text), repr(cell.probability),
-                    str(cell.rank), repr(cell.entropy),
+                    str(cell.rank), repr(cell.entropy), "tuned" if self.found.tuned else "logit",
                 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ class LensTable(Lines):
         tops = [
             name for nth in range(1, count + 1) for name in (f"top{nth}_id", f"top{nth}_text", f"top{nth}_probability")
         ]
-        yield ("lens", "layer", "target", "target_probability", "target_rank", "entropy", "divergence", *tops)
+        yield ("layer", "target", "target_probability", "target_rank", "entropy", "divergence", *tops, "lens")
         for row in self.lens.rows if self.lens is not None else ():
             assert self.lens is not None
             numbers = (repr(row.probability), str(row.rank), repr(row.entropy), repr(row.divergence))
@@ -93,9 +93,9 @@ class LensTable(Lines):
                 cell for g in row.guesses for cell in (str(g.token.id), visible(g.token.text), repr(g.probability))
             ]
             yield (
-                "tuned" if self.lens.tuned else "logit",
                 "embedding" if row.layer is None else str(row.layer),
                 visible(self.lens.target.text),
                 *numbers,
                 *guesses,
+                "tuned" if self.lens.tuned else "logit",
             )
