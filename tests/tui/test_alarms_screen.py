@@ -37,7 +37,7 @@ async def test_the_pane_has_the_band_before_any_alarm() -> None:
         fake_run.add(Run(health.find("tales").path), 31, 150)
         app.pane.reload()
         await until(pilot, lambda: "no alarm · ends between" in app.text)
-        assert "┃ end " in app.text
+        await until(pilot, lambda: "┃ end " in app.text)
         snapshot = app.pane.snapshot
         assert snapshot is not None and snapshot.health is not None and snapshot.health.band is not None
         low, high = snapshot.health.band.low, snapshot.health.band.high
