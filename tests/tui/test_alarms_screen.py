@@ -72,7 +72,7 @@ async def test_without_a_run_the_keys_say_so() -> None:
     app = PaneApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "n  starts one" in app.text)
-        await pilot.press("N", "o", "b")
+        await pilot.press("N", "E", "D")
         await pilot.pause()
 
 

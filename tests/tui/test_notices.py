@@ -125,10 +125,10 @@ async def test_the_bell_is_off_by_a_key_and_stays_off() -> None:
     app.writer = type("Writer", (), {"note": lambda _self, state: written.append(state), "warn": None})()
     async with app.run_test(size=(80, 24)) as pilot:
         app._painted = True
-        await pilot.press("escape", "4", "b")
+        await pilot.press("escape", "4", "D")
         await until(pilot, lambda: not app.bell_rings)
         assert saved_state.values(written[-1])["bell"] is False
-        await pilot.press("b")
+        await pilot.press("D")
         await until(pilot, lambda: app.bell_rings)
     restored = make_app()
     restored._restore(saved_state.parse({"version": 1, "bell": False}))

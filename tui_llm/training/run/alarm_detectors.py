@@ -165,8 +165,8 @@ class Context:
     """`FLAT_BLOCKS` block means after the warm-up, hardly falling, of which none is below the entropy of single tokens: the model
     uses no context. A gradient that was huge before, for a moment, says that the learning rate is why."""
 
-    def __init__(self, settings: TrainingSettings, unigram: float | None) -> None:
-        self.settings, self.unigram = settings, unigram
+    def __init__(self, settings: TrainingSettings, unigram: float | None, floor: float | None) -> None:
+        self.settings, self.unigram = settings, unigram if floor is None or floor < 0.9 * (unigram or 0.0) else None
         self._blocks: deque[Block] = deque(maxlen=FLAT_BLOCKS)
         self._largest: tuple[float, int] = (0.0, 0)  # gradient norm, step
         self._norms = Recent()
@@ -183,7 +183,8 @@ class Context:
         self._blocks.append(block)
         first = self._blocks[0]
         above = all(one.mean > ABOVE_UNIGRAM * self.unigram for one in self._blocks)
-        if len(self._blocks) < FLAT_BLOCKS or not above or block.mean < first.mean * (1 - HARDLY):
+        turned = block.mean > min(one.mean for one in self._blocks) * (1 + HARDLY)  # another alarm's concern
+        if len(self._blocks) < FLAT_BLOCKS or not above or turned or block.mean < first.mean * (1 - HARDLY):
             return None
         self._raised = True
         words = (

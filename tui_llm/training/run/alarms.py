@@ -55,7 +55,7 @@ class AlarmReader:
         )
         self._overfitting = Overfitting(s, numbers.get("unigram_entropy"), floor, seen / tokens if tokens else None)
         self._dead = DeadGradient()
-        self._context = Context(s, numbers.get("unigram_entropy"))
+        self._context = Context(s, numbers.get("unigram_entropy"), floor)
         self._alarms: list[Alarm] = []
         self.left_out = 0  # alarms that were raised after `MOST`
 
