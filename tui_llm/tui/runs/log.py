@@ -34,7 +34,7 @@ _REVERSE = Style(reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class LogWindow:
     """Some lines of the file, of `size` bytes. at_end: the last one is the file's last."""
 
     lines: tuple[LogLine, ...] = ()
@@ -57,11 +57,11 @@ class LogLines(Lines):
 
     def __init__(self) -> None:
         super().__init__(id="log")
-        self.window = Window()
+        self.window = LogWindow()
         self.words = ""  # that are marked
         self._laid: list[Text] = []
 
-    def show(self, window: Window, words: str) -> None:
+    def show(self, window: LogWindow, words: str) -> None:
         self.window, self.words = window, words
         self.rebuild()
 
@@ -188,18 +188,18 @@ class LogScreen(BaseScreen, Screen[None]):
                 self._to_end()
 
     @work(thread=True, exclusive=True, group="log")
-    def _read(self, what: Callable[[WorkerLog], Window | None], note: str = "") -> None:
+    def _read(self, what: Callable[[WorkerLog], LogWindow | None], note: str = "") -> None:
         """Shows the window that `what` returns; with None, only `note`. A later call ends an earlier one."""
         worker = get_current_worker()
         log = WorkerLog(self.run_shown.log_path, lambda: worker.is_cancelled)
         try:
             window = what(log)
         except OSError as error:
-            window = Window(problem=f"{self.run_shown.log_path} can't be read: {error.strerror or error}")
+            window = LogWindow(problem=f"{self.run_shown.log_path} can't be read: {error.strerror or error}")
         if not worker.is_cancelled:
             deliver(self, self._show, window, note)
 
-    def _show(self, window: Window | None, note: str) -> None:
+    def _show(self, window: LogWindow | None, note: str) -> None:
         self.note = note if window is None else ""
         if window is not None:
             self._list.show(window, self.words or self.filtered)
@@ -226,9 +226,9 @@ class LogScreen(BaseScreen, Screen[None]):
     def _to_end(self) -> None:
         rows, words = self._rows, self.filtered
 
-        def read(log: WorkerLog) -> Window:
+        def read(log: WorkerLog) -> LogWindow:
             size = log.size()
-            return Window(tuple(log.before(size, rows, words)), size)
+            return LogWindow(tuple(log.before(size, rows, words)), size)
 
         self._read(read)
 
@@ -326,7 +326,7 @@ class LogScreen(BaseScreen, Screen[None]):
         self.following, self.note = False, "searching …"
         self._say()
 
-        def read(log: WorkerLog) -> Window | None:
+        def read(log: WorkerLog) -> LogWindow | None:
             if top is None:
                 found = log.before(log.size(), 1, words)
             else:
@@ -353,15 +353,15 @@ def _height(line: LogLine, width: int) -> int:
     return max(1, -(-cell_len(visible(line.text[:LEFT])) // width))
 
 
-def _forward(log: WorkerLog, offset: int, room: tuple[int, int], words: str, fills: bool = True) -> Window:
+def _forward(log: WorkerLog, offset: int, room: tuple[int, int], words: str, fills: bool = True) -> LogWindow:
     """The lines from `offset` on. Where these do not fill the screen, the file's last ones, unless `offset` must be the first."""
     (rows, width), size = room, log.size()
     lines = log.after(offset, rows, words)
     if fills and sum(_height(line, width) for line in lines) < rows:
-        return Window(tuple(log.before(size, rows, words)), size)
-    return Window(tuple(lines), size, at_end=False)
+        return LogWindow(tuple(log.before(size, rows, words)), size)
+    return LogWindow(tuple(lines), size, at_end=False)
 
 
-def _up(log: WorkerLog, offset: int, lines: int, room: tuple[int, int], words: str) -> Window:
+def _up(log: WorkerLog, offset: int, lines: int, room: tuple[int, int], words: str) -> LogWindow:
     above = log.before(offset, lines, words)
     return _forward(log, above[0].offset if above else offset, room, words)
