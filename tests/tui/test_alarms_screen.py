@@ -66,6 +66,8 @@ async def test_an_alarm_is_a_line_and_a_key_opens_all() -> None:
         await until(pilot, lambda: "! spike at step 261" in text(app))
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
+        await pilot.press("E")
+        await until(pilot, lambda: isinstance(app.screen, LogScreen))
 
 
 async def test_without_a_run_the_keys_say_so() -> None:
