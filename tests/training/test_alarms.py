@@ -80,7 +80,7 @@ def test_a_loss_that_is_not_finite_is_a_divergence() -> None:
 
 
 def test_a_flat_loss_at_a_high_rate_is_a_plateau_once() -> None:
-    found = raised(curve(lambda step, m: _changed(m, loss=3.3 + (m.loss - 1.8) * 0.02)))
+    found = raised(curve(lambda step, m: _changed(m, loss=2.9 + (m.loss - 1.8) * 0.02)))
     assert [one.kind for one in found] == [PLATEAU]
     assert "learning rate of" in found[0].evidence and found[0].step < 700
 
@@ -98,8 +98,8 @@ def test_a_loss_that_stays_at_the_entropy_of_tokens_uses_no_context() -> None:
 
 
 def test_a_flat_loss_at_the_known_minimum_is_none() -> None:
-    reader = AlarmReader(SETTINGS, {**FACTS, "floor": 3.25})
-    reader.add(curve(lambda step, m: _changed(m, loss=3.3 + (m.loss - 1.8) * 0.02)))
+    reader = AlarmReader(SETTINGS, {**FACTS, "floor": 2.85})
+    reader.add(curve(lambda step, m: _changed(m, loss=2.9 + (m.loss - 1.8) * 0.02)))
     assert reader.alarms == ()
 
 

@@ -37,7 +37,7 @@ async def test_the_pane_has_the_band_before_any_alarm() -> None:
         fake_run.add(Run(health.find("tales").path), 31, 150)
         app.pane.reload()
         await until(pilot, lambda: "no alarm · ends between" in app.text)
-        assert "┃ end " in app.text
+        await until(pilot, lambda: "┃ end " in app.text)
         snapshot = app.pane.snapshot
         assert snapshot is not None and snapshot.health is not None and snapshot.health.band is not None
         low, high = snapshot.health.band.low, snapshot.health.band.high
@@ -66,13 +66,15 @@ async def test_an_alarm_is_a_line_and_a_key_opens_all() -> None:
         await until(pilot, lambda: "! spike at step 261" in text(app))
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
+        await pilot.press("E")
+        await until(pilot, lambda: isinstance(app.screen, LogScreen))
 
 
 async def test_without_a_run_the_keys_say_so() -> None:
     app = PaneApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "n  starts one" in app.text)
-        await pilot.press("N", "o", "b")
+        await pilot.press("N", "E", "D")
         await pilot.pause()
 
 

@@ -197,7 +197,7 @@ async def test_the_other_charts_of_a_run_are_exported_by_one_key_too(tmp_path: P
         await pilot.press("escape", "4")
         await until(pilot, lambda: app.lab_screen.query_one(TrainingPane).snapshot is not None)
         await until(pilot, lambda: app.lab_screen.query_one(LossChart).curves.train)
-        for opens, key, name, header in (("", "E", "first-loss", "step,training,validation"),
+        for opens, key, name, header in (("", "F", "first-loss", "step,training,validation"),
                                          ("asterisk", "x", "first-heads", "step,induction,previous,duplicate")):  # fmt: skip
             if opens:
                 await pilot.press(opens)

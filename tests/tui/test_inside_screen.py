@@ -196,8 +196,8 @@ async def test_the_lens_and_its_target() -> None:
         assert last(engine, LensQuestion).request.target is None
         await pilot.press("y")
         header, first, *rest = app.clipboard.splitlines()
-        assert header.startswith("lens\tlayer\ttarget\ttarget_probability") and len(rest) == LAYERS
-        assert first.split("\t")[:5] == ["logit", "embedding", " sat", "0.1", "10"] and len(first.split("\t")) == len(
+        assert header.startswith("layer\ttarget\ttarget_probability") and len(rest) == LAYERS
+        assert first.split("\t")[:4] == ["embedding", " sat", "0.1", "10"] and len(first.split("\t")) == len(
             header.split("\t")
         )
 
@@ -317,9 +317,7 @@ async def test_a_token_and_a_head_can_be_clicked() -> None:
         )
         await pilot.click(offset=(drawn(app)[line].index("·cat") + 1, line))
         await shown(pilot, app, "Token 2 of 5")
-        row = next(
-            at for at, text in enumerate(drawn(app)) if text.startswith("┃") and text.strip("┃ ").startswith("1 ")
-        )
+        row = next(at for at, text in enumerate(drawn(app)) if text.strip("│┃ ").startswith("1 ") and "·" not in text)
         await pilot.click(offset=(22, row))
         await until(pilot, lambda: screen.query_one(HeadGrid).layer_number == 1)
         assert screen.query_one(HeadGrid).head_number == 1

@@ -112,16 +112,23 @@ def test_the_terminal_gets_the_bell_and_the_notification(tmp_path: Path, rings: 
     assert (b"]9;tui-llm: tales died: step 100 of 400" in out) is rings
 
 
+def test_nothing_is_sent_if_stdout_is_no_terminal(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        status, out = run_in_terminal(tmp_path, runner=ENDING, stdout=file.fileno())
+    assert status == 0 and b"tales died" not in (tmp_path / "out").read_bytes()
+    assert b"]777;" not in out and b"]9;" not in out
+
+
 async def test_the_bell_is_off_by_a_key_and_stays_off() -> None:
     app = make_app()
     written = []
     app.writer = type("Writer", (), {"note": lambda _self, state: written.append(state), "warn": None})()
     async with app.run_test(size=(80, 24)) as pilot:
         app._painted = True
-        await pilot.press("escape", "4", "b")
+        await pilot.press("escape", "4", "D")
         await until(pilot, lambda: not app.bell_rings)
         assert saved_state.values(written[-1])["bell"] is False
-        await pilot.press("b")
+        await pilot.press("D")
         await until(pilot, lambda: app.bell_rings)
     restored = make_app()
     restored._restore(saved_state.parse({"version": 1, "bell": False}))

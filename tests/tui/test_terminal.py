@@ -61,10 +61,12 @@ TYPED = """
 """
 
 
-def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
+def run_in_terminal(
+    home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"", stdout: int | None = None
+) -> tuple[int, bytes]:
     """Runs the runner in a pseudo-terminal; returns its exit status and all output.
 
-    `typed` is sent once the app has drawn its first screen and handles keys (`READY`). The terminal reports a size of 0
+    `stdout`: a file descriptor in place of the terminal. `typed` is sent once the app has drawn its first screen and handles keys (`READY`). The terminal reports a size of 0
     × 0, which is first taken as 80 × 25, then as 80 × 24: two sizes at once, which would alternate forever without
     tui/kit/base_screen.py.
     """
@@ -79,7 +81,7 @@ def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=slave,
-        stdout=slave,
+        stdout=slave if stdout is None else stdout,
         stderr=slave,
         env=env,
         start_new_session=True,

@@ -39,7 +39,7 @@ DEAD = 1e-4  # × the median of the norms before
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class StepBlock:
     """The mean loss of consecutive steps, of which `last` is the last one; `spread` is the standard error of the mean."""
 
     last: int
@@ -48,14 +48,14 @@ class Block:
     lr: float
 
 
-class Blocks:
+class StepBlocks:
     """Cuts the steps into blocks of `width`."""
 
     def __init__(self, width: int) -> None:
         self.width = width
         self._losses: list[float] = []
 
-    def add(self, metric: Metric) -> Block | None:
+    def add(self, metric: Metric) -> StepBlock | None:
         """Returns a block if this step completes it."""
         self._losses.append(metric.loss)
         if len(self._losses) < self.width:
@@ -63,10 +63,10 @@ class Blocks:
         mean = statistics.fmean(self._losses)
         spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in self._losses) / len(self._losses) / self.width)
         self._losses = []
-        return Block(metric.step, mean, spread, metric.lr)
+        return StepBlock(metric.step, mean, spread, metric.lr)
 
 
-class Recent:
+class RecentValues:
     """The last `RECENT` values, with their median and their spread as computed at most `REFRESH` values ago.
 
     spread: 1.4826 × the median absolute deviation, which estimates the standard deviation of normal values.
@@ -90,12 +90,12 @@ class Recent:
         return len(self._values) == RECENT
 
 
-class Spikes:
+class SpikeDetector:
     """A loss is a spike if it is `SPREADS` robust standard deviations, and `RISE`, above the median of those before."""
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self._losses, self._norms = Recent(), Recent()
+        self._losses, self._norms = RecentValues(), RecentValues()
         self._last = -APART
 
     def add(self, metric: Metric) -> Alarm | None:
@@ -122,13 +122,13 @@ class Spikes:
         )  # fmt: skip
 
 
-class Divergence:
+class DivergenceDetector:
     """The lowest block mean, and how many blocks in a row lie far above it."""
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self._lowest: Block | None = None
-        self._above: list[Block] = []
+        self._lowest: StepBlock | None = None
+        self._above: list[StepBlock] = []
         self.raised = False
 
     def step(self, metric: Metric) -> Alarm | None:
@@ -140,7 +140,7 @@ class Divergence:
             DIVERGENCE, metric.step, metric.step, f"loss {metric.loss}, gradient norm {metric.grad_norm}: not finite"
         )
 
-    def block(self, block: Block) -> Alarm | None:
+    def block(self, block: StepBlock) -> Alarm | None:
         lowest = self._lowest
         if lowest is None or block.mean < lowest.mean:
             self._lowest, self._above = block, []
@@ -161,15 +161,15 @@ class Divergence:
         )  # fmt: skip
 
 
-class Context:
+class ContextDetector:
     """`FLAT_BLOCKS` block means after the warm-up, hardly falling, of which none is below the entropy of single tokens: the model
     uses no context. A gradient that was huge before, for a moment, says that the learning rate is why."""
 
-    def __init__(self, settings: TrainingSettings, unigram: float | None) -> None:
-        self.settings, self.unigram = settings, unigram
-        self._blocks: deque[Block] = deque(maxlen=FLAT_BLOCKS)
+    def __init__(self, settings: TrainingSettings, unigram: float | None, floor: float | None) -> None:
+        self.settings, self.unigram = settings, unigram if floor is None or floor < 0.9 * (unigram or 0.0) else None
+        self._blocks: deque[StepBlock] = deque(maxlen=FLAT_BLOCKS)
         self._largest: tuple[float, int] = (0.0, 0)  # gradient norm, step
-        self._norms = Recent()
+        self._norms = RecentValues()
         self._raised = False
 
     def step(self, metric: Metric) -> None:
@@ -177,13 +177,14 @@ class Context:
         if metric.step > FIRST_STEPS and metric.grad_norm > self._largest[0]:
             self._largest = metric.grad_norm, metric.step
 
-    def block(self, block: Block) -> Alarm | None:
+    def block(self, block: StepBlock) -> Alarm | None:
         if self.unigram is None or self._raised or block.last <= self.settings.warmup_steps:
             return None
         self._blocks.append(block)
         first = self._blocks[0]
         above = all(one.mean > ABOVE_UNIGRAM * self.unigram for one in self._blocks)
-        if len(self._blocks) < FLAT_BLOCKS or not above or block.mean < first.mean * (1 - HARDLY):
+        turned = block.mean > min(one.mean for one in self._blocks) * (1 + HARDLY)  # another alarm's concern
+        if len(self._blocks) < FLAT_BLOCKS or not above or turned or block.mean < first.mean * (1 - HARDLY):
             return None
         self._raised = True
         words = (
@@ -197,15 +198,15 @@ class Context:
         return Alarm(PLATEAU, block.last, first.last, words)
 
 
-class Plateaus:
+class PlateauDetector:
     """`FLAT_BLOCKS` block means in a row whose fitted line falls by less than `FLAT`."""
 
     def __init__(self, settings: TrainingSettings, floor: float | None) -> None:
         self.settings, self.floor = settings, floor
-        self._blocks: deque[Block] = deque(maxlen=FLAT_BLOCKS)
+        self._blocks: deque[StepBlock] = deque(maxlen=FLAT_BLOCKS)
         self.raised = False
 
-    def block(self, block: Block) -> Alarm | None:
+    def block(self, block: StepBlock) -> Alarm | None:
         if block.last <= self.settings.warmup_steps:
             return None
         self._blocks.append(block)
@@ -240,7 +241,7 @@ class Plateaus:
         )  # fmt: skip
 
 
-class Overfitting:
+class OverfittingDetector:
     """Validation losses above the lowest one while the training loss falls; or a training loss that no text allows."""
 
     def __init__(
@@ -277,7 +278,7 @@ class Overfitting:
             f" {train:.3f} now{read}",
         )  # fmt: skip
 
-    def block(self, block: Block) -> Alarm | None:
+    def block(self, block: StepBlock) -> Alarm | None:
         if self._repeats or block.mean >= self._least:
             return None
         self._repeats = True
@@ -288,11 +289,11 @@ class Overfitting:
         )  # fmt: skip
 
 
-class DeadGradient:
+class DeadGradientDetector:
     """`DEAD_STEPS` steps in a row with a norm of 0, or below `DEAD` × the median of the norms before."""
 
     def __init__(self) -> None:
-        self._norms = Recent()
+        self._norms = RecentValues()
         self._dead: list[Metric] = []
         self._raised = False
 

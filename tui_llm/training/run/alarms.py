@@ -19,14 +19,14 @@ from typing import Any
 from tui_llm.training.run.alarm_detectors import (
     BLOCK,
     SMALLEST_BLOCK,
-    Block,
-    Blocks,
-    Context,
-    DeadGradient,
-    Divergence,
-    Overfitting,
-    Plateaus,
-    Spikes,
+    ContextDetector,
+    DeadGradientDetector,
+    DivergenceDetector,
+    OverfittingDetector,
+    PlateauDetector,
+    SpikeDetector,
+    StepBlock,
+    StepBlocks,
 )
 from tui_llm.training.run.alarm_kinds import Alarm
 from tui_llm.training.run.metrics import LARGEST_STEP, Metric
@@ -47,15 +47,17 @@ class AlarmReader:
         self.text = s.objective == PRETRAINING
         tokens = numbers.get("train_tokens")
         seen = s.steps * s.batch_size * s.grad_accumulation_steps * s.block_size
-        self._blocks = Blocks(max(SMALLEST_BLOCK, round(BLOCK * s.steps)))
+        self._blocks = StepBlocks(max(SMALLEST_BLOCK, round(BLOCK * s.steps)))
         self._spikes, self._divergence, self._plateaus = (
-            Spikes(s.warmup_steps),
-            Divergence(s.warmup_steps),
-            Plateaus(s, floor),
+            SpikeDetector(s.warmup_steps),
+            DivergenceDetector(s.warmup_steps),
+            PlateauDetector(s, floor),
         )
-        self._overfitting = Overfitting(s, numbers.get("unigram_entropy"), floor, seen / tokens if tokens else None)
-        self._dead = DeadGradient()
-        self._context = Context(s, numbers.get("unigram_entropy"))
+        self._overfitting = OverfittingDetector(
+            s, numbers.get("unigram_entropy"), floor, seen / tokens if tokens else None
+        )
+        self._dead = DeadGradientDetector()
+        self._context = ContextDetector(s, numbers.get("unigram_entropy"), floor)
         self._alarms: list[Alarm] = []
         self.left_out = 0  # alarms that were raised after `MOST`
 
@@ -88,7 +90,7 @@ class AlarmReader:
                 found += self._of_block(block)
         return [alarm for alarm in found if alarm is not None]
 
-    def _of_block(self, block: Block) -> list[Alarm | None]:
+    def _of_block(self, block: StepBlock) -> list[Alarm | None]:
         found = [part.block(block) for part in (self._divergence, self._overfitting)]
         context, plateau = self._context.block(block), self._plateaus.block(block)
         if context is not None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import changes, earlier_runs, jsonl
 from tui_llm.training.run.alarm_kinds import KINDS, Alarm
@@ -74,7 +75,8 @@ def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any]) -> Ala
         record(run, [alarm for alarm in new if (alarm.kind, alarm.step) not in known])
         if not tail.more:
             break
-    alarms_path(run).touch()
+    with storage.open_file(alarms_path(run), "ab"):
+        pass  # it says that the worker looked, even if it finds nothing
     return reader
 
 

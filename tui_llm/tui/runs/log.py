@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual import events, work
@@ -33,7 +34,7 @@ _REVERSE = Style(reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class LogWindow:
     """Some lines of the file, of `size` bytes. at_end: the last one is the file's last."""
 
     lines: tuple[LogLine, ...] = ()
@@ -56,11 +57,11 @@ class LogLines(Lines):
 
     def __init__(self) -> None:
         super().__init__(id="log")
-        self.window = Window()
+        self.window = LogWindow()
         self.words = ""  # that are marked
         self._laid: list[Text] = []
 
-    def show(self, window: Window, words: str) -> None:
+    def show(self, window: LogWindow, words: str) -> None:
         self.window, self.words = window, words
         self.rebuild()
 
@@ -187,18 +188,18 @@ class LogScreen(BaseScreen, Screen[None]):
                 self._to_end()
 
     @work(thread=True, exclusive=True, group="log")
-    def _read(self, what: Callable[[WorkerLog], Window | None], note: str = "") -> None:
+    def _read(self, what: Callable[[WorkerLog], LogWindow | None], note: str = "") -> None:
         """Shows the window that `what` returns; with None, only `note`. A later call ends an earlier one."""
         worker = get_current_worker()
         log = WorkerLog(self.run_shown.log_path, lambda: worker.is_cancelled)
         try:
             window = what(log)
         except OSError as error:
-            window = Window(problem=f"{self.run_shown.log_path} can't be read: {error.strerror or error}")
+            window = LogWindow(problem=f"{self.run_shown.log_path} can't be read: {error.strerror or error}")
         if not worker.is_cancelled:
             deliver(self, self._show, window, note)
 
-    def _show(self, window: Window | None, note: str) -> None:
+    def _show(self, window: LogWindow | None, note: str) -> None:
         self.note = note if window is None else ""
         if window is not None:
             self._list.show(window, self.words or self.filtered)
@@ -217,24 +218,29 @@ class LogScreen(BaseScreen, Screen[None]):
     def _rows(self) -> int:
         return max(1, self._list.size.height)
 
+    @property
+    def _room(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._rows, max(1, self._list.line_width)
+
     def _to_end(self) -> None:
         rows, words = self._rows, self.filtered
 
-        def read(log: WorkerLog) -> Window:
+        def read(log: WorkerLog) -> LogWindow:
             size = log.size()
-            return Window(tuple(log.before(size, rows, words)), size)
+            return LogWindow(tuple(log.before(size, rows, words)), size)
 
         self._read(read)
 
     def _from(self, offset: int, note: str = "") -> None:
-        rows, words = self._rows, self.filtered
-        self._read(lambda log: _forward(log, offset, rows, words), note)
+        room, words = self._room, self.filtered
+        self._read(lambda log: _forward(log, offset, room, words), note)
 
     # ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_log_lines_moved(self, message: LogLines.Moved) -> None:
         message.stop()
-        by, window, rows, words = message.lines, self._list.window, self._rows, self.filtered
+        by, window, room, words = message.lines, self._list.window, self._room, self.filtered
         if by >= LogLines.FAR:
             self.following = True
             self._to_end()
@@ -247,7 +253,7 @@ class LogScreen(BaseScreen, Screen[None]):
             self.following = False
             top = self._top()
             if by < 0:
-                self._read(lambda log: _up(log, top, -by, rows, words))
+                self._read(lambda log: _up(log, top, -by, room, words))
             else:
                 at = next((i for i, line in enumerate(window.lines) if line.offset == top), 0)
                 self._from(window.lines[min(len(window.lines) - 1, at + by)].offset)
@@ -257,10 +263,10 @@ class LogScreen(BaseScreen, Screen[None]):
         lines = self._list.window.lines
         if not self._list.window.at_end:
             return lines[0].offset
-        rows, width = 0, max(1, self._list.line_width)
+        height, width = self._room
         for line in reversed(lines):
-            rows += max(1, -(-Text(visible(line.text[:LEFT])).cell_len // width))
-            if rows >= self._rows:
+            height -= _height(line, width)
+            if height <= 0:
                 return line.offset
         return lines[0].offset
 
@@ -314,18 +320,18 @@ class LogScreen(BaseScreen, Screen[None]):
         lines = self._list.window.lines
         if not lines:
             return
-        words, rows, filtered = self.words, self._rows, self.filtered
+        words, room, filtered = self.words, self._room, self.filtered
         top = self._top() if not whole else None
         first = next((line for line in lines if line.offset == top), lines[0])
         self.following, self.note = False, "searching …"
         self._say()
 
-        def read(log: WorkerLog) -> Window | None:
+        def read(log: WorkerLog) -> LogWindow | None:
             if top is None:
                 found = log.before(log.size(), 1, words)
             else:
                 found = log.after(first.end, 1, words) if by > 0 else log.before(first.offset, 1, words)
-            return _forward(log, found[0].offset, rows, filtered, whole_pages=False) if found else None
+            return _forward(log, found[0].offset, room, filtered, fills=False) if found else None
 
         where = "" if whole else " later" if by > 0 else " earlier"
         self._read(read, f"no line{where} with {truncate(visible(words), 24)!r}")
@@ -342,14 +348,20 @@ class LogScreen(BaseScreen, Screen[None]):
         self.dismiss(None)
 
 
-def _forward(log: WorkerLog, offset: int, rows: int, words: str, whole_pages: bool = True) -> Window:
-    """The lines from `offset` on; near the file's end its last ones, unless the first line must stay the first."""
-    lines, size = log.after(offset, rows, words), log.size()
-    if len(lines) < rows and whole_pages:
-        return Window(tuple(log.before(size, rows, words)), size)
-    return Window(tuple(lines), size, at_end=False)
+def _height(line: LogLine, width: int) -> int:
+    """Number of rows that a line takes, about: words are not broken."""
+    return max(1, -(-cell_len(visible(line.text[:LEFT])) // width))
 
 
-def _up(log: WorkerLog, offset: int, lines: int, rows: int, words: str) -> Window:
+def _forward(log: WorkerLog, offset: int, room: tuple[int, int], words: str, fills: bool = True) -> LogWindow:
+    """The lines from `offset` on. Where these do not fill the screen, the file's last ones, unless `offset` must be the first."""
+    (rows, width), size = room, log.size()
+    lines = log.after(offset, rows, words)
+    if fills and sum(_height(line, width) for line in lines) < rows:
+        return LogWindow(tuple(log.before(size, rows, words)), size)
+    return LogWindow(tuple(lines), size, at_end=False)
+
+
+def _up(log: WorkerLog, offset: int, lines: int, room: tuple[int, int], words: str) -> LogWindow:
     above = log.before(offset, lines, words)
-    return _forward(log, above[0].offset if above else offset, rows, words)
+    return _forward(log, above[0].offset if above else offset, room, words)

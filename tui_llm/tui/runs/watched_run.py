@@ -22,10 +22,10 @@ KEYS = (
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
     _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, dead gradients), and where its loss will end", "alarms", importance=2),
-    _key("worker_log", "o", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
-    _key("bell", "b", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
+    _key("worker_log", "E", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
+    _key("bell", "D", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
     _key("run_curves", "C", "curves", "Show all curves of the watched run in a grid: losses, rates, and by layer gradients, updates and activations; over them those of the marked runs", "curves", importance=2),
-    _key("export_chart", "E", "export chart", "Write the pane's chart to a new file: .svg, .png or .csv", "export_chart", footer=()),
+    _key("export_chart", "F", "export chart", "Write the pane's chart to a new file: .svg, .png or .csv", "export_chart", footer=()),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
     _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
