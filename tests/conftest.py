@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests import durations, pilot_idle, screen_report, timeouts
+from tui_llm.tui.state import garbage
 
 # No deadlines: a busy machine must not fail a test.
 settings.register_profile("quick", deadline=None, max_examples=40)  # keeps the whole suite short
@@ -26,6 +27,14 @@ pytest_runtest_teardown = timeouts.pytest_runtest_teardown
 
 def pytest_configure(config: pytest.Config) -> None:
     durations.install(config)
+    # Importing the tests makes half a million objects that live as long as the process: torch, transformers, Textual.
+    # Python's collector would traverse them many times meanwhile (a third of the time to collect the tests), and again
+    # in each full collection of the tests that follow.
+    garbage.pause(again=True)
+
+
+def pytest_collection_finish() -> None:
+    garbage.freeze()
 
 
 @pytest.fixture(autouse=True)
