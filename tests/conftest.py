@@ -17,6 +17,9 @@ settings.register_profile("few", deadline=None, max_examples=10)  # the second r
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+# Nothing is flushed to the disk: processes are killed here, the machine is not. A wrong descriptor is an error still.
+os.fsync = os.fstat  # type: ignore[assignment]
+
 pilot_idle.install()
 screen_report.install()
 pytest_runtest_makereport = screen_report.pytest_runtest_makereport
