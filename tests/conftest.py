@@ -36,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     garbage.pause(again=True)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     garbage.freeze()
 
 
