@@ -3,6 +3,9 @@
 `python -m tests --quick` runs the checks that need no tests, the walls, and the tests that the working tree's change
 touches, in less than 45 s (tests/quick.py). `python -m tests ARGUMENTS` passes the arguments to pytest and skips the
 second run of the numeric tests.
+
+That run goes on beside the first one, whose two processes leave a third of two cores idle: tests wait for screens,
+processes and the disk. So it costs hardly any time, and is only shown when the first run has ended.
 """
 
 from __future__ import annotations
@@ -10,15 +13,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests import quick
 
 HERE = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-n", "2")
+BESIDE = (sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider")  # the other run's cache is in use
+COMPILE = (*BESIDE, "--collect-only")  # in a new checkout, this compiles the tests and the package
 
 STATIC = (
     (BIN / "ruff", "check", "."),
@@ -60,10 +68,57 @@ NO_KERNELS = (
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
-def run(check: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
+def announce(check: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
     said = [*(f"{name}={value}" for name, value in (variables or {}).items()), Path(check[0]).name, *check[1:]]
     print("$", *said, flush=True)
-    code = subprocess.run(check, cwd=HERE, env={**os.environ, **(variables or {})}).returncode
+
+
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns this process's variables and `variables`.
+
+    Compiled modules are kept, whatever the user's shell says: otherwise each of some hundred processes that tests start
+    compiles the package anew, and pytest rewrites the assertions of all tests in each of its processes (5 s).
+    """
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(variables or {})}
+
+
+def run(check: Sequence[str | Path]) -> None:
+    announce(check)
+    if code := subprocess.run(check, cwd=HERE, env=environment()).returncode:
+        sys.exit(code)
+
+
+@contextmanager
+def beside(
+    check: Sequence[str | Path], output: IO[bytes] | int, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a check until the block ends."""
+    process = subprocess.Popen(check, cwd=HERE, env=environment(variables), stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def run_all() -> None:
+    """Runs all tests, and beside them the numeric ones again under `AVX2`. What the second run prints follows the first's."""
+    first = (*PYTEST, "--durations=10")
+    if (own := capability()) != "AVX512":
+        run(first)
+        print(
+            f"The numeric tests run once: torch's kernels are {own} here; those of AVX2 are chosen where it has AVX512."
+        )
+        return
+    again = (*BESIDE, *NUMERIC, *(f"--ignore={path}" for path in NO_KERNELS))
+    variables = AVX2 | {"HYPOTHESIS_PROFILE": "few"}
+    with tempfile.TemporaryFile() as output, beside(again, output, variables) as numeric:
+        run(first)
+        code = numeric.wait()
+        announce(again, variables)
+        output.seek(0)
+        print(output.read().decode(errors="replace"), flush=True)
     if code:
         sys.exit(code)
 
@@ -71,8 +126,9 @@ def run(check: Sequence[str | Path], variables: Mapping[str, str] | None = None)
 def capability(variables: Mapping[str, str] | None = None) -> str:
     """Returns the instruction set of torch's CPU kernels, as torch names it: AVX512, AVX2, DEFAULT, …."""
     code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
-    environment = {**os.environ, **(variables or {})}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(variables), capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -84,22 +140,23 @@ def run_quick() -> None:
         print(f"Left out, to stay within {quick.BUDGET:g} s of tests; `python -m tests` runs them:\n{files}")
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
+def run_static() -> None:
     for check in STATIC:
         run(check)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
     if arguments == ["--quick"]:
+        run_static()
         run_quick()
-        return
-    run((*PYTEST, "--durations=10", *arguments))
-    if arguments:
-        return
-    if (own := capability()) == "AVX512":
-        run((*PYTEST, *NUMERIC, *(f"--ignore={path}" for path in NO_KERNELS)), AVX2 | {"HYPOTHESIS_PROFILE": "few"})
+    elif arguments:
+        run_static()
+        run((*PYTEST, "--durations=10", *arguments))
     else:
-        print(
-            f"The numeric tests run once: torch's kernels are {own} here; those of AVX2 are chosen where it has AVX512."
-        )
+        with beside(COMPILE, subprocess.DEVNULL):  # mypy uses one core
+            run_static()
+        run_all()
 
 
 if __name__ == "__main__":

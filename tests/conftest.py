@@ -9,12 +9,16 @@ import pytest
 from hypothesis import settings
 
 from tests import durations, pilot_idle, screen_report, timeouts
+from tui_llm.tui.state import garbage
 
 # No deadlines: a busy machine must not fail a test.
 settings.register_profile("quick", deadline=None, max_examples=40)  # keeps the whole suite short
 settings.register_profile("few", deadline=None, max_examples=10)  # the second run of the numeric tests
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Nothing is flushed to the disk: processes are killed here, the machine is not. A wrong descriptor is an error still.
+os.fsync = os.fstat  # type: ignore[assignment]
 
 pilot_idle.install()
 screen_report.install()
@@ -26,6 +30,15 @@ pytest_runtest_teardown = timeouts.pytest_runtest_teardown
 
 def pytest_configure(config: pytest.Config) -> None:
     durations.install(config)
+    # Importing the tests makes half a million objects that live as long as the process: torch, transformers, Textual.
+    # Python's collector would traverse them many times meanwhile (a third of the time to collect the tests), and again
+    # in each full collection of the tests that follow.
+    garbage.pause(again=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    garbage.freeze()
 
 
 @pytest.fixture(autouse=True)

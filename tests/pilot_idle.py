@@ -1,7 +1,8 @@
 """Make a Pilot continue once the app is idle, instead of by polling.
 
 Textual's own `wait_for_idle` polls every 20 ms, twice for each key, and a change is drawn at the next 1/60 s. With
-dozens of keys in each of hundreds of tests, that was most of the suite's time.
+dozens of keys in each of hundreds of tests, that was most of the suite's time. Here it is once for each key: the second
+wait is for animations, which are off.
 
 On a busy machine the wait takes longer but ends at the same state: a thread that waits for a CPU counts as working, and
 the limit for an app that is never idle (one that streams) is in CPU time.
@@ -13,6 +14,7 @@ import asyncio
 import functools
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from textual import app, constants, notifications, pilot, screen
@@ -79,9 +81,24 @@ def _state(thread: Path) -> bytes:
         return b"X"
 
 
+async def _press_one_by_one(self: app.App[object], keys: Iterable[str]) -> None:
+    for key in keys:
+        await _press(self, [key])
+        await settle()
+
+
+async def _no_wait(min_sleep: float) -> None:
+    pass
+
+
+_press = app.App._press_keys
+
+
 def install() -> None:
     """Installs `settle` for the apps of this process. Apps that tests start as processes are not changed."""
-    app.wait_for_idle = pilot.wait_for_idle = settle  # type: ignore[attr-defined]
+    pilot.wait_for_idle = settle  # type: ignore[attr-defined]
+    app.wait_for_idle = _no_wait  # type: ignore[attr-defined]
+    app.App._press_keys = _press_one_by_one  # type: ignore[method-assign]
     screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # Notifications disappear after some seconds: on a busy machine, a test would miss them.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests import __main__ as checks
 from tests import quick
 from tests.__main__ import AVX2, HERE, NUMERIC, STATIC, capability
 from tests.durations import KEY, function_of, measured
@@ -20,6 +22,39 @@ def test_other_kernels_can_be_chosen() -> None:
     if capability() != "AVX512":
         pytest.skip("this CPU has no AVX-512: there is no second run")
     assert capability(AVX2) == "AVX2"
+
+
+@pytest.mark.parametrize(("first", "again"), [(0, 0), (3, 0), (0, 4), (3, 4)])
+def test_the_second_run_goes_on_beside_the_first_and_counts(
+    first: int, again: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def command(name: str, code: int) -> tuple[str, ...]:
+        return (
+            sys.executable,
+            "-c",
+            f"import os; print({name!r}, os.environ.get('ATEN_CPU_CAPABILITY')); raise SystemExit({code})",
+        )
+
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    monkeypatch.setattr(checks, "capability", lambda: "AVX512")
+    monkeypatch.setattr(checks, "PYTEST", command("FIRST", first))
+    monkeypatch.setattr(checks, "BESIDE", command("AGAIN", again))
+    code = 0
+    try:
+        checks.run_all()
+    except SystemExit as error:
+        code = error.code
+    assert code == (first or again)
+    out = capfd.readouterr().out
+    assert "\nFIRST None\n" in out and ("\nAGAIN avx2\n" in out) == (not first)
+    assert first or out.index("\nFIRST") < out.index("\nAGAIN")
+
+
+def test_the_second_run_ends_with_the_first_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = (sys.executable, "-c", "import threading; threading.Event().wait()")
+    with pytest.raises(SystemExit), checks.beside(endless, subprocess.DEVNULL) as process:
+        checks.run((sys.executable, "-c", "raise SystemExit(1)"))
+    assert process.returncode is not None and process.returncode < 0
 
 
 def git(folder: Path, *arguments: str) -> None:

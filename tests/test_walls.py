@@ -203,14 +203,32 @@ def slow_parts(modules: set[str]) -> set[str]:
     return {name for name in modules if any(f"{name}.".startswith(f"{slow}.") for slow in SLOW_PARTS_OF_TORCH)}
 
 
-@pytest.fixture(scope="module")
-def parts_of_plain_torch() -> set[str]:
-    return slow_parts(modules_after("import torch"))
+# Each use continues, in a process of its own, one that has imported torch.
+FORKS = """
+import os, sys, torch
+plain = set(sys.modules)
+for name, code in USES.items():
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        exec(code, {"__name__": "use"})
+        print("\\n" + name, *set(sys.modules) - plain, sep="|")
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
 
 
-@pytest.mark.parametrize("use", USES)
-def test_no_use_imports_a_slow_part_of_torch(use: str, parts_of_plain_torch: set[str]) -> None:
-    assert not slow_parts(modules_after(USES[use])) - parts_of_plain_torch
+def test_no_use_imports_a_slow_part_of_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", f"USES = {USES!r}{FORKS}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    added = {
+        use: set(line.split("|")[1:]) for use in USES for line in done.stdout.splitlines() if line.startswith(f"{use}|")
+    }
+    assert added.keys() == USES.keys()
+    for use, modules in added.items():
+        assert "tui_llm.llm.model.model" in modules, use
+        assert not slow_parts(modules), use
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -91,7 +91,7 @@ def test_a_sentence_does_not_end_with_a_lone_word() -> None:
 
 
 async def settled(pilot: object, app: LabApp) -> None:
-    """Waits until the panes have their sizes."""
+    """Waits until the panes have their sizes, and have handled them: the layout is there before its Resize events."""
     grid = app.lab_screen.query_one("#panes")
     await answered(pilot, app.lab_screen)  # type: ignore[arg-type]
     await until(
@@ -101,6 +101,7 @@ async def settled(pilot: object, app: LabApp) -> None:
             == {name: region.size for name, region in columns(grid.size, grid.content).items()}
         ),  # type: ignore[attr-defined]
     )
+    await pilot.pause()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [ONE, *SIZES], ids=str)

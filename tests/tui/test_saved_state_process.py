@@ -133,6 +133,13 @@ def test_what_was_typed_is_there_again(home: Path, end: str) -> None:
     again = opened(home)
     again.until(b"The cat zebra")
     again.kill()
+
+
+def test_an_app_that_starts_fresh_neither_shows_nor_changes_it(home: Path) -> None:
+    first = opened(home, "--prompt", "The cat")
+    first.paste(" zebra")
+    first.until_remembered(prompt="The cat zebra")
+    quit_app(first)
     fresh = opened(home, "--fresh")
     fresh.until(b"Once upon a time")
     fresh.paste(" gone")
