@@ -1,0 +1,371 @@
+/* Products of many rows with a weight matrix in int8 or fp16, for x86-64 with AVX2, FMA and F16C, and for AVX-512 with
+   VNNI. Included by native.c.
+
+   x (T, C), weight (O, C), bias (O) or NULL, y (T, O). A thread takes a panel of the outputs at a time, widens a tile of
+   its weights into the first-level cache, and multiplies all rows of x by it, six at a time, with the sums in registers.
+
+   int8: the weights become 16-bit integers, and so do the inputs, each row with one scale. A block of 32 weights shares a
+   scale, so 32 products are added up in 32 bits (32 × 127 × 32,767 fits), and the blocks' sums in fp32. An instruction
+   multiplies twice as many 16-bit numbers as fp32 ones. An output is off by at most Σ|w| · max|x| / 65,534 for the
+   rounding of x, besides fp32's own rounding. */
+
+#define HEIGHT 6 /* rows of x at a time */
+#define WIDEST 32 /* outputs of a panel: 32 with AVX-512, 16 with AVX2 */
+#define TILE 16384 /* bytes of a tile's weights: half of a first-level cache */
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vnni"), always_inline)) static inline
+#define AVX2 __attribute__((always_inline)) static inline
+#define UNROLLED _Pragma("GCC unroll 16")
+/* Row after row: AVX2's 16 registers hold the sums of six, but not six broadcast inputs besides. */
+#define IN_ORDER(sums) __asm__ volatile("" : "+x"((sums)[0]), "+x"((sums)[1]))
+#define ADD_TO(sum, v) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(v))
+
+/* A tile of the weights and what it is multiplied by: `rows` rows of x (`x_stride` apart), or of its 16-bit form with
+   the rows' scales, added to y (`y_stride` apart). `weights`: `deep` × panel, two consecutive inputs of an output side by
+   side if int8. `scales`: blocks × panel. */
+typedef struct {
+    const void *weights;
+    const float *scales;
+    const void *x;
+    const float *x_scales;
+    float *y;
+    long deep, x_stride, y_stride;
+} Tile;
+
+static inline int two(const int16_t *x) {
+    int both;
+    memcpy(&both, x, sizeof both);
+    return both;
+}
+
+AVX512 void int8_avx512(const Tile *t, const int rows) {
+    const int16_t *w = t->weights, *x = t->x;
+    const float *scales = t->scales;
+    __m512 sums[HEIGHT][2];
+    UNROLLED for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (long block = 0; block < t->deep / BLOCK; block++) {
+        __m512i parts[HEIGHT][2];
+        UNROLLED for (int r = 0; r < rows; r++) parts[r][0] = parts[r][1] = _mm512_setzero_si512();
+        UNROLLED for (int k = 0; k < BLOCK; k += 2) {
+            __m512i low = _mm512_load_si512(w), high = _mm512_load_si512(w + 32);
+            w += 64;
+            UNROLLED for (int r = 0; r < rows; r++) {
+                __m512i both = _mm512_set1_epi32(two(x + HEIGHT * k + 2 * r));
+                parts[r][0] = _mm512_dpwssd_epi32(parts[r][0], low, both);
+                parts[r][1] = _mm512_dpwssd_epi32(parts[r][1], high, both);
+            }
+        }
+        __m512 low = _mm512_load_ps(scales), high = _mm512_load_ps(scales + 16);
+        UNROLLED for (int r = 0; r < rows; r++) {
+            sums[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(parts[r][0]), low, sums[r][0]);
+            sums[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(parts[r][1]), high, sums[r][1]);
+        }
+        x += HEIGHT * BLOCK, scales += 32;
+    }
+    UNROLLED for (int r = 0; r < rows; r++) {
+        float *y = t->y + r * t->y_stride;
+        __m512 scale = _mm512_set1_ps(t->x_scales[r]);
+        _mm512_storeu_ps(y, _mm512_fmadd_ps(sums[r][0], scale, _mm512_loadu_ps(y)));
+        _mm512_storeu_ps(y + 16, _mm512_fmadd_ps(sums[r][1], scale, _mm512_loadu_ps(y + 16)));
+    }
+}
+
+/* With half as many registers the fp32 sums are kept in memory. */
+AVX2 void int8_avx2(const Tile *t, const int rows) {
+    const int16_t *w = t->weights, *x = t->x;
+    const float *scales = t->scales;
+    __m256 sums[HEIGHT][2];
+    for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
+    for (long block = 0; block < t->deep / BLOCK; block++) {
+        __m256i parts[HEIGHT][2];
+        UNROLLED for (int k = 0; k < BLOCK; k += 2) {
+            __m256i low = _mm256_load_si256((const __m256i *)w), high = _mm256_load_si256((const __m256i *)(w + 16));
+            w += 32;
+            UNROLLED for (int r = 0; r < rows; r++) {
+                __m256i both = _mm256_set1_epi32(two(x + HEIGHT * k + 2 * r));
+                if (k) {
+                    ADD_TO(parts[r][0], _mm256_madd_epi16(low, both));
+                    ADD_TO(parts[r][1], _mm256_madd_epi16(high, both));
+                } else {
+                    parts[r][0] = _mm256_madd_epi16(low, both);
+                    parts[r][1] = _mm256_madd_epi16(high, both);
+                }
+            }
+        }
+        __m256 low = _mm256_load_ps(scales), high = _mm256_load_ps(scales + 8);
+        UNROLLED for (int r = 0; r < rows; r++) {
+            sums[r][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(parts[r][0]), low, sums[r][0]);
+            sums[r][1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(parts[r][1]), high, sums[r][1]);
+        }
+        x += HEIGHT * BLOCK, scales += 16;
+    }
+    for (int r = 0; r < rows; r++) {
+        float *y = t->y + r * t->y_stride;
+        __m256 scale = _mm256_set1_ps(t->x_scales[r]);
+        _mm256_storeu_ps(y, _mm256_fmadd_ps(sums[r][0], scale, _mm256_loadu_ps(y)));
+        _mm256_storeu_ps(y + 8, _mm256_fmadd_ps(sums[r][1], scale, _mm256_loadu_ps(y + 8)));
+    }
+}
+
+AVX512 void fp32_avx512(const Tile *t, const int rows) {
+    const float *w = t->weights, *x = t->x;
+    __m512 sums[HEIGHT][2];
+    UNROLLED for (int r = 0; r < rows; r++) {
+        sums[r][0] = _mm512_loadu_ps(t->y + r * t->y_stride);
+        sums[r][1] = _mm512_loadu_ps(t->y + r * t->y_stride + 16);
+    }
+    for (long k = 0; k < t->deep; k++) {
+        __m512 low = _mm512_load_ps(w), high = _mm512_load_ps(w + 16);
+        w += 32;
+        UNROLLED for (int r = 0; r < rows; r++) {
+            __m512 one = _mm512_set1_ps(x[r * t->x_stride + k]);
+            sums[r][0] = _mm512_fmadd_ps(low, one, sums[r][0]);
+            sums[r][1] = _mm512_fmadd_ps(high, one, sums[r][1]);
+        }
+    }
+    UNROLLED for (int r = 0; r < rows; r++) {
+        _mm512_storeu_ps(t->y + r * t->y_stride, sums[r][0]);
+        _mm512_storeu_ps(t->y + r * t->y_stride + 16, sums[r][1]);
+    }
+}
+
+AVX2 void fp32_avx2(const Tile *t, const int rows) {
+    const float *w = t->weights, *x = t->x;
+    __m256 sums[HEIGHT][2];
+    UNROLLED for (int r = 0; r < rows; r++) {
+        sums[r][0] = _mm256_loadu_ps(t->y + r * t->y_stride);
+        sums[r][1] = _mm256_loadu_ps(t->y + r * t->y_stride + 8);
+    }
+    for (long k = 0; k < t->deep; k++) {
+        __m256 low = _mm256_load_ps(w), high = _mm256_load_ps(w + 8);
+        w += 16;
+        UNROLLED for (int r = 0; r < rows; r++) {
+            __m256 one = _mm256_set1_ps(x[r * t->x_stride + k]);
+            sums[r][0] = _mm256_fmadd_ps(low, one, sums[r][0]);
+            sums[r][1] = _mm256_fmadd_ps(high, one, sums[r][1]);
+            IN_ORDER(sums[r]);
+        }
+    }
+    UNROLLED for (int r = 0; r < rows; r++) {
+        _mm256_storeu_ps(t->y + r * t->y_stride, sums[r][0]);
+        _mm256_storeu_ps(t->y + r * t->y_stride + 8, sums[r][1]);
+    }
+}
+
+/* A function for each number of rows, so that the compiler can keep the sums in registers. */
+#define BY_ROWS(name, target)                                                                                            \
+    target static void name##_rows(const Tile *t, int rows) {                                                            \
+        switch (rows) {                                                                                                  \
+            case 1: name(t, 1); break;                                                                                   \
+            case 2: name(t, 2); break;                                                                                   \
+            case 3: name(t, 3); break;                                                                                   \
+            case 4: name(t, 4); break;                                                                                   \
+            case 5: name(t, 5); break;                                                                                   \
+            default: name(t, HEIGHT);                                                                                    \
+        }                                                                                                                \
+    }
+#define NEEDS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vnni")))
+BY_ROWS(int8_avx512, NEEDS_AVX512)
+BY_ROWS(int8_avx2, )
+BY_ROWS(fp32_avx512, NEEDS_AVX512)
+BY_ROWS(fp32_avx2, )
+
+/* Eight vectors of 32-bit numbers as columns instead of rows. */
+static inline void transpose(const __m256 v[8], __m256 columns[8]) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            b[i + 2 * k] = _mm256_shuffle_ps(a[i + k], a[i + k + 2], 0x44);
+            b[i + 2 * k + 1] = _mm256_shuffle_ps(a[i + k], a[i + k + 2], 0xee);
+        }
+    for (int i = 0; i < 4; i++) {
+        columns[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        columns[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+static inline void store_columns(const __m256 v[8], float *to, long panel) {
+    __m256 columns[8];
+    transpose(v, columns);
+    for (int i = 0; i < 8; i++) _mm256_store_ps(to + i * panel, columns[i]);
+}
+
+/* `deep` int8 weights from input `from` on of the outputs of a panel, the first of which is `first`, and their scales.
+   A panel that goes beyond the last output repeats it. */
+static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to, float *scales, long first, long O, long from,
+                       long deep, long P, long panel) {
+    for (long o = 0; o < panel; o += 8) {
+        const int8_t *rows[8];
+        __m256 v[8];
+        for (int i = 0; i < 8; i++) {
+            long row = first + o + i < O ? first + o + i : O - 1;
+            rows[i] = w + row * P + from;
+        }
+        for (long block = 0; block < deep / BLOCK; block += 8) {
+            for (int i = 0; i < 8; i++) {
+                long row = (rows[i] - w) / P, left = deep / BLOCK - block;
+                uint16_t some[8] = {0};
+                memcpy(some, all_scales + (row * P + from) / BLOCK + block, (left < 8 ? left : 8) * sizeof *some);
+                v[i] = widened(some);
+            }
+            store_columns(v, scales + block * panel + o, panel);
+        }
+        for (long k = 0; k < deep; k += 16) {
+            for (int i = 0; i < 8; i++)
+                v[i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(rows[i] + k))));
+            store_columns(v, (float *)to + k / 2 * panel + o, panel);
+        }
+    }
+}
+
+static void widen_fp16(const uint16_t *w, float *to, long first, long O, long from, long deep, long C, long panel) {
+    for (long o = 0; o < panel; o += 8) {
+        const uint16_t *rows[8];
+        __m256 v[8];
+        for (int i = 0; i < 8; i++) rows[i] = w + (first + o + i < O ? first + o + i : O - 1) * C + from;
+        for (long k = 0; k < deep; k += 8) {
+            for (int i = 0; i < 8; i++) {
+                uint16_t some[8] = {0};
+                if (k + 8 > deep) memcpy(some, rows[i] + k, (deep - k) * sizeof *some);
+                v[i] = widened(k + 8 > deep ? some : rows[i] + k);
+            }
+            store_columns(v, to + k * panel + o, panel);
+        }
+    }
+}
+
+/* 16 inputs of a row in 16 bits. */
+static inline __m256 rounded16(__m256 low, __m256 high, __m256 inverse) {
+    __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(low, inverse)),
+                                      _mm256_cvtps_epi32(_mm256_mul_ps(high, inverse)));
+    return _mm256_castsi256_ps(_mm256_permute4x64_epi64(both, 0xd8));
+}
+
+/* The scale of a row of x. NaN if an input is NaN or infinite: then the outputs are NaN too. */
+static float row_scale(const float *x, long C) {
+    __m256 v[4], zero = _mm256_setzero_ps(), most = zero, none = zero;
+    long i = 0;
+    for (; i + 8 <= C; i += 8) {
+        __m256 some = _mm256_loadu_ps(x + i);
+        most = _mm256_max_ps(most, absolute(some));
+        none = _mm256_fmadd_ps(some, zero, none);
+    }
+    float top = largest(most);
+    if (i < C) {
+        float last = load_block(x, i, C, v);
+        top = last > top ? last : top;
+        none = _mm256_fmadd_ps(v[0], zero, none);
+    }
+    return top / 32767 + total(none);
+}
+
+/* Up to six rows of x in 16 bits, zeros beyond C, and their scales. Six rows' pairs of inputs lie side by side, in the
+   order in which a kernel reads them. */
+static void round_rows(const float *x, int16_t *rounded, float *scales, int rows, long C, long P) {
+    __m256 v[8], inverse[HEIGHT], columns[8];
+    for (int r = 0; r < HEIGHT; r++) {
+        float scale = r < rows ? scales[r] = row_scale(x + r * C, C) : 0;
+        inverse[r] = _mm256_set1_ps(scale > 0 ? 1 / scale : 0);
+    }
+    v[6] = v[7] = _mm256_setzero_ps();
+    for (long i = 0; i < P; i += 16, rounded += 16 * HEIGHT) {
+        for (int r = 0; r < HEIGHT; r++) {
+            const float *from = x + (r < rows ? r : 0) * C + i;
+            float spare[16] = {0};
+            if (i + 16 > C) {
+                if (i < C) memcpy(spare, from, (C - i) * sizeof *from);
+                from = spare;
+            }
+            v[r] = rounded16(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), inverse[r]);
+        }
+        transpose(v, columns);
+        for (int k = 0; k < 8; k++) {
+            _mm_storeu_ps((float *)rounded + HEIGHT * k, _mm256_castps256_ps128(columns[k]));
+            _mm_storel_pi((__m64 *)((float *)rounded + HEIGHT * k + 4), _mm256_extractf128_ps(columns[k], 1));
+        }
+    }
+}
+
+/* All rows by one tile. The last panel may be narrower than a tile: then in a spare copy of y's rows. */
+static void multiply(Tile tile, void (*kernel)(const Tile *, int), size_t size, long T, long outputs, long panel) {
+    const char *x = tile.x;
+    for (long t = 0; t < T; t += HEIGHT) {
+        float spare[HEIGHT * WIDEST] = {0}, *y = tile.y + t * tile.y_stride;
+        int rows = T - t < HEIGHT ? T - t : HEIGHT;
+        Tile some = tile;
+        some.x = x + t * tile.x_stride * size;
+        some.x_scales = tile.x_scales ? tile.x_scales + t : NULL;
+        some.y = y;
+        if (outputs < panel) {
+            some.y = spare, some.y_stride = panel;
+            for (int r = 0; r < rows; r++) memcpy(spare + r * panel, y + r * tile.y_stride, outputs * sizeof *y);
+        }
+        kernel(&some, rows);
+        for (int r = 0; outputs < panel && r < rows; r++) memcpy(y + r * tile.y_stride, spare + r * panel, outputs * sizeof *y);
+    }
+}
+
+static void start_at(const float *bias, float *y, long T, long O, long outputs) {
+    for (long t = 0; t < T; t++)
+        if (bias)
+            memcpy(y + t * O, bias, outputs * sizeof *y);
+        else
+            memset(y + t * O, 0, outputs * sizeof *y);
+}
+
+/* Whether this CPU can do what `avx512` asks for. */
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+}
+
+/* w (O, P) int8, scales (O, P / 32) fp16; `rounded` (T × P int16, T rounded up to a multiple of six) and `x_scales` (T) are room to work in.
+   `avx512`: use it if the CPU has it. */
+void gemm_int8(const int8_t *w, const uint16_t *scales, const float *bias, const float *x, float *y, int16_t *rounded,
+               float *x_scales, long T, long O, long C, long P, int avx512, int threads) {
+    int wide = avx512 && has_avx512();
+    long panel = wide ? 32 : 16, most = TILE / sizeof(int16_t) / panel;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        _Alignas(64) int16_t weights[TILE / sizeof(int16_t)];
+        _Alignas(64) float tile_scales[TILE / sizeof(int16_t) / BLOCK];
+#pragma omp for schedule(static)
+        for (long t = 0; t < T; t += HEIGHT)
+            round_rows(x + t * C, rounded + t * P, x_scales + t, T - t < HEIGHT ? T - t : HEIGHT, C, P);
+#pragma omp for schedule(dynamic) nowait
+        for (long o = 0; o < O; o += panel) {
+            long outputs = O - o < panel ? O - o : panel;
+            start_at(bias ? bias + o : NULL, y + o, T, O, outputs);
+            for (long from = 0; from < P; from += most) {
+                long deep = P - from < most ? P - from : most;
+                widen_int8(w, scales, weights, tile_scales, o, O, from, deep, P, panel);
+                Tile tile = {weights, tile_scales, rounded + HEIGHT * from, x_scales, y + o, deep, P, O};
+                multiply(tile, wide ? int8_avx512_rows : int8_avx2_rows, sizeof *rounded, T, outputs, panel);
+            }
+        }
+    }
+}
+
+/* w (O, C) fp16. */
+void gemm_fp16(const uint16_t *w, const float *bias, const float *x, float *y, long T, long O, long C, int avx512, int threads) {
+    int wide = avx512 && has_avx512();
+    long panel = wide ? 32 : 16, most = TILE / sizeof(float) / panel;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        _Alignas(64) float weights[TILE / sizeof(float)];
+#pragma omp for schedule(dynamic)
+        for (long o = 0; o < O; o += panel) {
+            long outputs = O - o < panel ? O - o : panel;
+            start_at(bias ? bias + o : NULL, y + o, T, O, outputs);
+            for (long from = 0; from < C; from += most) {
+                long deep = C - from < most ? C - from : most;
+                widen_fp16(w, weights, o, O, from, deep, C, panel);
+                Tile tile = {weights, NULL, x + from, NULL, y + o, deep, C, O};
+                multiply(tile, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof *x, T, outputs, panel);
+            }
+        }
+    }
+}
