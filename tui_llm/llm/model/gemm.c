@@ -1,5 +1,5 @@
-/* Products of many rows with a weight matrix in int8 or fp16, for x86-64 with AVX2, FMA and F16C, and for AVX-512 with
-   VNNI. Included by native.c.
+/* Products of many rows with a weight matrix, for x86-64 with AVX2, FMA and F16C, and for AVX-512 with VNNI. Included by
+   native.c.
 
    x (T, C), weight (O, C), bias (O) or NULL, y (T, O). A thread takes a panel of the outputs at a time, widens a tile of
    its weights into the first-level cache, and multiplies all rows of x by it, six at a time, with the sums in registers.
@@ -222,17 +222,25 @@ static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to,
     }
 }
 
-static void widen_fp16(const uint16_t *w, float *to, long first, long O, long from, long deep, long C, long panel) {
+/* `deep` numbers of a row in fp32 or fp16, eight from k on, zeros beyond. */
+static inline __m256 eight(const void *row, int format, long k, long deep) {
+    const float *whole = (const float *)row + k;
+    const uint16_t *half = (const uint16_t *)row + k;
+    if (k + 8 <= deep) return format == FP32 ? _mm256_loadu_ps(whole) : widened(half);
+    float spare[8] = {0};
+    for (long i = 0; k + i < deep; i++) spare[i] = format == FP32 ? whole[i] : _cvtsh_ss(half[i]);
+    return _mm256_loadu_ps(spare);
+}
+
+/* The same of weights in fp32 or fp16. */
+static void widen(const void *w, int format, float *to, long first, long O, long from, long deep, long C, long panel) {
     for (long o = 0; o < panel; o += 8) {
-        const uint16_t *rows[8];
+        const char *rows[8];
         __m256 v[8];
-        for (int i = 0; i < 8; i++) rows[i] = w + (first + o + i < O ? first + o + i : O - 1) * C + from;
+        for (int i = 0; i < 8; i++)
+            rows[i] = (const char *)w + ((first + o + i < O ? first + o + i : O - 1) * C + from) * (format == FP32 ? 4 : 2);
         for (long k = 0; k < deep; k += 8) {
-            for (int i = 0; i < 8; i++) {
-                uint16_t some[8] = {0};
-                if (k + 8 > deep) memcpy(some, rows[i] + k, (deep - k) * sizeof *some);
-                v[i] = widened(k + 8 > deep ? some : rows[i] + k);
-            }
+            for (int i = 0; i < 8; i++) v[i] = eight(rows[i], format, k, deep);
             store_columns(v, to + k * panel + o, panel);
         }
     }
@@ -309,63 +317,70 @@ static void multiply(Tile tile, void (*kernel)(const Tile *, int), size_t size, 
     }
 }
 
-static void start_at(const float *bias, float *y, long T, long O, long outputs) {
-    for (long t = 0; t < T; t++)
-        if (bias)
-            memcpy(y + t * O, bias, outputs * sizeof *y);
-        else
-            memset(y + t * O, 0, outputs * sizeof *y);
-}
-
 /* Whether this CPU can do what `avx512` asks for. */
 static int has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
 }
 
-/* w (O, P) int8, scales (O, P / 32) fp16; `rounded` (T × P int16, T rounded up to a multiple of six) and `x_scales` (T) are room to work in.
-   `avx512`: use it if the CPU has it. */
-void gemm_int8(const int8_t *w, const uint16_t *scales, const float *bias, const float *x, float *y, int16_t *rounded,
-               float *x_scales, long T, long O, long C, long P, int avx512, int threads) {
-    int wide = avx512 && has_avx512();
-    long panel = wide ? 32 : 16, most = TILE / sizeof(int16_t) / panel;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        _Alignas(64) int16_t weights[TILE / sizeof(int16_t)];
-        _Alignas(64) float tile_scales[TILE / sizeof(int16_t) / BLOCK];
-#pragma omp for schedule(static)
-        for (long t = 0; t < T; t += HEIGHT)
-            round_rows(x + t * C, rounded + t * P, x_scales + t, T - t < HEIGHT ? T - t : HEIGHT, C, P);
-#pragma omp for schedule(dynamic) nowait
-        for (long o = 0; o < O; o += panel) {
-            long outputs = O - o < panel ? O - o : panel;
-            start_at(bias ? bias + o : NULL, y + o, T, O, outputs);
-            for (long from = 0; from < P; from += most) {
-                long deep = P - from < most ? P - from : most;
-                widen_int8(w, scales, weights, tile_scales, o, O, from, deep, P, panel);
-                Tile tile = {weights, tile_scales, rounded + HEIGHT * from, x_scales, y + o, deep, P, O};
-                multiply(tile, wide ? int8_avx512_rows : int8_avx2_rows, sizeof *rounded, T, outputs, panel);
-            }
-        }
+enum { ALONE, ADDED, GELU }; /* y = xWᵀ + b; y += xWᵀ + b; y = GELU(xWᵀ + b), tanh's */
+
+static void begin(const float *bias, float *y, long T, long O, long outputs, int how) {
+    for (long t = 0; t < T; t++, y += O) {
+        if (how != ADDED) memset(y, 0, outputs * sizeof *y);
+        for (long o = 0; bias && o < outputs; o++) y[o] += bias[o];
     }
 }
 
-/* w (O, C) fp16. */
-void gemm_fp16(const uint16_t *w, const float *bias, const float *x, float *y, long T, long O, long C, int avx512, int threads) {
-    int wide = avx512 && has_avx512();
-    long panel = wide ? 32 : 16, most = TILE / sizeof(float) / panel;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        _Alignas(64) float weights[TILE / sizeof(float)];
+/* Room to work in: T × P int16, T rounded up to a multiple of six, and T floats; int8 only. */
+typedef struct {
+    int16_t *x;
+    float *scales;
+} Rounded;
+
+/* x (T, C) → y (T, O), in a parallel region, of which all threads call this; ends with a barrier. */
+static void multiply_all(const Linear *l, int format, const float *x, float *y, Rounded rounded, long T, int how, int wide) {
+    _Alignas(64) char weights[TILE];
+    _Alignas(64) float scales[TILE / 2 / BLOCK];
+    long O = l->outputs, C = l->inputs, P = padded(C), panel = wide ? 32 : 16;
+    long depth = format == INT8 ? P : C, most = TILE / panel / (format == INT8 ? 2 : 4);
+    if (format == INT8) {
+#pragma omp for schedule(static)
+        for (long t = 0; t < T; t += HEIGHT)
+            round_rows(x + t * C, rounded.x + t * P, rounded.scales + t, T - t < HEIGHT ? T - t : HEIGHT, C, P);
+    }
 #pragma omp for schedule(dynamic)
-        for (long o = 0; o < O; o += panel) {
-            long outputs = O - o < panel ? O - o : panel;
-            start_at(bias ? bias + o : NULL, y + o, T, O, outputs);
-            for (long from = 0; from < C; from += most) {
-                long deep = C - from < most ? C - from : most;
-                widen_fp16(w, weights, o, O, from, deep, C, panel);
+    for (long o = 0; o < O; o += panel) {
+        long outputs = O - o < panel ? O - o : panel;
+        begin(l->bias ? l->bias + o : NULL, y + o, T, O, outputs, how);
+        for (long from = 0; from < depth; from += most) {
+            long deep = depth - from < most ? depth - from : most;
+            if (format == INT8) {
+                widen_int8(l->weight, l->scales, (int16_t *)weights, scales, o, O, from, deep, P, panel);
+                Tile tile = {weights, scales, rounded.x + HEIGHT * from, rounded.scales, y + o, deep, P, O};
+                multiply(tile, wide ? int8_avx512_rows : int8_avx2_rows, sizeof *rounded.x, T, outputs, panel);
+            } else {
+                widen(l->weight, format, (float *)weights, o, O, from, deep, C, panel);
                 Tile tile = {weights, NULL, x + from, NULL, y + o, deep, C, O};
                 multiply(tile, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof *x, T, outputs, panel);
             }
         }
+        for (long t = 0; how == GELU && t < T; t++) gelu(y + t * O + o, outputs, 0);
     }
+}
+
+/* w (O, P) int8, scales (O, P / 32) fp16; `rounded` and `x_scales`: see `Rounded`. `avx512`: use it if the CPU has it. */
+void gemm_int8(const int8_t *w, const uint16_t *scales, const float *bias, const float *x, float *y, int16_t *rounded,
+               float *x_scales, long T, long O, long C, int avx512, int threads) {
+    Linear l = {w, scales, bias, O, C};
+    Rounded room = {rounded, x_scales};
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    multiply_all(&l, INT8, x, y, room, T, ALONE, avx512 && has_avx512());
+}
+
+/* w (O, C) fp16. */
+void gemm_fp16(const uint16_t *w, const float *bias, const float *x, float *y, long T, long O, long C, int avx512, int threads) {
+    Linear l = {w, NULL, bias, O, C};
+    Rounded none = {NULL, NULL};
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    multiply_all(&l, FP16, x, y, none, T, ALONE, avx512 && has_avx512());
 }

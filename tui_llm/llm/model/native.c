@@ -362,3 +362,4 @@ void step(const Model *m, const float *embedding, float *y, float *room, long pa
 }
 
 #include "gemm.c"
+#include "prompt.c"

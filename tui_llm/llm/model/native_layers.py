@@ -127,7 +127,7 @@ class NativeInt8(Reduced):
         _functions().gemm_int8(
             self.weight.data_ptr(), self.scales.data_ptr(), _pointer(bias), x.data_ptr(), y.data_ptr(),
             rounded.data_ptr(), x_scales.data_ptr(),
-            T, self.outputs, self.inputs, self.padded, native.uses_avx512(), torch.get_num_threads(),
+            T, self.outputs, self.inputs, native.uses_avx512(), torch.get_num_threads(),
         )  # fmt: skip
         return y
 
@@ -165,5 +165,5 @@ class NativeInt8(Reduced):
             return self._unpacked(0, self.outputs)[ids]
         if ids.numel() == 1:  # while text is generated
             return self._unpacked(range(self.outputs)[int(ids)], 1).view(*ids.shape, -1)
-        scales = self.scales[ids].float().repeat_interleave(_BLOCK, -1)
-        return (self.weight[ids].float() * scales)[..., : self.inputs]
+        blocks = self.weight[ids].unflatten(-1, (-1, _BLOCK)).float() * self.scales[ids].float()[..., None]
+        return blocks.flatten(-2)[..., : self.inputs]
