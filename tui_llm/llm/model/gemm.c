@@ -194,6 +194,16 @@ static inline void store_columns(const __m256 v[8], float *to, long panel) {
     for (int i = 0; i < 8; i++) _mm256_store_ps(to + i * panel, columns[i]);
 }
 
+/* `deep` numbers of a row in fp32 or fp16, eight from k on, zeros beyond. */
+static inline __m256 eight(const void *row, int format, long k, long deep) {
+    const float *whole = (const float *)row + k;
+    const uint16_t *half = (const uint16_t *)row + k;
+    if (k + 8 <= deep) return format == FP32 ? _mm256_loadu_ps(whole) : widened(half);
+    float spare[8] = {0};
+    for (long i = 0; k + i < deep; i++) spare[i] = format == FP32 ? whole[i] : _cvtsh_ss(half[i]);
+    return _mm256_loadu_ps(spare);
+}
+
 /* `deep` int8 weights from input `from` on of the outputs of a panel, the first of which is `first`, and their scales.
    A panel that goes beyond the last output repeats it. */
 static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to, float *scales, long first, long O, long from,
@@ -207,10 +217,8 @@ static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to,
         }
         for (long block = 0; block < deep / BLOCK; block += 8) {
             for (int i = 0; i < 8; i++) {
-                long row = (rows[i] - w) / P, left = deep / BLOCK - block;
-                uint16_t some[8] = {0};
-                memcpy(some, all_scales + (row * P + from) / BLOCK + block, (left < 8 ? left : 8) * sizeof *some);
-                v[i] = widened(some);
+                const uint16_t *some = all_scales + (rows[i] - w) / BLOCK + block;
+                v[i] = eight(some, FP16, 0, deep / BLOCK - block);
             }
             store_columns(v, scales + block * panel + o, panel);
         }
@@ -220,16 +228,6 @@ static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to,
             store_columns(v, (float *)to + k / 2 * panel + o, panel);
         }
     }
-}
-
-/* `deep` numbers of a row in fp32 or fp16, eight from k on, zeros beyond. */
-static inline __m256 eight(const void *row, int format, long k, long deep) {
-    const float *whole = (const float *)row + k;
-    const uint16_t *half = (const uint16_t *)row + k;
-    if (k + 8 <= deep) return format == FP32 ? _mm256_loadu_ps(whole) : widened(half);
-    float spare[8] = {0};
-    for (long i = 0; k + i < deep; i++) spare[i] = format == FP32 ? whole[i] : _cvtsh_ss(half[i]);
-    return _mm256_loadu_ps(spare);
 }
 
 /* The same of weights in fp32 or fp16. */
@@ -298,10 +296,18 @@ static void round_rows(const float *x, int16_t *rounded, float *scales, int rows
     }
 }
 
+/* Weights to fetch meanwhile, from memory: `rows` times `lines` of 64 bytes, the rows `stride` bytes apart. */
+typedef struct {
+    const char *weights;
+    long rows, lines, stride;
+} Next;
+
 /* All rows by one tile. The last panel may be narrower than a tile: then in a spare copy of y's rows. */
-static void multiply(Tile tile, void (*kernel)(const Tile *, int), size_t size, long T, long outputs, long panel) {
+static void multiply(Tile tile, Next next, void (*kernel)(const Tile *, int), size_t size, long T, long outputs, long panel) {
     const char *x = tile.x;
-    for (long t = 0; t < T; t += HEIGHT) {
+    for (long t = 0, n = 0; t < T; t += HEIGHT) {
+        for (; n * T < next.rows * next.lines * (t + HEIGHT); n++)
+            _mm_prefetch(next.weights + n / next.lines * next.stride + n % next.lines * 64, _MM_HINT_T1);
         float spare[HEIGHT * WIDEST] = {0}, *y = tile.y + t * tile.y_stride;
         int rows = T - t < HEIGHT ? T - t : HEIGHT;
         Tile some = tile;
@@ -342,7 +348,7 @@ static void multiply_all(const Linear *l, int format, const float *x, float *y, 
     _Alignas(64) char weights[TILE];
     _Alignas(64) float scales[TILE / 2 / BLOCK];
     long O = l->outputs, C = l->inputs, P = padded(C), panel = wide ? 32 : 16;
-    long depth = format == INT8 ? P : C, most = TILE / panel / (format == INT8 ? 2 : 4);
+    long size = format == INT8 ? 1 : format == FP16 ? 2 : 4, depth = format == INT8 ? P : C, most = TILE / panel / (format == INT8 ? 2 : 4);
     if (format == INT8) {
 #pragma omp for schedule(static)
         for (long t = 0; t < T; t += HEIGHT)
@@ -353,15 +359,18 @@ static void multiply_all(const Linear *l, int format, const float *x, float *y, 
         long outputs = O - o < panel ? O - o : panel;
         begin(l->bias ? l->bias + o : NULL, y + o, T, O, outputs, how);
         for (long from = 0; from < depth; from += most) {
-            long deep = depth - from < most ? depth - from : most;
+            long deep = depth - from < most ? depth - from : most, ends = from + deep == depth;
+            /* The next tile of this panel, or the first one of a panel that this thread is likely to take. */
+            long at = ends ? (o + panel * omp_get_num_threads()) * depth : o * depth + from + deep;
+            Next next = {(const char *)l->weight + at * size, at < O * depth ? panel : 0, most * size / 64, depth * size};
             if (format == INT8) {
                 widen_int8(l->weight, l->scales, (int16_t *)weights, scales, o, O, from, deep, P, panel);
                 Tile tile = {weights, scales, rounded.x + HEIGHT * from, rounded.scales, y + o, deep, P, O};
-                multiply(tile, wide ? int8_avx512_rows : int8_avx2_rows, sizeof *rounded.x, T, outputs, panel);
+                multiply(tile, next, wide ? int8_avx512_rows : int8_avx2_rows, sizeof *rounded.x, T, outputs, panel);
             } else {
                 widen(l->weight, format, (float *)weights, o, O, from, deep, C, panel);
                 Tile tile = {weights, NULL, x + from, NULL, y + o, deep, C, O};
-                multiply(tile, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof *x, T, outputs, panel);
+                multiply(tile, next, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof *x, T, outputs, panel);
             }
         }
         for (long t = 0; how == GELU && t < T; t++) gelu(y + t * O + o, outputs, 0);

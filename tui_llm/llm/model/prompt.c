@@ -5,17 +5,20 @@
 
 #define QUERIES 96
 
+static const Next NOTHING = {NULL, 0, 1, 0};
+
 typedef struct {
-    const float *q;             /* the first query of `rows`, `q_stride` apart */
+    const float *q;             /* (rows, D), divided by √D */
     const float *keys, *values; /* (…, D) */
     float *y;                   /* `y_stride` apart */
-    long rows, before, D, q_stride, y_stride; /* `before`: tokens before the first query's */
-} Heads;
+    long rows, before, D, y_stride; /* `before`: tokens before the first query's */
+} Head;
 
-static inline long padded32(long count) { return (count + 31) / 32 * 32; }
+/* Numbers in a row of scores: whole panels, and an odd number of cache lines, so that rows don't share a cache set. */
+static inline long score_stride(long count) { return (count + 31) / 32 * 32 + 16; }
 
 /* scores (rows, S) = q · kᵀ; not defined for keys after the query's own token. */
-static void score(const Heads *a, float *scores, long S, int wide) {
+static void score(const Head *a, float *scores, long S, int wide) {
     _Alignas(64) float weights[TILE / sizeof(float)];
     long panel = wide ? 32 : 16, most = TILE / sizeof(float) / panel, count = a->before + a->rows;
     memset(scores, 0, a->rows * S * sizeof *scores);
@@ -24,15 +27,15 @@ static void score(const Heads *a, float *scores, long S, int wide) {
         for (long from = 0; from < a->D; from += most) {
             long deep = a->D - from < most ? a->D - from : most;
             widen(a->keys, FP32, weights, key, count, from, deep, a->D, panel);
-            Tile tile = {weights, NULL, a->q + first * a->q_stride + from, NULL, scores + first * S + key, deep, a->q_stride, S};
-            multiply(tile, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof(float), a->rows - first, panel, panel);
+            Tile tile = {weights, NULL, a->q + first * a->D + from, NULL, scores + first * S + key, deep, a->D, S};
+            multiply(tile, NOTHING, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof(float), a->rows - first, panel, panel);
         }
     }
 }
 
 /* Scores (S) to probabilities of the first `count`; the others become 0. */
-static void softmax(float *scores, long count, long S, float scale) {
-    __m256 most = _mm256_set1_ps(-INFINITY), sum = _mm256_setzero_ps(), scaled = _mm256_set1_ps(scale);
+static void softmax(float *scores, long count, long S) {
+    __m256 most = _mm256_set1_ps(-INFINITY), sum = _mm256_setzero_ps();
     for (long i = count; i % 8; i++) scores[i] = -INFINITY;
     for (long i = 0; i < count; i += 8) most = _mm256_max_ps(_mm256_loadu_ps(scores + i), most);
     for (long lanes = 4; lanes; lanes /= 2) { /* the largest, in every lane */
@@ -40,7 +43,7 @@ static void softmax(float *scores, long count, long S, float scale) {
         most = _mm256_max_ps(most, _mm256_permutevar8x32_ps(most, order));
     }
     for (long i = 0; i < count; i += 8)
-        _mm256_storeu_ps(scores + i, exponential(_mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(scores + i), most), scaled)));
+        _mm256_storeu_ps(scores + i, exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), most)));
     memset(scores + count, 0, (S - count) * sizeof *scores);
     for (long i = 0; i < count; i += 8) sum = _mm256_add_ps(sum, _mm256_loadu_ps(scores + i));
     __m256 inverse = _mm256_set1_ps(1 / total(sum));
@@ -48,7 +51,7 @@ static void softmax(float *scores, long count, long S, float scale) {
 }
 
 /* y (rows, D) = probabilities (rows, S) · values. */
-static void mix(const Heads *a, const float *scores, long S, int wide) {
+static void mix(const Head *a, const float *scores, long S, int wide) {
     _Alignas(64) float weights[TILE / sizeof(float)];
     long panel = wide ? 32 : 16, most = TILE / sizeof(float) / panel, count = a->before + a->rows;
     for (long d = 0; d < a->D; d += panel) {
@@ -60,7 +63,7 @@ static void mix(const Heads *a, const float *scores, long S, int wide) {
             for (long k = 0; k < deep; k++)
                 memcpy(weights + k * panel, a->values + (from + k) * a->D + d, outputs * sizeof(float));
             Tile tile = {weights, NULL, scores + first * S + from, NULL, a->y + first * a->y_stride + d, deep, S, a->y_stride};
-            multiply(tile, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof(float), a->rows - first, outputs, panel);
+            multiply(tile, NOTHING, wide ? fp32_avx512_rows : fp32_avx2_rows, sizeof(float), a->rows - first, outputs, panel);
         }
     }
 }
@@ -78,10 +81,13 @@ static void attend_all(const Model *m, const Block *b, const float *qkv, float *
 #pragma omp for schedule(dynamic)
     for (long part = 0; part < parts * H; part++) { /* the longest first */
         long h = part % H, t = (parts - 1 - part / H) * QUERIES, rows = T - t < QUERIES ? T - t : QUERIES;
-        long S = padded32(past + t + rows), head = h * m->context * D;
-        Heads a = {qkv + t * 3 * C + h * D, b->keys + head, b->values + head, y + t * C + h * D, rows, past + t, D, 3 * C, C};
+        long S = score_stride(past + t + rows), head = h * m->context * D;
+        float *q = scores + rows * S, scale = 1 / sqrtf(D);
+        for (long r = 0; r < rows; r++)
+            for (long d = 0; d < D; d++) q[r * D + d] = qkv[(t + r) * 3 * C + h * D + d] * scale;
+        Head a = {q, b->keys + head, b->values + head, y + t * C + h * D, rows, past + t, D, C};
         score(&a, scores, S, wide);
-        for (long r = 0; r < rows; r++) softmax(scores + r * S, past + t + r + 1, S, 1 / sqrtf(D));
+        for (long r = 0; r < rows; r++) softmax(scores + r * S, past + t + r + 1, S);
         mix(&a, scores, S, wide);
     }
 }
@@ -94,16 +100,19 @@ static void normalize_all(const float *x, Norm norm, float *y, long T, long C, f
 static long rounded_up(long T) { return (T + HEIGHT - 1) / HEIGHT * HEIGHT; }
 
 /* The floats that `prompt` needs as room: x, the inputs of a product, q k v, the hidden layer, these in 16 bits with their
-   scales, and for each thread its scores. */
+   scales, and for each thread its scores and queries. */
+static long own_room(const Model *m, long past, long T) {
+    return (T < QUERIES ? T : QUERIES) * (score_stride(past + T) + m->width / m->heads);
+}
+
 long prompt_room(const Model *m, long past, long T, int threads) {
-    long queries = T < QUERIES ? T : QUERIES;
-    return T * (5 * m->width + m->hidden) + rounded_up(T) * (widest(m) / 2 + 1) + threads * queries * padded32(past + T);
+    return T * (5 * m->width + m->hidden) + rounded_up(T) * (widest(m) / 2 + 1) + threads * own_room(m, past, T);
 }
 
 /* x: the embeddings (T, C) of the tokens and their positions, from `past` on; y: the features (T, C). Stores their keys
    and values. tanh's GELU. */
 void prompt(const Model *m, const float *embeddings, float *y, float *room, long past, long T, int avx512, int threads) {
-    long C = m->width, queries = T < QUERIES ? T : QUERIES;
+    long C = m->width;
     float *x = room, *input = x + T * C, *qkv = input + T * C, *hidden = qkv + 3 * T * C, *end = hidden + T * m->hidden;
     Rounded rounded = {(int16_t *)(end + rounded_up(T)), end};
     float *each = end + rounded_up(T) * (widest(m) / 2 + 1);
@@ -111,7 +120,7 @@ void prompt(const Model *m, const float *embeddings, float *y, float *room, long
     memcpy(x, embeddings, T * C * sizeof *x);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        float *scores = each + omp_get_thread_num() * queries * padded32(past + T);
+        float *scores = each + omp_get_thread_num() * own_room(m, past, T);
         for (long layer = 0; layer < m->layers; layer++) {
             const Block *b = m->blocks + layer;
             normalize_all(x, b->norm1, input, T, C, m->epsilon);
