@@ -302,24 +302,29 @@ typedef struct {
     long rows, lines, stride;
 } Next;
 
-/* All rows by one tile. The last panel may be narrower than a tile: then in a spare copy of y's rows. */
+/* A tile wider than y: its first `outputs` columns, in a spare copy of y's rows. */
+static void multiply_narrow(Tile tile, void (*kernel)(const Tile *, int), int rows, long outputs, long panel) {
+    float spare[HEIGHT * WIDEST] = {0}, *y = tile.y;
+    long stride = tile.y_stride;
+    tile.y = spare, tile.y_stride = panel;
+    for (int r = 0; r < rows; r++) memcpy(spare + r * panel, y + r * stride, outputs * sizeof *y);
+    kernel(&tile, rows);
+    for (int r = 0; r < rows; r++) memcpy(y + r * stride, spare + r * panel, outputs * sizeof *y);
+}
+
+/* All rows by one tile; `size` is that of an input in bytes. */
 static void multiply(Tile tile, Next next, void (*kernel)(const Tile *, int), size_t size, long T, long outputs, long panel) {
-    const char *x = tile.x;
     for (long t = 0, n = 0; t < T; t += HEIGHT) {
-        for (; n * T < next.rows * next.lines * (t + HEIGHT); n++)
+        for (; n * T < next.rows * next.lines * (t + HEIGHT) && n < next.rows * next.lines; n++)
             _mm_prefetch(next.weights + n / next.lines * next.stride + n % next.lines * 64, _MM_HINT_T1);
-        float spare[HEIGHT * WIDEST] = {0}, *y = tile.y + t * tile.y_stride;
         int rows = T - t < HEIGHT ? T - t : HEIGHT;
-        Tile some = tile;
-        some.x = x + t * tile.x_stride * size;
-        some.x_scales = tile.x_scales ? tile.x_scales + t : NULL;
-        some.y = y;
-        if (outputs < panel) {
-            some.y = spare, some.y_stride = panel;
-            for (int r = 0; r < rows; r++) memcpy(spare + r * panel, y + r * tile.y_stride, outputs * sizeof *y);
-        }
-        kernel(&some, rows);
-        for (int r = 0; outputs < panel && r < rows; r++) memcpy(y + r * tile.y_stride, spare + r * panel, outputs * sizeof *y);
+        if (outputs < panel)
+            multiply_narrow(tile, kernel, rows, outputs, panel);
+        else
+            kernel(&tile, rows);
+        tile.x = (const char *)tile.x + HEIGHT * tile.x_stride * size;
+        if (tile.x_scales) tile.x_scales += HEIGHT;
+        tile.y += HEIGHT * tile.y_stride;
     }
 }
 
