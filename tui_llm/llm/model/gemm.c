@@ -18,6 +18,7 @@
 #define UNROLLED _Pragma("GCC unroll 16")
 /* Row after row: AVX2's 16 registers hold the sums of six, but not six broadcast inputs besides. */
 #define IN_ORDER(sums) __asm__ volatile("" : "+x"((sums)[0]), "+x"((sums)[1]))
+/* The same, in place: GCC would move the sum between two registers. */
 #define ADD_TO(sum, v) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(v))
 
 /* A tile of the weights and what it is multiplied by: `rows` rows of x (`x_stride` apart), or of its 16-bit form with
@@ -353,7 +354,8 @@ static void multiply_all(const Linear *l, int format, const float *x, float *y, 
     _Alignas(64) char weights[TILE];
     _Alignas(64) float scales[TILE / 2 / BLOCK];
     long O = l->outputs, C = l->inputs, P = padded(C), panel = wide ? 32 : 16;
-    long size = format == INT8 ? 1 : format == FP16 ? 2 : 4, depth = format == INT8 ? P : C, most = TILE / panel / (format == INT8 ? 2 : 4);
+    long size = format == INT8 ? 1 : format == FP16 ? 2 : 4; /* of a stored weight */
+    long depth = format == INT8 ? P : C, most = TILE / panel / (format == INT8 ? 2 : 4);
     if (format == INT8) {
 #pragma omp for schedule(static)
         for (long t = 0; t < T; t += HEIGHT)

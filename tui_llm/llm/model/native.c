@@ -1,4 +1,5 @@
-/* Products of few rows with a weight matrix, for x86-64 with AVX2, FMA and F16C. `native.py` compiles this file.
+/* Products of few rows with a weight matrix, for x86-64 with AVX2, FMA and F16C. `native.py` compiles this file, which
+   includes gemm.c and prompt.c.
 
    x (T, C), weight (O, C), bias (O) or NULL, y (T, O); fp32 unless said otherwise, rows contiguous. With few rows the
    time is that of reading the weights from memory, so each is read once, in the order in which it lies there, and
