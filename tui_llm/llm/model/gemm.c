@@ -212,10 +212,7 @@ static void widen_int8(const int8_t *w, const uint16_t *all_scales, int16_t *to,
     for (long o = 0; o < panel; o += 8) {
         const int8_t *rows[8];
         __m256 v[8];
-        for (int i = 0; i < 8; i++) {
-            long row = first + o + i < O ? first + o + i : O - 1;
-            rows[i] = w + row * P + from;
-        }
+        for (int i = 0; i < 8; i++) rows[i] = w + (first + o + i < O ? first + o + i : O - 1) * P + from;
         for (long block = 0; block < deep / BLOCK; block += 8) {
             for (int i = 0; i < 8; i++) {
                 const uint16_t *some = all_scales + (rows[i] - w) / BLOCK + block;
