@@ -15,6 +15,7 @@ address_space.py  whether torch fits under `ulimit -v`
 process_exit.py   end the process while daemon threads are running
 new_files.py      create files without overwriting existing ones
 paths.py          the user's data and cache folders
+library_environment.py  environment variables for C libraries only
 openmp.py         how long idle OpenMP threads spin
 onednn.py         how many shapes' kernels torch keeps in memory
 """

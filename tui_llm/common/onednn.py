@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from tui_llm.common.library_environment import set_default
 
 _ENTRIES = "64"  # a forward pass of a GPT has five shapes, so these are about the last dozen of text lengths
 _CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
@@ -16,10 +16,7 @@ def limit_caches() -> None:
     (github.com/intel/ideep/issues/14, github.com/pytorch/pytorch/issues/27971), ONEDNN_PRIMITIVE_CACHE_CAPACITY to
     oneDNN (its developer guide, "Primitive Cache").
 
-    Leaves `os.environ` as it is, from which the environment of a training worker is made. A variable that the user has
-    set keeps its value.
+    A variable that the user has set keeps its value; a training worker uses the default.
     """
-    if os.name == "posix":
-        for name in _CACHES:
-            if name not in os.environ:
-                os.putenv(name, _ENTRIES)
+    for name in _CACHES:
+        set_default(name, _ENTRIES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from tui_llm.common.library_environment import set_default
 
 _ROUNDS = "20000"  # about half a millisecond: longer than the gap between two products, far shorter than a time slice
 
@@ -11,8 +11,6 @@ def wait_briefly() -> None:
     """Let idle threads of GNU OpenMP, torch's on Linux, sleep soon. By default they spin for some milliseconds, on
     cores that the threads they wait for may need: beside a training run, every product took a whole time slice.
 
-    Leaves `os.environ` as it is, from which the environment of a training worker is made: that one uses the default. If
-    the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY, nothing is changed.
+    A training worker uses the default. If the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY, nothing is changed.
     """
-    if os.name == "posix" and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
-        os.putenv("GOMP_SPINCOUNT", _ROUNDS)
+    set_default("GOMP_SPINCOUNT", _ROUNDS, unless=["OMP_WAIT_POLICY"])

@@ -9,8 +9,8 @@ fast_decode.py    generation on a CPU: a model with fast linear layers, in fp32,
 kernels.py        what multiplies by the weights: named kernels, and which one this machine does best with
 linear_layers.py  linear layers for inference: fp32, half and int8, with torch's products
 native_layers.py  the same with those of native.c
-native_step.py    one token through all blocks with native.c
-native.py         compile and load native.c, this package's own products for a CPU
+native_step.py    one token or a prompt through all blocks with native.c
+native.py         compile and load native.c, gemm.c and prompt.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
 block_trace.py    what one block computes for one token: queries and keys, heads, neurons
 head_scores.py    induction, previous-token and duplicate-token scores of attention heads

@@ -37,8 +37,8 @@ _STREAMED = 8  # reading one weight from memory takes a core about as long as th
 
 
 class FastPredictor(GPTPredictor):
-    """`GPTPredictor` for a model whose layers `prepare` has replaced. Without `steps` a single token goes through the
-    model's modules too, so that their hooks are called."""
+    """`GPTPredictor` for a model whose layers `prepare` has replaced. Without `steps` all tokens go through the model's
+    modules, so that their hooks are called."""
 
     def __init__(self, model: GPT, kernel: str = "torch", *, steps: bool = True) -> None:
         super().__init__(model)
@@ -52,6 +52,8 @@ class FastPredictor(GPTPredictor):
             with torch.inference_mode(), device.threads(self.parameters * _STREAMED):
                 return self._step(ids[0])
         with torch.inference_mode(), device.threads(self.parameters * max(len(ids), _STREAMED)):
+            if isinstance(self._step, NativeStep) and self._step.takes(len(ids)):
+                return self._step.prompt(ids)
             return self.model.features(torch.tensor([ids], device=self.model.device), self._cache)[0].float().cpu()
 
     def head(self, features: Any, size: int) -> Tensor:

@@ -81,6 +81,11 @@ class Reduced(nn.Module):
         """(T, C) → (T, O), both fp32, without bias and mean."""
         raise NotImplementedError
 
+    def affine(self, x: Tensor) -> Tensor:
+        """`product` plus the bias."""
+        y = self.product(x)
+        return y if self.bias is None else y.add_(self.bias)
+
     def one(self) -> Function:
         """A function equal to `forward` for one token (1, C), for a layer with a bias and no mean."""
         raise NotImplementedError
@@ -98,11 +103,9 @@ class Reduced(nn.Module):
         flat = x.reshape(-1, x.size(-1))
         if not len(flat):  # no kernel takes this
             return x.new_empty(*x.shape[:-1], self.outputs)
-        y = self.product(flat)
+        y = self.affine(flat)
         if self.mean is not None:
             y += (flat @ self.mean)[:, None]
-        if self.bias is not None:
-            y += self.bias
         return y.view(*x.shape[:-1], -1)
 
 

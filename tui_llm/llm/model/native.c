@@ -1,4 +1,5 @@
-/* Products of few rows with a weight matrix, for x86-64 with AVX2, FMA and F16C. `native.py` compiles this file.
+/* Products of few rows with a weight matrix, for x86-64 with AVX2, FMA and F16C. `native.py` compiles this file, which
+   includes gemm.c and prompt.c.
 
    x (T, C), weight (O, C), bias (O) or NULL, y (T, O); fp32 unless said otherwise, rows contiguous. With few rows the
    time is that of reading the weights from memory, so each is read once, in the order in which it lies there, and
@@ -206,13 +207,6 @@ void unpack_int8(const int8_t *packed, const uint16_t *scales, float *w, long fi
         }
 }
 
-/* fp16 to fp32. */
-void widen(const uint16_t *w, float *made, long count, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (long i = 0; i < count / 8; i++) _mm256_storeu_ps(made + 8 * i, widened(w + 8 * i));
-    for (long i = count / 8 * 8; i < count; i++) made[i] = _cvtsh_ss(w[i]);
-}
-
 /* ── One token through all blocks ──────────────────────────────────────────────────────────────────────────────────
    The same operations as `model.GPT.features`, in one parallel region: between the products, calls from Python and the
    start of threads cost as much as half of the products. Every thread normalizes and rounds the inputs for itself, which
@@ -367,3 +361,6 @@ void step(const Model *m, const float *embedding, float *y, float *room, long pa
     }
     layer_norm(x, m->norm, y, C, m->epsilon);
 }
+
+#include "gemm.c"
+#include "prompt.c"

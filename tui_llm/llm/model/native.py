@@ -1,4 +1,4 @@
-"""Compile and load native.c, this package's own products for a CPU. Only used where a compiler is found.
+"""Compile and load native.c with what it includes, this package's own products for a CPU. Only used where a compiler is found.
 
 The library is kept in the cache folder, under a name made of the source and the flags, so that a newer version of the
 package compiles its own. Its threads are those of torch's OpenMP: both ask for libgomp.so.1.
@@ -22,7 +22,7 @@ import torch
 
 from tui_llm.common import paths
 
-_SOURCE = Path(__file__).with_name("native.c")
+_SOURCE, *_INCLUDED = (Path(__file__).with_name(name) for name in ("native.c", "gemm.c", "prompt.c"))
 _FLAGS = ("-O3", "-march=x86-64-v3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")  # fmt: skip
 _SECONDS = 120  # for the compiler
 _P, _N, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
@@ -30,10 +30,12 @@ _SIGNATURES = {
     "linear_fp32": (_P, _P, _P, _P, _N, _N, _N, _I),
     "linear_fp16": (_P, _P, _P, _P, _N, _N, _N, _I),
     "linear_int8": (_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _N, _I),
+    "gemm_int8": (_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _I, _I),
+    "gemm_fp16": (_P, _P, _P, _P, _N, _N, _N, _I, _I),
     "pack_int8": (_P, _P, _P, _N, _N, _N, _I),
     "unpack_int8": (_P, _P, _P, _N, _N, _N, _N, _I),
-    "widen": (_P, _P, _N, _I),
     "step": (_P, _P, _P, _P, _N, _I),
+    "prompt": (_P, _P, _P, _P, _N, _N, _I, _I),
 }
 
 
@@ -54,7 +56,8 @@ def why_not() -> str:
 
 @functools.cache
 def _file() -> Path:
-    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_FLAGS).encode()).hexdigest()[:16]
+    source = b"".join(part.read_bytes() for part in (_SOURCE, *_INCLUDED))
+    digest = hashlib.sha256(source + " ".join(_FLAGS).encode()).hexdigest()[:16]
     return paths.cache_dir() / "native" / f"{digest}.so"
 
 
@@ -71,6 +74,7 @@ def library() -> ctypes.CDLL | None:
             function = getattr(loaded, name)
             function.argtypes, function.restype = types, None
         loaded.step_room.argtypes, loaded.step_room.restype = (_P, _I), _N
+        loaded.prompt_room.argtypes, loaded.prompt_room.restype = (_P, _N, _N, _I), _N
         return loaded
     return None
 
@@ -88,6 +92,12 @@ def _compile() -> None:
             stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True,
         )  # fmt: skip
         made.replace(_file())
+
+
+def uses_avx512() -> bool:
+    """Whether gemm.c may use AVX-512, which it does if the CPU has VNNI too: as torch does, so ATEN_CPU_CAPABILITY limits
+    both."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 _PAGE = 1 << 21  # a huge page

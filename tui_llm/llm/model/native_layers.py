@@ -1,7 +1,7 @@
-"""Linear layers that multiply few rows with native.c: reads the weights once, at the speed of memory.
+"""Linear layers that multiply with native.c: few rows at the speed of memory, more at that of arithmetic (gemm.c).
 
-More rows are a matter of arithmetic: they go through `linear_layers.linear`, with the weights in fp32. Letters: T
-tokens, C inputs, O outputs, P the inputs padded to whole blocks.
+fp32's products of many rows are those of `linear_layers.linear`. Letters: T tokens, C inputs, O outputs, P the inputs
+padded to whole blocks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import native
-from tui_llm.llm.model.linear_layers import FEW, Exact, Function, Half, Matrix, Reduced, linear
+from tui_llm.llm.model.linear_layers import FEW, Exact, Function, Half, Matrix, Reduced
 
 _BLOCK = 32  # int8 weights that share a scale, as in native.c
-_AT_ONCE = 1 << 21  # weights converted to fp32 at a time
+_ROWS = 6  # rows of inputs that gemm.c multiplies at a time
+_AT_ONCE = 1 << 21  # weights converted to int8 at a time
 
 
 def _functions() -> ctypes.CDLL:
@@ -67,25 +68,30 @@ class NativeHalf(Half):
         native.use_huge_pages(self.weight)
 
     def product(self, x: Tensor) -> Tensor:
-        if len(x) <= FEW:
-            return _product(_functions().linear_fp16, self.weight, None)(x)
-        outputs, inputs = self.weight.shape
-        count = max(1, _AT_ONCE // inputs)
-        return torch.cat([linear(x, self._widened(at, at + count), None) for at in range(0, outputs, count)], dim=-1)
+        return self._product(x, None)
 
-    def _widened(self, first: int, end: int) -> Tensor:
-        part = self.weight[first:end]
-        made = torch.empty(part.shape)
-        _functions().widen(part.data_ptr(), made.data_ptr(), part.numel(), torch.get_num_threads())
-        return made
+    def affine(self, x: Tensor) -> Tensor:
+        return self._product(x, self.bias)
+
+    def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if len(x) <= FEW:
+            return _product(_functions().linear_fp16, self.weight, bias)(x)
+        x, (outputs, inputs) = x.contiguous(), self.weight.shape
+        y = torch.empty(len(x), outputs)
+        _functions().gemm_fp16(
+            self.weight.data_ptr(), _pointer(bias), x.data_ptr(), y.data_ptr(),
+            len(x), outputs, inputs, native.uses_avx512(), torch.get_num_threads(),
+        )  # fmt: skip
+        return y
 
     def one(self) -> Function:
         return _product(_functions().linear_fp16, self.weight, self._offset())
 
 
 class NativeInt8(Reduced):
-    """int8 weights with an fp16 scale for each block of 32 inputs, symmetric about 0. The inputs are rounded to 16 bits
-    with a scale for each block too, which costs less than a thousandth of what the weights' rounding does."""
+    """int8 weights with an fp16 scale for each block of 32 inputs, symmetric about 0. The inputs are rounded to 16 bits,
+    with a scale for each block too, or for each row if the rows are many. That costs little beside the weights' rounding:
+    an output is off by at most Σ|w| · max|x| ÷ 65,534."""
 
     scales: Tensor  # (O, P / 32), fp16
     centred = True
@@ -106,11 +112,24 @@ class NativeInt8(Reduced):
         native.use_huge_pages(self.weight)
 
     def product(self, x: Tensor) -> Tensor:
+        return self._product(x, None)
+
+    def affine(self, x: Tensor) -> Tensor:
+        return self._product(x, self.bias)
+
+    def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if len(x) <= FEW:
-            return self._few(None)(x)
-        count = max(1, _AT_ONCE // self.inputs)
-        parts = (self._unpacked(at, min(count, self.outputs - at)) for at in range(0, self.outputs, count))
-        return torch.cat([linear(x, part, None) for part in parts], dim=-1)
+            return self._few(bias)(x)
+        x, T = x.contiguous(), len(x)
+        y = torch.empty(T, self.outputs)
+        rounded = torch.empty(-(-T // _ROWS) * _ROWS * self.padded, dtype=torch.int16)
+        x_scales = torch.empty(T)
+        _functions().gemm_int8(
+            self.weight.data_ptr(), self.scales.data_ptr(), _pointer(bias), x.data_ptr(), y.data_ptr(),
+            rounded.data_ptr(), x_scales.data_ptr(),
+            T, self.outputs, self.inputs, native.uses_avx512(), torch.get_num_threads(),
+        )  # fmt: skip
+        return y
 
     def one(self) -> Function:
         return self._few(self._offset())
@@ -146,5 +165,5 @@ class NativeInt8(Reduced):
             return self._unpacked(0, self.outputs)[ids]
         if ids.numel() == 1:  # while text is generated
             return self._unpacked(range(self.outputs)[int(ids)], 1).view(*ids.shape, -1)
-        scales = self.scales[ids].float().repeat_interleave(_BLOCK, -1)
-        return (self.weight[ids].float() * scales)[..., : self.inputs]
+        blocks = self.weight[ids].unflatten(-1, (-1, _BLOCK)).float() * self.scales[ids].float()[..., None]
+        return blocks.flatten(-2)[..., : self.inputs]

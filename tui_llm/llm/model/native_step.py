@@ -1,16 +1,18 @@
-"""One token through all blocks with native.c's `step`: no call of torch between the products.
+"""Tokens through all blocks with native.c: one with `step`, many with `prompt`; no call of torch between the products.
 
-Letters: C the width.
+Letters: T tokens, C the width.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from tui_llm.llm.model import native
+from tui_llm.llm.model.linear_layers import FEW
 from tui_llm.llm.model.model import GPT, Block, KVCache
 from tui_llm.llm.model.native_layers import NativeExact, NativeHalf, NativeInt8
 
@@ -52,7 +54,7 @@ def fits(model: GPT) -> bool:
 
 
 class NativeStep:
-    """`model.features` for one token with a cache. Binds the addresses of the weights and the cache: they must not be
+    """`model.features` with a cache, for one token or, unless the GELU is the exact one, for many. Binds the addresses of the weights and the cache: they must not be
     moved."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
@@ -70,9 +72,7 @@ class NativeStep:
 
     def __call__(self, id: int) -> Tensor:
         """The features (1, C) of token `id`. Raises ValueError if the context is full."""
-        past, context, threads = self.cache.length, self.model.config.context, torch.get_num_threads()
-        if past >= context:
-            raise ValueError(f"{past + 1} tokens in a context of {context}")
+        past, threads = self._past(1), torch.get_num_threads()
         if threads > self._threads:
             self._room = torch.empty(self._library.step_room(ctypes.byref(self._model), threads))
             self._threads = threads
@@ -81,6 +81,28 @@ class NativeStep:
         self._library.step(ctypes.byref(self._model), x.data_ptr(), y.data_ptr(), self._room.data_ptr(), past, threads)
         self.cache.length = past + 1
         return y
+
+    def prompt(self, ids: Sequence[int]) -> Tensor:
+        """The features (T, C) of tokens. Raises ValueError if they exceed the context."""
+        T, threads, model = len(ids), torch.get_num_threads(), ctypes.byref(self._model)
+        past = self._past(T)
+        x = (self.model.tokens(torch.tensor(ids)) + self.model.positions.weight[past : past + T]).contiguous()
+        y, room = torch.empty_like(x), torch.empty(self._library.prompt_room(model, past, T, threads))
+        self._library.prompt(
+            model, x.data_ptr(), y.data_ptr(), room.data_ptr(), past, T, native.uses_avx512(), threads
+        )  # fmt: skip
+        self.cache.length = past + T
+        return y
+
+    def takes(self, count: int) -> bool:
+        """Whether `prompt` is faster than the model's modules for that many tokens."""
+        return count > FEW and not self.model.config.exact_gelu
+
+    def _past(self, count: int) -> int:
+        past, context = self.cache.length, self.model.config.context
+        if past + count > context:
+            raise ValueError(f"{past + count} tokens in a context of {context}")
+        return past
 
 
 def _block(block: nn.Module, cache: KVCache, number: int) -> _NativeBlock:
