@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ pytest_runtest_teardown = timeouts.pytest_runtest_teardown
 
 def pytest_configure(config: pytest.Config) -> None:
     durations.install(config)
+    # Compiling takes seconds, and each test has a cache folder of its own: the tests of a machine share what is compiled.
+    os.environ["TUI_LLM_NATIVE_DIR"] = str(Path(tempfile.gettempdir()) / f"tui-llm-tests-native-{os.getuid()}")
 
 
 @pytest.fixture(autouse=True)
