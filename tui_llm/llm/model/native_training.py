@@ -21,11 +21,13 @@ from tui_llm.llm.model import native, torch_private
 OFF = "TUI_LLM_NATIVE_TRAINING"  # set to 0: train without it
 FOLDER = "TUI_LLM_NATIVE_DIR"  # where it is kept, instead of the cache folder
 _SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("training.c", "training_attention.c", "training_vectors.h")
+    Path(__file__).with_name(name)
+    for name in ("training.c", "training_attention.c", "training_products.c", "training_vectors.h")
 )
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
+    "product": ((*[_P] * 3, *[_N] * 3, *[_I] * 2), None),
     "embed_norm": ((*[_P] * 9, *[_N] * 3, _F, _I, _I), None),
     "residual_norm": ((*[_P] * 9, *[_N] * 2, _F, _I, _I), None),
     "norm_backward": ((*[_P] * 11, *[_N] * 2, *[_I] * 4), None),

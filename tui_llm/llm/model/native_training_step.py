@@ -1,5 +1,5 @@
 """Loss and gradients of a whole batch without autograd, with C between the matrix products (training.c): a call for each
-product, and one for all that lies between two products.
+product, and one for all that lies between two products. In fp32, products with weights are C too.
 
 The results are those of `FastStep` up to rounding. Buffers are allocated, and calls prepared, once for each shape of a batch.
 """
@@ -169,7 +169,20 @@ class _Plan:
         return partial(getattr(self.library, function), *arguments)
 
     def _mm(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[], object]:
-        return partial(torch.mm, a, b, out=out)
+        """out = a b, for activations a and a weight matrix b or its transpose: in bf16 by torch."""
+        if self.is_low:
+            return partial(torch.mm, a, b, out=out)
+        transposed = not b.is_contiguous()
+        return self._c(
+            "product",
+            a.data_ptr(),
+            b.data_ptr(),
+            out.data_ptr(),
+            *a.shape,
+            b.size(1),
+            int(transposed),
+            self.shape.threads,
+        )
 
     def _block_forward(self, i: int) -> Calls:
         s, N, C, F, low = self.saved[i], self.N, self.C, self.F, self.is_low
@@ -244,7 +257,7 @@ class _Plan:
             start = weight.storage_offset() - self.flat.span(names).start
             return [self._mm(g.t(), h, self.made[start : start + weight.numel()].view(weight.shape))]
         if first:
-            return [self._mm(g.t(), h, weight)]
+            return [partial(torch.mm, g.t(), h, out=weight)]
         return [partial(torch.addmm, weight, g.t(), h, out=weight)]
 
     def _widened(self, i: int, add: int) -> Calls:

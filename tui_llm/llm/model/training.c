@@ -1,4 +1,4 @@
-/* What lies between the matrix products of a training step, for x86-64 with AVX2 and FMA, or AVX-512. `native_training.py`
+/* What lies between the matrix products of a training step, and in fp32 most of these, for x86-64 with AVX2 and FMA, or AVX-512. `native_training.py`
    compiles this file for the CPU at hand; `native_training_step.py` calls it.
 
    Letters as in model.py; N = B · T rows, F the MLP's hidden width. Weights, their gradients, the residual stream and all sums are
@@ -9,6 +9,7 @@
 #include "training_vectors.h"
 
 #include "training_attention.c"
+#include "training_products.c"
 
 /* ── LayerNorm, embeddings, residual connections ─────────────────────────────────────────────────────────────────── */
 
