@@ -28,6 +28,7 @@ _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", 
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
     "product": ((*[_P] * 3, *[_N] * 3, *[_I] * 2), None),
+    "weight_gradient": ((*[_P] * 3, *[_N] * 3, *[_I] * 2), None),
     "embed_norm": ((*[_P] * 9, *[_N] * 3, _F, _I, _I), None),
     "residual_norm": ((*[_P] * 9, *[_N] * 2, _F, _I, _I), None),
     "norm_backward": ((*[_P] * 11, *[_N] * 2, *[_I] * 4), None),

@@ -1,5 +1,5 @@
 """Loss and gradients of a whole batch without autograd, with C between the matrix products (training.c): a call for each
-product, and one for all that lies between two products. In fp32, products with weights are C too.
+product, and one for all that lies between two products. In fp32 the products are C too, but the head's.
 
 The results are those of `FastStep` up to rounding. Buffers are allocated, and calls prepared, once for each shape of a batch.
 """
@@ -135,8 +135,8 @@ class _Plan:
         self.x, self.h, self.stats = new(N, C, dtype=full), new(N, C), new(2, N, dtype=full)
         self.product, self.g = new(N, C), new(N, C, dtype=full)
         self.g_low = new(N, C) if self.is_low else self.g
-        wide = new(N, max(F, 3 * C)).view(-1)  # gradients inside a block
-        self.d_inner, self.d_qkv = wide[: N * F].view(N, F), wide[: N * 3 * C].view(N, 3 * C)
+        # Two buffers, since each thread has rows of its own: one for both would move between the cores' caches.
+        self.d_inner, self.d_qkv = new(N, F), new(N, 3 * C)
         chunks = lib.training_chunks(N)
         self.room = new(max(chunks * 3 * C, chunks * F, B * 3 * C), dtype=full)
         self.own = new(threads * max(lib.attention_room(T, self.D), self.used + WHOLE), dtype=full)
@@ -256,9 +256,8 @@ class _Plan:
             names = [f"blocks.{i}.{one}.weight" for one in LINEARS]
             start = weight.storage_offset() - self.flat.span(names).start
             return [self._mm(g.t(), h, self.made[start : start + weight.numel()].view(weight.shape))]
-        if first:
-            return [partial(torch.mm, g.t(), h, out=weight)]
-        return [partial(torch.addmm, weight, g.t(), h, out=weight)]
+        return [self._c("weight_gradient", g.data_ptr(), h.data_ptr(), weight.data_ptr(), self.N, *weight.shape, int(not first),
+                        self.shape.threads)]  # fmt: skip
 
     def _widened(self, i: int, add: int) -> Calls:
         if self.made is None:

@@ -1,4 +1,4 @@
-/* What lies between the matrix products of a training step, and in fp32 most of these, for x86-64 with AVX2 and FMA, or AVX-512. `native_training.py`
+/* What lies between the matrix products of a training step, and in fp32 these too, for x86-64 with AVX2 and FMA, or AVX-512. `native_training.py`
    compiles this file for the CPU at hand; `native_training_step.py` calls it.
 
    Letters as in model.py; N = B · T rows, F the MLP's hidden width. Weights, their gradients, the residual stream and all sums are
@@ -322,7 +322,7 @@ void adamw(float *w, float *g, float *mean, float *square, long count, long deca
             m = fused(d - m, all(1 - beta1), m);
             s = fused(d * d, all(1 - beta2), s * all(beta2));
             store(mean + i, m), store(square + i, s);
-            store(w + i, x - all(size) * m / (V(sqrt_ps)(s) / all(root) + all(epsilon)));
+            store(w + i, x - all(size) * m / fused(V(sqrt_ps)(s), all(1 / root), all(epsilon)));
         }
     }
 }

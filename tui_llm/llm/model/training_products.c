@@ -7,8 +7,8 @@
 #define PANEL_ROWS (12 / PANEL_VECTORS)
 #define DEPTH 256 /* of a panel, which then stays in the first cache */
 
-/* c (rows, 16) = or += a (rows, K) panel (K, 16); rows of a and c are `K_` and `M` apart. */
-ALWAYS void panel_tile(const float *a, long K_, const float *panel, float *c, long M, const int rows, long K, int add) {
+/* c (rows, 16), rows M apart, = or += a panel (K, 16), for a(i, k) = a[i a_i + k a_k]. */
+ALWAYS void panel_tile(const float *a, long a_i, long a_k, const float *panel, float *c, long M, const int rows, long K, int add) {
     vector sums[PANEL_ROWS][PANEL_VECTORS];
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -20,7 +20,7 @@ ALWAYS void panel_tile(const float *a, long K_, const float *panel, float *c, lo
         for (int j = 0; j < PANEL_VECTORS; j++) right[j] = load(panel + k * PANEL + j * LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
-            vector left = all(a[i * K_ + k]);
+            vector left = all(a[i * a_i + k * a_k]);
 #pragma GCC unroll 2
             for (int j = 0; j < PANEL_VECTORS; j++) sums[i][j] = fused(left, right[j], sums[i][j]);
         }
@@ -53,10 +53,54 @@ void product(const float *a, const float *b, float *c, long N, long K, long M, i
                 pack_panel(b, panel, k, depth, j, K, M, transposed);
                 for (; n + PANEL_ROWS <= last; n += PANEL_ROWS)
                     if (k)
-                        panel_tile(a + n * K + k, K, panel, c + n * M + j, M, PANEL_ROWS, depth, 1);
+                        panel_tile(a + n * K + k, K, 1, panel, c + n * M + j, M, PANEL_ROWS, depth, 1);
                     else
-                        panel_tile(a + n * K + k, K, panel, c + n * M + j, M, PANEL_ROWS, depth, 0);
-                for (; n < last; n++) panel_tile(a + n * K + k, K, panel, c + n * M + j, M, 1, depth, k > 0);
+                        panel_tile(a + n * K + k, K, 1, panel, c + n * M + j, M, PANEL_ROWS, depth, 0);
+                for (; n < last; n++) panel_tile(a + n * K + k, K, 1, panel, c + n * M + j, M, 1, depth, k > 0);
+            }
+    }
+}
+
+#define GROUP 96 /* rows of the result at a time: a multiple of PANEL_ROWS */
+
+/* The next rows of c from those of g, packed one after the other for each k; returns how many. */
+ALWAYS long group_rows(const float *g, const float *panel, float *c, long I, long left, long depth, int add) {
+    if (left >= PANEL_ROWS)
+        return panel_tile(g, 1, PANEL_ROWS, panel, c, I, PANEL_ROWS, depth, add), PANEL_ROWS;
+    if (left >= 4) return panel_tile(g, 1, 4, panel, c, I, 4, depth, add), 4;
+    if (left >= 2) return panel_tile(g, 1, 2, panel, c, I, 2, depth, add), 2;
+    return panel_tile(g, 1, 1, panel, c, I, 1, depth, add), 1;
+}
+
+static long group_size(long left) { return left >= PANEL_ROWS ? PANEL_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+/* The gradient of a weight (O, I) = or += gᵀ h, for g (N, O) and h (N, I). */
+void weight_gradient(const float *g, const float *h, float *made, long N, long O, long I, int add, int threads) {
+    PARALLEL {
+        SHARE(first, last, O);
+        float panel[DEPTH * PANEL] __attribute__((aligned(64))), packed[DEPTH * GROUP] __attribute__((aligned(64)));
+        for (long n = 0; n < N; n += DEPTH)
+            for (long o = first; o < last; o += GROUP) {
+                long depth = N - n < DEPTH ? N - n : DEPTH, rows = last - o < GROUP ? last - o : GROUP;
+                int more = add || n;
+                for (long i = 0, size; i < rows; i += size) {
+                    size = group_size(rows - i);
+                    if (size == PANEL_ROWS)
+                        for (long k = 0; k < depth; k++)
+                            memcpy(packed + i * depth + k * PANEL_ROWS, g + (n + k) * O + o + i, PANEL_ROWS * sizeof(float));
+                    else
+                        for (long k = 0; k < depth; k++)
+                            for (long r = 0; r < size; r++) packed[i * depth + k * size + r] = g[(n + k) * O + o + i + r];
+                }
+                for (long j = 0; j < I; j += PANEL) {
+                    for (long k = 0; k < depth; k++)
+                        for (long i = 0; i < PANEL; i += LANES) store(panel + k * PANEL + i, load(h + (n + k) * I + j + i));
+                    for (long i = 0; i < rows;)
+                        if (more)
+                            i += group_rows(packed + i * depth, panel, made + (o + i) * I + j, I, rows - i, depth, 1);
+                        else
+                            i += group_rows(packed + i * depth, panel, made + (o + i) * I + j, I, rows - i, depth, 0);
+                }
             }
     }
 }
