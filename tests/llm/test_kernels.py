@@ -212,7 +212,7 @@ def test_without_a_measurement_the_choice_depends_on_weights_and_size_alone(
 
 def test_without_a_compiler_torch_multiplies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KERNEL_VARIABLE)
-    monkeypatch.setattr(native, "_compiler", lambda: None)
+    monkeypatch.setattr(native, "compiler", lambda: None)
     monkeypatch.setattr(native, "_file", lambda: home / "none.so")
     assert kernels.choose("int8", "", CPU, 10**9).name == "torch"
     if "AVX" in torch.backends.cpu.get_cpu_capability():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.training.run_helpers import contents, leftovers, lines, losses, make, words, work
+from tui_llm.llm.model import native_training
+from tui_llm.training.plan import launch
 
 # With dropout and gradient accumulation, whose random numbers and batches must be restored.
 HARD = {"dropout": 0.1, "grad_accumulation_steps": 2, "steps": 40}
@@ -55,6 +60,33 @@ def test_a_run_killed_at_every_point_ends_as_an_uninterrupted_one(text: Path) ->
     before = contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()
     assert work(broken) == 0
     assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
+
+
+C_STEP = {"heads": 1, "grad_accumulation_steps": 2}  # a shape that training.c computes
+
+
+@pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
+def test_a_run_with_its_step_in_c_resumes_bit_for_bit_and_says_so_where_there_is_no_c(text: Path) -> None:
+    unbroken, broken = make("unbroken", text, **C_STEP), make("broken", text, **C_STEP)
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+    for moment in (("half a line", 12), ("half the weights", 1)):
+        assert work(broken, moment) == -9, broken.log_path.read_text()
+    assert work(broken) == 0, broken.log_path.read_text()
+    assert losses(broken) == losses(unbroken)
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+    assert broken.status().precision.endswith(f"step in C for {native_training.instructions()}")
+    assert "bit for bit" not in broken.log_path.read_text()
+
+    environments: list[dict[str, str]] = [{}, {native_training.OFF: "0"}]
+    for run, environment in zip((unbroken, broken), environments, strict=True):
+        launch.set_steps(run, 40)
+        command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
+        with run.log_path.open("ab") as log:
+            subprocess.run(command, env=os.environ | environment, stdout=log, check=True)
+    assert broken.status().precision.endswith("without autograd")
+    assert "not bit for bit as without a stop" in broken.log_path.read_text()
+    for (_, mine, *_), (_, other, *_) in zip(losses(broken), losses(unbroken), strict=True):
+        assert mine == pytest.approx(other, rel=1e-2)
 
 
 def test_both_optimizers_states_are_restored(text: Path) -> None:

@@ -17,7 +17,7 @@ from tui_llm.llm.model.fast import BlockWeights
 from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.model import GPT
 
-_LINEARS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
+LINEARS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
 
 
 class FastStep:
@@ -34,7 +34,7 @@ class FastStep:
         blocks = range(model.config.layers)
         self._weights = [self._views(block) for block in blocks]
         self._spans = [
-            [flat.span([f"blocks.{i}.{name}.{kind}" for name in _LINEARS]) for kind in ("weight", "bias")]
+            [flat.span([f"blocks.{i}.{name}.{kind}" for name in LINEARS]) for kind in ("weight", "bias")]
             for i in blocks
         ]
         # A block's gradients before they are added to the flat ones. The gaps between them stay 0.
@@ -45,11 +45,16 @@ class FastStep:
         """Whether the model is one that fast.py computes."""
         return not model.config.exact_gelu and not model.config.dropout
 
+    name = "without autograd"
+
+    def release(self) -> None:
+        """Frees large buffers until the next batch: here there are none."""
+
     def _views(self, block: int) -> BlockWeights:
         def view(buffer: Tensor, name: str) -> Tensor:
             return self.flat.view(buffer, f"blocks.{block}.{name}")
 
-        linears = (view(self.low, f"{name}.{kind}") for name in _LINEARS for kind in ("weight", "bias"))
+        linears = (view(self.low, f"{name}.{kind}") for name in LINEARS for kind in ("weight", "bias"))
         norms = (view(self.flat.weights, f"norm{n}.{kind}") for n in (1, 2) for kind in ("weight", "bias"))
         return BlockWeights(*linears, *norms)
 

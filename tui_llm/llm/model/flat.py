@@ -6,6 +6,8 @@ The parameters stay what they were (same objects, names and shapes); only their 
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -38,6 +40,8 @@ class FlatParameters:
             if parameter.dim() > 1:
                 self.decayed = end
         self.weights, self.gradients = (torch.zeros(-(-end // ROW) * ROW) for _ in range(2))
+        self.library: ctypes.CDLL | None = None  # training.c, if it computes the norm and FlatAdamW's update
+        self._sums = torch.empty(len(self.weights) // ROW, dtype=torch.float64)
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in ordered:
             mine = self.view(self.weights, name)
@@ -81,7 +85,12 @@ class FlatParameters:
 
     def clip(self, most: float) -> float:
         """Scales the gradients so that their norm is at most `most`, as `clip_grad_norm_`. Returns the norm before."""
-        norm = float(torch.linalg.vector_norm(torch.linalg.vector_norm(self.gradients.view(-1, ROW), dim=1)))
+        if self.library is None:
+            norm = float(torch.linalg.vector_norm(torch.linalg.vector_norm(self.gradients.view(-1, ROW), dim=1)))
+        else:
+            count = len(self.gradients)
+            at, room = self.gradients.data_ptr(), self._sums.data_ptr()
+            norm = math.sqrt(self.library.sum_squares(at, room, count, torch.get_num_threads()))
         if norm + 1e-6 > most:
             self.gradients.mul_(most / (norm + 1e-6))
         return norm
@@ -103,6 +112,23 @@ class FlatAdamW(torch_private.AdamW):
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = flat.gradients[part]
             self.state[parameter] = {"step": torch.tensor(0.0), **{n: m[part] for n, m in self.moments.items()}}
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates the weights."""
+        library, flat = self.flat.library, self.flat
+        if library is None:
+            super().step()
+            return
+        for own in self.state.values():
+            own["step"] += 1
+        decayed = self.param_groups[0]
+        (beta1, beta2), rate, step = decayed["betas"], float(decayed["lr"]), int(own["step"])
+        library.adamw(
+            flat.weights.data_ptr(), flat.gradients.data_ptr(), *(m.data_ptr() for m in self.moments.values()),
+            len(flat.weights), flat.decayed, 1.0, rate, decayed["weight_decay"], beta1, beta2, decayed["eps"],
+            rate / (1 - beta1**step), math.sqrt(1 - beta2**step), torch.get_num_threads(),
+        )  # fmt: skip
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """The state as `torch.optim.AdamW` has it for each parameter: `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq`."""

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,17 +40,25 @@ _SIGNATURES = {
 }
 
 
-def _compiler() -> str | None:
+def compiler() -> str | None:
+    """The path of a C compiler, or None."""
     return next((found for name in (os.environ.get("CC", ""), "gcc", "cc") if name and (found := shutil.which(name))), None)  # fmt: skip
 
 
-def why_not() -> str:
-    """Why this machine can't use it, in a few words; empty if it can, as far as is known before compiling."""
+def unsuitable() -> str:
+    """Why this package's C code is not for this machine, whether compiled or not, in a few words; empty if it is."""
     if platform.machine() not in ("x86_64", "AMD64") or not sys.platform.startswith("linux"):
         return "it is for Linux on x86-64"
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return "this CPU lacks AVX2"
-    if not _file().exists() and _compiler() is None:
+    return ""
+
+
+def why_not() -> str:
+    """Why this machine can't use it, in a few words; empty if it can, as far as is known before compiling."""
+    if why := unsuitable():
+        return why
+    if not _file().exists() and compiler() is None:
         return "it has to be compiled, and there is no C compiler (install gcc)"
     return ""
 
@@ -68,7 +77,7 @@ def library() -> ctypes.CDLL | None:
         return None
     with suppress(OSError, subprocess.SubprocessError, AttributeError):
         if not _file().exists():
-            _compile()
+            compile_source(_SOURCE, _FLAGS, _file())
         loaded = ctypes.CDLL(str(_file()))
         for name, types in _SIGNATURES.items():
             function = getattr(loaded, name)
@@ -79,19 +88,19 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def _compile() -> None:
-    """Raises `OSError` or `SubprocessError`."""
-    compiler = _compiler()
-    if compiler is None:
+def compile_source(source: Path, flags: Sequence[str], target: Path) -> None:
+    """Compiles a C file to the shared library `target`. Raises `OSError` or `SubprocessError`."""
+    found = compiler()
+    if found is None:
         raise OSError("there is no C compiler")
-    _file().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_file().parent) as scratch:  # replaced at once: another process may load it
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # replaced at once: another process may load it
         made = Path(scratch) / "native.so"
         subprocess.run(
-            [compiler, *_FLAGS, str(_SOURCE), "-o", str(made), "-lm"],
+            [found, *flags, str(source), "-o", str(made), "-lm"],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True,
         )  # fmt: skip
-        made.replace(_file())
+        made.replace(target)
 
 
 def uses_avx512() -> bool:

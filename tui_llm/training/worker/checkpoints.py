@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,8 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tui_llm.common import storage
+from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, sweep, write_json
+from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.model import checkpoint, intact
@@ -51,7 +54,12 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
             storage.write_text(aside / start.CHAT, chat)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
-        record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
+        record = {
+            "step": step,
+            "seed": trainer.settings.seed,
+            "arithmetic": trainer.arithmetic,
+            "sha256": intact.digests(aside),
+        }
         write_json(aside / intact.RECORD, record)
         storage.sync_folder(aside)
         if final.exists():  # a damaged one that was skipped; training has reached its step again
@@ -155,6 +163,19 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
     if skipped:
         raise UserError(f"{skipped}No older one is left; start a new run")
     return None
+
+
+def other_arithmetic(run: Run, trainer: Trainer, step: int) -> str:
+    """A message if the checkpoint of `step` was computed in another way than `trainer` computes: by other code, such as on a
+    machine without a compiler, or in another precision. Empty if not, or if the checkpoint does not say."""
+    with suppress(UserError, OSError):
+        record = read_json(run.path / f"checkpoint-{step}" / intact.RECORD)
+        before = record.get("arithmetic") if isinstance(record, dict) else None
+        if isinstance(before, str) and before != trainer.arithmetic:
+            return (
+                f"continues in {trainer.arithmetic}; before in {visible(before)}: not bit for bit as without a stop. "
+            )
+    return ""
 
 
 def kept_state(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:

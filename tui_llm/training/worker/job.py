@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, native_training
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, health, jsonl, matrix_statistics
@@ -72,8 +72,10 @@ class Job:
         self.saved: int | None = done or None  # step of the newest checkpoint known to be intact
         self.events: tensorboard.Events | None = None
         model.used = loaded.tokenizer.size  # rows that pad the embedding of `from_model` are no tokens
+        if native_training.must_compile():
+            worker.report("starting", "compiling the training step, once on this machine")
         self.trainer = objectives.trainer(loaded, model, self.settings, self.ranks)
-        worker.facts |= {"arithmetic": self.trainer.precision, **objectives.facts(self.trainer)}
+        worker.facts |= {"arithmetic": self.trainer.arithmetic, **objectives.facts(self.trainer)}
         if isinstance(self.trainer, AnswerTrainer):
             worker.report("starting", self.trainer.rows_text)
         if done:
@@ -111,7 +113,8 @@ class Job:
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.report("starting", "compiling the training step; this takes a minute the first time")
             message += torch_compile.compile_step(self.trainer, done + 1)
-        return message
+            worker.facts["arithmetic"] = self.trainer.arithmetic
+        return message + (checkpoints.other_arithmetic(self.run, self.trainer, done) if done else "")
 
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""

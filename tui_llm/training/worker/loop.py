@@ -19,6 +19,7 @@ from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
 from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan import cost
 from tui_llm.training.plan.processes import share
@@ -91,9 +92,10 @@ class Trainer:
         self.flat = FlatParameters(model) if flat else None
         self.optimizers = optimizers(model, settings, device, self.flat)
         # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
-        self.fast_step: FastStep | None = None
+        self.fast_step: FastStep | NativeTrainingStep | None = None
         if self.flat is not None and self.products is not None and FastStep.fits(model):
-            self.fast_step = FastStep(model, self.flat, self.products)
+            made = NativeTrainingStep if NativeTrainingStep.fits(model) else FastStep
+            self.fast_step = made(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         if corpus is not None:
@@ -110,6 +112,13 @@ class Trainer:
     def precision(self) -> str:
         """The precision of matrix products and weights, for display."""
         return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision and what computes the step, for display. Runs with equal arithmetic give equal bits."""
+        if self.fast_step is None:
+            return self.precision
+        return f"{self.precision}, {self.fast_step.name}"
 
     @property
     def flops_per_token(self) -> float:
@@ -254,6 +263,8 @@ class Trainer:
     def validate(self) -> float:
         """Returns the mean loss on the held-out rows, in nats per token. Each process computes a share of the rows."""
         self.model.eval()
+        if self.fast_step is not None:
+            self.fast_step.release()
         total, (rank, world) = 0.0, (self.ranks.rank, self.ranks.world)
         x, y = (side[rank::world] for side in self.validation)
         for i in range(0, math.ceil(len(self.validation[0]) / world), self.settings.batch_size):
