@@ -38,7 +38,9 @@ def test_every_command_about_a_text_takes_it_in_every_way() -> None:
         "prefer", "reward", "draw", "tree", "compare-models", "versus",
     ]  # fmt: skip
     taking = {path for path, parser in parsers(build_parser()) for action in parser._actions if action.metavar in ("TEXT", "PROMPT") and not action.option_strings}  # fmt: skip
-    assert taking - {"evaluate", "guess"} == set(TAKES_TEXT)  # evaluate takes files; guess reads answers too
+    assert taking - {"evaluate", "guess", "fit-lens"} == set(
+        TAKES_TEXT
+    )  # evaluate and fit-lens take files; guess reads answers too
 
 
 @pytest.mark.parametrize("command", TAKES_TEXT)

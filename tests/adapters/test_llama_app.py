@@ -94,9 +94,7 @@ async def test_the_screens_of_its_parts_open(folders: tuple[Path, Path]) -> None
             why.listing.cursor = names.index(name)
             await pilot.press("enter")
             await until(pilot, lambda screen=screen: isinstance(app.screen, screen))
-            await until(
-                pilot, lambda: any(word in "".join(drawn(app)) for word in ("layer 2, head 4", "bias", "neuron 1"))
-            )
+            await until(pilot, lambda: any(word in "".join(drawn(app)) for word in ("(head 1.3)", "bias", "neuron 1")))
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is why)
         await pilot.press("escape", "A", "l")

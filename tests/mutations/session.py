@@ -60,9 +60,12 @@ class Session:
         shutil.copytree(self._home, self.bases / "home", symlinks=True)
 
     def all(self, cases: int, kinds: Sequence[str] | None = None, first: int = 0) -> None:
+        done = 0
         for kind in kinds or SHARES:
-            for number in range(cases if kinds else round(cases * SHARES[kind] / 100)):
+            upto = done + SHARES[kind]  # the shares of all kinds add up to `cases`
+            for number in range(cases if kinds else round(cases * upto / 100) - round(cases * done / 100)):
                 self.one(kind, first + number)
+            done = upto
 
     def one(self, kind: str, number: int) -> None:
         self._clear()

@@ -273,9 +273,9 @@ async def test_the_footer_fits_again_after_a_resize() -> None:
     async with app.run_test(size=(200, 30)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "4")
-        await until(pilot, lambda: "a average" in drawn(app)[-1])
+        await until(pilot, lambda: "C curves" in drawn(app)[-1])
         await pilot.resize_terminal(60, 30)
-        await until(pilot, lambda: "a average" not in drawn(app)[-1] and "? help" in drawn(app)[-1])
+        await until(pilot, lambda: "C curves" not in drawn(app)[-1] and "? help" in drawn(app)[-1])
 
 
 # ── on the command line ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -62,9 +62,8 @@ async def test_a_card_of_long_and_hostile_lines(tmp_path: Path) -> None:
         app.push_screen(ModelInfoScreen(ModelInfo("m", "folder", str(tmp_path), None, None, None, problem="[/]")))
         await until(pilot, lambda: app.screen.query(InfoLines) and app.screen.query_one(InfoLines).card)
         await pilot.press("end")
-        await pilot.pause()
+        await until(pilot, lambda: shows(app, "漢字"))
         assert not unsafe(drawn(app))
-        assert shows(app, "漢字")
 
 
 def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import fake_run
 import pytest
 from helpers import answered, drawn, make_app, until
-from textual.pilot import Pilot
 
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
@@ -23,47 +21,38 @@ def dialog(app: LabApp, kind: str) -> Any:
     return ConfirmScreen("Delete it?", "Delete") if kind == "confirm" else AskScreen("Well?", "a word")
 
 
-CASES = [*((keys, "confirm") for keys in ("2", "4", "1 A", "m", "5 T", "2 z")), ("2", "ask"), ("1 A", "ask")]
-
-
-async def shown(before: tuple[int, int], after: tuple[int, int]) -> dict[str, list[list[str]]]:
-    """For each case, opens a dialog over what its keys open, resizes the terminal, and closes everything; returns each
-    screen that came up. One app goes through all cases, each from the size `before`."""
-    app, seen = make_app(), {}
+async def shown(keys: str, kind: str, before: tuple[int, int], after: tuple[int, int]) -> list[list[str]]:
+    """Opens a dialog over what `keys` open, resizes the terminal, and closes everything; returns each screen that came up."""
+    app, seen = make_app(), []
     async with app.run_test(size=before) as pilot:
         await answered(pilot, app.lab_screen)
-        for keys, kind in CASES:
-            if before != after:
-                await pilot.resize_terminal(*before)
-            await pilot.press("escape", *keys.split())
-            await pilot.pause()
-            app.push_screen(dialog(app, kind))
-            await until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.is_mounted)
-            if before != after:
-                await pilot.resize_terminal(*after)
-            seen[f"{kind} over {keys}"] = [lines async for lines in closing(app, pilot)]
+        await pilot.press("escape", *keys.split())
+        await pilot.pause()
+        app.push_screen(dialog(app, kind))
+        await until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.is_mounted)
+        if before != after:
+            await pilot.resize_terminal(*after)
+        while len(app.screen_stack) > 1:
+            for _ in range(4):
+                await pilot.pause()
+            count = len(app.screen_stack)
+            app.screen.dismiss(None)
+            await until(pilot, lambda count=count: len(app.screen_stack) < count)
+            for _ in range(4):
+                await pilot.pause()
+            seen.append(drawn(app))
     return seen
 
 
-async def closing(app: LabApp, pilot: Pilot[None]) -> AsyncIterator[list[str]]:
-    while len(app.screen_stack) > 1:
-        for _ in range(4):
-            await pilot.pause()
-        count = len(app.screen_stack)
-        app.screen.dismiss(None)
-        await until(pilot, lambda count=count: len(app.screen_stack) < count)
-        for _ in range(4):
-            await pilot.pause()
-        yield drawn(app)
-
-
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [*((keys, "confirm") for keys in ("2", "4", "1 A", "m", "5 T", "2 z")), ("2", "ask"), ("1 A", "ask")],
+)
 @pytest.mark.parametrize(("before", "after"), [(SMALL, LARGE), (LARGE, SMALL)], ids=["larger", "smaller"])
 async def test_screens_under_a_dialog_are_laid_out_for_the_new_size(
-    before: tuple[int, int], after: tuple[int, int]
+    keys: str, kind: str, before: tuple[int, int], after: tuple[int, int]
 ) -> None:
-    resized, opened = await shown(before, after), await shown(after, after)
-    for case, screens in opened.items():
-        assert screens and resized[case] == screens, case
+    assert await shown(keys, kind, before, after) == await shown(keys, kind, after, after)
 
 
 async def test_the_runs_table_gets_and_loses_its_last_column_with_the_width(tmp_path: Path) -> None:

@@ -191,13 +191,7 @@ class RunReader:
             self._averages = self._averaged(status.steps)
             self._band = self._health.band(self.train, config, status.step)
             self._series = self._series_reader.series(max(status.steps, self.last.step if self.last else 0))
-        if not self.tail.more:
-            self._sampled = None
-        if metrics:
-            self._points = None
-        if self._sampled is None and self._points is None:
-            self._points = self.train.points(), self.validation.points()
-        train, validation = self._sampled or self._points or ((), ())
+        train, validation = self._losses(changed=bool(metrics))
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
@@ -228,6 +222,16 @@ class RunReader:
             health=self._health.read(self._band),
             parent=self._parent,
         )
+
+    def _losses(self, *, changed: bool) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+        """The curves of training and validation; `changed` if points were added since the last call."""
+        if not self.tail.more:
+            self._sampled = None
+        if changed:
+            self._points = None
+        if self._sampled is None and self._points is None:
+            self._points = self.train.points(), self.validation.points()
+        return self._sampled or self._points or ((), ())
 
     def _add(self, metrics: Sequence[Metric]) -> None:
         for metric in metrics:

@@ -53,7 +53,7 @@ KEYS = (
     PICTURE,
     # The app
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
-    Command("runs", "R", "runs", "List the training runs", "App", "lab", "runs", ("training",), importance=2),
+    Command("runs", "R", "runs", "List the training runs", "App", "lab", "runs", ("training",), importance=3),
     Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab", "app.switch_theme"),
     Command("palette_colours", "Z", "colours", "Colours for the colour-blind: deuteranopia, protanopia, tritanopia, then the usual ones; d makes them dark or light", "App", "app", "next_palette"),
     Command("cancel", "escape", "cancel", "Cancel a stream, or the opening of a model", "App", "lab", "cancel"),
