@@ -343,6 +343,17 @@ def test_every_position_is_read_as_transformers_predicts_there(
     assert engine.forwards == passes, "moving the cursor runs nothing"
 
 
+def test_a_target_far_longer_than_the_context_is_refused(engine: PipelineEngine) -> None:
+    longest = 24 - 3 + 1024 + 1  # the context holds the text and 21 tokens; the first token needs no pass of its own
+    read = engine.read(Request(prompt="abc", target=Target(text="d" * longest)))
+    assert read.loss is not None and read.loss.problem is None and len(read.loss.tokens) == longest
+    read = engine.read(Request(prompt="abc", target=Target(text="d" * (longest + 1))))
+    assert (
+        read.loss is not None and "1,025 more than the context of 24" in str(read.loss.problem) and not read.loss.tokens
+    )
+    assert read.distribution is not None  # everything else is as ever
+
+
 def test_targets_within_a_text(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
     """A longer target at a position is teacher-forced from there; after that the text is read as before."""
     at_three = engine.read(Request(prompt="abcdef", position=3, target=Target(text="xyz"))).loss

@@ -14,9 +14,11 @@ from tui_llm.llm.predict import distribution, loss
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.llm.tokens import catalog
 from tui_llm.session.caches import keep, place_of
-from tui_llm.session.messages import NOTHING
+from tui_llm.session.messages import LONG_TARGET, NOTHING
 from tui_llm.session.open_model import OpenModel, never
 from tui_llm.session.tokenization import span, tokenization
+
+BEYOND = 1024  # most tokens of a target that the window slides for: a forward pass each
 
 
 def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
@@ -109,6 +111,9 @@ def _loss(
     uniform = uniform_loss(model.tokenizer.size)
     try:
         wanted = model.target_ids(target, request, following, overtaken)
+        context = model.window.context
+        if (beyond := position + len(wanted) - 1 - context) > BEYOND:
+            raise UserError(LONG_TARGET.format(len(wanted), beyond, context, BEYOND))
         losses = model.target_losses(wanted, position, overtaken)
         if request.overrides:  # overrides apply to the first token's prediction
             changed = distribution.change(model.window.logits(position), request.overrides)
