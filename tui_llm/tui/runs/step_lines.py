@@ -149,6 +149,8 @@ class StepLines(Lines):
         return len(self._entries)
 
     def selectable(self, index: int) -> bool:
+        if not 0 <= index < len(self._entries):
+            return False
         return self._entries[index].row is not None or self._entries[index].rank is not None
 
     def place(self, place: TokenPlace | None) -> str:

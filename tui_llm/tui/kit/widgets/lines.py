@@ -223,9 +223,6 @@ class Lines(ScrollView, can_focus=True):
     # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _place_cursor(self, index: int, quiet: bool = False, direction: int = 1) -> None:
-        if self._rows <= 0:
-            self.cursor = None
-            return
         index = max(0, min(index, self._rows - 1))
         for candidate in chain(
             range(index, self._rows if direction > 0 else -1, direction),
