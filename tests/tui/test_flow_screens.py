@@ -86,7 +86,7 @@ async def test_one_key_switches_between_logit_and_tuned_lens() -> None:
         await shown(pilot, app, "Logit lens · the prediction if the model ended after this layer")
         assert {row[-1] for row in table.table()} == {"lens", "logit"}
         await pilot.press("u")
-        await shown(pilot, app, "Tuned lens · the prediction that a fitted translator reads")
+        await shown(pilot, app, "Tuned lens · the prediction, through a translator fitted to each layer ━")
         assert {row[-1] for row in table.table()} == {"lens", "tuned"}
         await pilot.press("g")  # the grid opens with the same lens
         await until(pilot, lambda: isinstance(app.screen, LensGridScreen))

@@ -1,11 +1,15 @@
-"""The processes that train a run, and each one's share of a batch. Does not import torch."""
+"""The processes that train a run, each one's share of a batch, and what a subprocess prints. Does not import torch."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
@@ -63,6 +67,19 @@ def command(run: Path, nproc: int) -> list[str]:
 def threads(nproc: int) -> dict[str, str]:
     """Returns environment variables that divide the CPU cores among the processes (torchrun's default: one thread)."""
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} if nproc > 1 else {}
+
+
+def json_lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    """Yields the JSON objects that a process prints, one a line, until its output ends; other lines are skipped."""
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:  # truncated, or printed by a library
+                continue
+            if isinstance(value, dict):
+                yield value
 
 
 def python_path() -> str:

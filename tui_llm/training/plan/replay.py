@@ -152,7 +152,7 @@ class ReplayProcess:
         """Yields the results until all are known. Raises `UserError` with the reason if they can't be computed."""
         done = False
         try:
-            for raw in self._lines():
+            for raw in processes.json_lines(self.process):
                 done = done or "done" in raw
                 if (record := parse(raw)) is not None:
                     yield record
@@ -163,14 +163,3 @@ class ReplayProcess:
             code = self.process.returncode
             killed = ", perhaps for lack of memory" if code == -9 else ""
             raise UserError(f"the process that recomputes the step ended early (exit status {code}{killed})")
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                try:
-                    value = json.loads(line)
-                except ValueError:  # truncated, or printed by a library
-                    continue
-                if isinstance(value, dict):
-                    yield value

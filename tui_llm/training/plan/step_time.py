@@ -12,13 +12,12 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import launch, processes
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
 
 SECONDS = 15.0  # time limit of the measured steps
@@ -105,7 +104,7 @@ class Measurement:
         found: list[dict[str, Any]] = []
         why = ""
         try:
-            for value in self._messages():
+            for value in processes.json_lines(self.process):
                 if "problem" in value:
                     why = str(value["problem"])
                 elif "ready" in value:
@@ -125,17 +124,6 @@ class Measurement:
             late = f"not one step was measured in {self._seconds:.0f} s{_busy()}; a smaller batch or model, or another device, is faster"
             raise UserError(why or (late if self._late else "the measuring process ended without a message"))
         return Rate(statistics.median(rates), len(rates), rows, str(found[-1]["device"]))
-
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                try:
-                    value = json.loads(line)
-                except ValueError:  # truncated, or printed by a library
-                    continue
-                if isinstance(value, dict):
-                    yield value
 
 
 def _busy() -> str:

@@ -6,7 +6,7 @@ alarms itself, also in runs of earlier versions; it adds what only the worker kn
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,8 +176,9 @@ def as_json(health: Health | None) -> dict[str, Any]:
     band = health.band
     shown: dict[str, Any] | None = None
     if band is not None:
-        shown = json.loads(json.dumps(asdict(band)).replace("NaN", "null"))
-        shown["missing"] = band.missing or None
+        values = {name: getattr(band, name) for name in ("low", "expected", "high")}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        shown = {**asdict(band), **finite, "missing": band.missing or None}
     return {"alarms": [alarm_json(one) for one in health.alarms], "alarms_left_out": health.left_out, "band": shown}
 
 

@@ -41,8 +41,6 @@ class OverLab(BaseScreen, Screen[None]):
     shows_model: ClassVar[bool] = True  # its numbers are the open model's: marked if that is changed
     DEFAULT_CSS = """
     OverLab { layout: vertical; overflow: hidden; }
-    OverLab > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     """
 
     def on_mount(self) -> None:

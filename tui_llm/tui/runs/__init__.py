@@ -15,6 +15,7 @@ answer_lines.py    numbers and curves of a run that learns preferences or a rewa
 runs.py            the table of runs
 run_rows.py        its rows
 run_actions.py     its actions
+run_form.py        base class of the forms that create a run
 new_run.py         the form for a new run
 new_run_fields.py  its fields
 estimate.py        its estimate of cost and time

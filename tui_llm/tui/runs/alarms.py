@@ -102,8 +102,6 @@ class AlarmsScreen(BaseScreen, Screen[None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     AlarmsScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    AlarmsScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
-        link-background: $panel; link-color: $text; }
     """
 
     def __init__(self, snapshot: Callable[[], RunSnapshot | None]) -> None:

@@ -8,22 +8,22 @@ from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Select, Static
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import branch, launch
+from tui_llm.training.plan import branch
 from tui_llm.training.plan.corpus_check import several
 from tui_llm.training.plan.fields import field_problems, text_of
+from tui_llm.training.plan.first_start import start_or_delete
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
-from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.runs.new_run_fields import GROUPS, LABELS, name_problem, names_for, row
+from tui_llm.tui.runs.run_form import RunForm
 from tui_llm.tui.tour.pane import left_of
 
 NAMES = tuple(name for name in names_for(PRETRAINING) if name not in branch.OF_THE_MODEL)
@@ -36,40 +36,25 @@ KEYS = (
 )  # fmt: skip
 
 
-class BranchScreen(BaseScreen, ModalScreen[Run | None]):
+class BranchScreen(RunForm):
     """Dismissed with the branch of `parent` after `step` steps, whose worker has been started, or with None."""
 
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
-    BranchScreen { align: center middle; background: transparent; }
-    BranchScreen #form { width: 100; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
-        background: $surface; padding: 0 1; }
-    BranchScreen #rows { height: auto; max-height: 100%; }
-    BranchScreen .group { color: $text-accent; text-style: bold; }
-    BranchScreen .row { height: auto; min-height: 1; }
-    BranchScreen .label { width: 18; padding-right: 1; }
-    BranchScreen Field, BranchScreen Select { width: 34; }
-    BranchScreen.-narrow Field, BranchScreen.-narrow Select { width: 20; }
-    BranchScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
-    BranchScreen .note.-wrong { color: $text-error; }
+    BranchScreen #form { width: 100; }
     BranchScreen #about { height: 1; color: $text-muted; }
-    BranchScreen #buttons { height: 1; margin-top: 1; }
-    BranchScreen Button { margin-right: 2; }
-    BranchScreen #trouble { color: $text-error; height: auto; display: none; }
-    BranchScreen #trouble.-some { display: block; }
     """
 
     def __init__(
         self, parent: Run, step: int, config: RunConfig, ended: Callable[[Run | None, str], object] | None = None
     ) -> None:
         """`config` is the parent's. `ended` is called if the form was closed while it started a run."""
-        super().__init__()
-        self._parent_run, self._config, self._ended = parent, config, ended
+        super().__init__(ended)
+        self._parent_run, self._config = parent, config
         self._filled = {name: text_of(config.settings, name) for name in NAMES}
         self._files = "files of its corpus, by name"  # until they are known
         self._own = {"name": branch.free_name(parent.name, step), "step": str(step), "exclude": ""}
         self._wrong: dict[str, str] = {}
-        self._starting = False
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -128,10 +113,6 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def text(self, name: str) -> str:
-        field = self.query_one(f"#{name}")
-        return str(field.value) if isinstance(field, Input | Select) else ""
-
     @property
     def given(self) -> dict[str, str]:
         """The settings that differ from the parent's."""
@@ -146,13 +127,9 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
         event.stop()
         self._check()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.focus_next()
-
     def _check(self) -> None:
         """Shows beside each field what is wrong with it, and what the branch begins with."""
-        self._trouble("")
+        self.show_trouble("")
         wrong = field_problems(self.given, self._config.settings)
         step = self.text("step").strip()
         if not (step.isascii() and step.isdigit()):
@@ -175,25 +152,17 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
         changed = f"{count} setting{'' if count == 1 else 's'} changed" if count else "settings as the parent’s"
         self.query_one("#about", Static).update(Content(f"{changed}; continues its weights and optimizer state"))
 
-    def _trouble(self, line: str) -> None:
-        trouble = self.query_one("#trouble", Static)
-        trouble.update(Content(visible(line)))
-        trouble.set_class(bool(line), "-some")
-
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
         (self.action_start if event.button.id == "start" else self.action_close)()
 
-    def action_close(self) -> None:
-        self.dismiss(None)
-
     def action_start(self) -> None:
         if self._starting:
             return
         for name, why in self._wrong.items():
-            self._trouble(f"{LABELS.get(name, name)}: {why}")
+            self.show_trouble(f"{LABELS.get(name, name)}: {why}")
             self.query_one(f"#{name}").focus()
             return
         self._starting = True
@@ -209,23 +178,10 @@ class BranchScreen(BaseScreen, ModalScreen[Run | None]):
         exclude: list[str],
         call_later: Callable[..., object],  # the app's: a thread of a closed screen can't find it any more
     ) -> None:
-        run = None
         try:
             run = branch.create(self._parent_run, step, name, given, exclude=exclude)
-            launch.start(run)
+            start_or_delete(run)
         except (UserError, OSError) as error:
-            if run is not None and not run.checkpoints() and not run.alive():
-                run.delete()  # so that the same name can be tried again
-            call_later(self._start_ended, None, " ".join(str(error).split()))
+            call_later(self.start_ended, None, " ".join(str(error).split()))
         else:
-            call_later(self._start_ended, run, "")
-
-    def _start_ended(self, run: Run | None, problem: str) -> None:
-        if not is_live(self):
-            if self._ended is not None:
-                self._ended(run, problem)
-        elif run is None:
-            self._starting = False
-            self._trouble(problem)
-        else:
-            self.dismiss(run)
+            call_later(self.start_ended, run, "")

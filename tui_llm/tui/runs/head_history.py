@@ -51,8 +51,6 @@ class RunHeadsScreen(RunView):
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
-    RunHeadsScreen > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     RunHeadsScreen #run-heads-facts { height: auto; padding: 0 1; }
     """
 

@@ -150,8 +150,6 @@ class LogScreen(BaseScreen, Screen[None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LogScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    LogScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
-        link-background: $panel; link-color: $text; }
     """
 
     def __init__(self, run: Run) -> None:

@@ -10,7 +10,6 @@ from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Button, Input, Select, Static
 
@@ -30,9 +29,8 @@ from tui_llm.training.plan.fields import (
 )  # fmt: skip
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, PRETRAINING, TrainingSettings, from_fields
-from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.runs.estimate import RunEstimate
 from tui_llm.tui.runs.new_run_fields import (
@@ -53,6 +51,7 @@ from tui_llm.tui.runs.new_run_fields import (
     show_rows,
     texts_of,
 )  # fmt: skip
+from tui_llm.tui.runs.run_form import RunForm
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
@@ -65,24 +64,13 @@ KEYS = (
 )  # fmt: skip
 
 
-class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
+class NewRunScreen(RunForm):
     """Dismissed with the new run, whose worker has been started, or with None."""
 
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
-    NewRunScreen { align: center middle; background: transparent; }
-    NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
-        background: $surface; padding: 0 1; }
-    NewRunScreen #rows { height: auto; max-height: 100%; }
-    NewRunScreen .group { color: $text-accent; text-style: bold; }
-    NewRunScreen .row { height: auto; min-height: 1; }
-    NewRunScreen .label { width: 18; padding-right: 1; }
-    NewRunScreen Field { width: 34; }
+    NewRunScreen #form { width: 104; }
     NewRunScreen #corpus-line Field { width: 1fr; }
-    NewRunScreen Select { width: 34; }
-    NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 20; }
-    NewRunScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
-    NewRunScreen .note.-wrong { color: $text-error; }
     NewRunScreen #corpus-row .note { width: 100%; padding-left: 18; }
     NewRunScreen #corpus-row { layout: vertical; }
     NewRunScreen #corpus-line { height: 1; }
@@ -90,16 +78,12 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     NewRunScreen #estimate { height: auto; color: $text-muted; }
     NewRunScreen.-low #cost { max-height: 1; margin-top: 0; }
     NewRunScreen.-low #estimate { max-height: 1; }
-    NewRunScreen #buttons { height: 1; margin-top: 1; }
-    NewRunScreen Button { margin-right: 2; }
-    NewRunScreen #trouble { color: $text-error; height: auto; display: none; }
-    NewRunScreen #trouble.-some { display: block; }
     """
 
     def __init__(self, corpus: str = "", ended: Callable[[Run | None, str], object] | None = None) -> None:
         """`ended` is called if the form was closed while it started a run: with the run, or with why there is none."""
-        super().__init__()
-        self._corpus, self._ended = corpus, ended
+        super().__init__(ended)
+        self._corpus = corpus
         self._suggested = ""  # the name that the form suggested last
         self._filled: dict[str, str] = {}  # each field's text according to the preset or the model to start from
         self._model: GPTConfig | None = None  # the shape of the model to start from
@@ -108,7 +92,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._notes: dict[str, tuple[str, bool]] = {}  # the text beside each field, and whether it is a problem
         self._corpus_timer: Timer | None = None
         self._examine_timer: Timer | None = None
-        self._starting = False
         self._visits = FieldVisits()
         # The fields; their problem, or what they are
         self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
@@ -156,10 +139,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def text(self, name: str) -> str:
-        field = self.query_one(f"#{name}")
-        return str(field.value) if isinstance(field, Input | Select) else ""
 
     @property
     def corpora(self) -> list[str]:
@@ -213,10 +192,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         made_of_it = event.input.id == "corpus" and self.text("tokenizer").strip() in KINDS
         self._changed(settings=made_of_it or event.input.id not in ("corpus", "name"))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.focus_next()
-
     def on_descendant_blur(self, event: events.DescendantBlur) -> None:
         if self._visits.leave(event.widget):
             self._show_problems()
@@ -227,7 +202,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._corpus_checked(*self._corpus_found)
 
     def _changed(self, settings: bool = True) -> None:
-        self._show_trouble("")  # it was about the fields as they were
+        self.show_trouble("")  # it was about the fields as they were
         self._suggest_name()
         if settings:
             self._refill()
@@ -341,9 +316,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         event.stop()
         {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_close)()
 
-    def action_close(self) -> None:
-        self.dismiss(None)
-
     def _first_wrong(self, without: tuple[str, ...] = ()) -> bool:
         """Focuses the first wrong field and shows its problem; returns False if there is none."""
         for name in (name for name in ("corpus", *LABELS) if name in self._field_problems and name not in without):
@@ -363,15 +335,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             self.text("name"), self.corpora, self.given, self.preset, self.text("device"), beside, self.app.call_later
         )
 
-    def trouble(self, line: str) -> None:
-        self._starting = False
-        self._show_trouble(line)
-
-    def _show_trouble(self, line: str) -> None:
-        trouble = self.query_one("#trouble", Static)
-        trouble.update(Content(visible(line)))
-        trouble.set_class(bool(line), "-some")
-
     @work(thread=True, group="start")
     def _start(
         self,
@@ -386,15 +349,6 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         try:
             run = create_and_start(name, corpora, given, preset, device, beside)
         except (UserError, OSError) as error:
-            call_later(self._start_ended, None, " ".join(str(error).split()))
+            call_later(self.start_ended, None, " ".join(str(error).split()))
         else:
-            call_later(self._start_ended, run, "")
-
-    def _start_ended(self, run: Run | None, problem: str) -> None:
-        if not is_live(self):
-            if self._ended is not None:
-                self._ended(run, problem)
-        elif run is None:
-            self.trouble(problem)
-        else:
-            self.dismiss(run)
+            call_later(self.start_ended, run, "")

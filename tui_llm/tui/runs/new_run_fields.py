@@ -22,6 +22,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
+from tui_llm.training.plan.first_start import start_or_delete
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import OFF_ON, PRESETS, PRETRAINING, SETTINGS, TrainingSettings
@@ -193,18 +194,12 @@ def create_and_start(
     name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
 ) -> Run:
     """Creates the run and starts its worker; if that fails, there is no run. Raises `UserError` or OSError."""
-    run = None
-    try:
-        settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
-        folder = found.folder if found else None
-        run = launch.create(
-            name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
-        )
-        launch.start(run)
-    except (UserError, OSError):
-        if run is not None and not run.checkpoints() and not run.alive():
-            run.delete()  # so that the same name can be tried again
-        raise
+    settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
+    folder = found.folder if found else None
+    run = launch.create(
+        name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
+    )
+    start_or_delete(run)
     return run
 
 

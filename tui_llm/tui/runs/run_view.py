@@ -30,8 +30,6 @@ class RunView(BaseScreen, Screen[None]):
     own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
     RunView Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    RunView KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
-        link-background: $panel; link-color: $text; }
     """
 
     def __init__(self, run: Run) -> None:

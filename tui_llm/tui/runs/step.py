@@ -45,8 +45,6 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     ReplayScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    ReplayScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
-        link-background: $panel; link-color: $text; }
     """
 
     def __init__(self, run: Run, step: int) -> None:

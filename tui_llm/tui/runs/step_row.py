@@ -30,8 +30,6 @@ class StepRowScreen(BaseScreen, Screen[None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     StepRowScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
-    StepRowScreen KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
-        link-background: $panel; link-color: $text; }
     """
 
     def __init__(self, run: str, step: ReplayedStep, row: StepRow, places: str, at: int = 0) -> None:

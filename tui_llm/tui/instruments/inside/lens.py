@@ -18,7 +18,7 @@ CHOSEN = {"asked": "the target", "next": "the text's own next token", "likeliest
 
 TITLES = {
     False: "Logit lens · the prediction if the model ended after this layer",
-    True: "Tuned lens · the prediction that a fitted translator reads after this layer",
+    True: "Tuned lens · the prediction, through a translator fitted to each layer",
 }
 
 
@@ -43,7 +43,7 @@ class LensTable(Lines):
         target.append(token_label(lens.target.text), self.style("accent"))
         steps = "translator, final LayerNorm, output head" if lens.tuned else "final LayerNorm, output head"
         target.append(
-            f" · after the embedding, then after each block: {steps} · KL: divergence from the model's prediction, in nats",
+            f" · {steps}, after the embedding and each block · KL: from the model's prediction, in nats",
             "not bold",
         )
         names = Text(

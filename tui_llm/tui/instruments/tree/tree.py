@@ -38,8 +38,6 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     TreeScreen { layout: vertical; overflow: hidden; }
-    TreeScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     TreeScreen TreeLines { height: 1fr; padding: 0 1; background: $background; }
     """
 

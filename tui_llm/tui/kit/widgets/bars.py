@@ -29,6 +29,11 @@ def press(action: str) -> Style:
 class Bar(Static):
     """One line of constant size, so that new text triggers no layout."""
 
+    DEFAULT_CSS = """
+    Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; link-style: none;
+        link-background: $panel; link-color: $text; }
+    """
+
     def put(self, content: Content) -> None:
         self.update(content, layout=False)
 

@@ -84,6 +84,7 @@ class Lines(ScrollView, can_focus=True):
         return Text()
 
     def selectable(self, index: int) -> bool:
+        """Whether the cursor can be on a line. `index` may be out of range while the lines change."""
         return False
 
     def cursor_moved(self) -> None:

@@ -39,7 +39,7 @@ def value_label(key: str, value: float) -> str:
         return "–"
     if key == "memory_bytes":
         return memory_size(value)
-    return compact(value).replace("-", "−")
+    return compact(value)
 
 
 def x_label(axis: str, x: float) -> str:

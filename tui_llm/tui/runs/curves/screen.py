@@ -61,8 +61,6 @@ class CurvesScreen(BaseScreen, Screen[None]):
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     CurvesScreen { layout: vertical; overflow: hidden; }
-    CurvesScreen > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     CurvesScreen #curves-cursor { background: $background; }
     """
 
