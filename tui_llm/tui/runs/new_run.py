@@ -33,6 +33,7 @@ from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.runs.estimate import RunEstimate
+from tui_llm.tui.runs.find_lr import FindRateScreen
 from tui_llm.tui.runs.new_run_fields import (
     BESIDE,
     GROUPS,
@@ -46,6 +47,7 @@ from tui_llm.tui.runs.new_run_fields import (
     free_name,
     name_problem,
     names_for,
+    rate_finder,
     row,
     shape,
     show_rows,
@@ -60,7 +62,8 @@ _key = CommandFactory("new_run", "New run")
 KEYS = (
     _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
     _key("close_form", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
-    _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
+    _key("estimate_run", "ctrl+e", "estimate", "Begin the run for some seconds: the time of all of it, and a band; again to stop", "estimate", priority=True),
+    _key("find_rate", "ctrl+r", "find a rate", "Find a learning rate: a minute of short runs, their losses on a chart, a pick", "find_rate", priority=True),
 )  # fmt: skip
 
 
@@ -97,7 +100,7 @@ class NewRunScreen(RunForm):
         self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
         self.estimate = RunEstimate(
             self,
-            lambda: not self._first_wrong(without=("corpus", "name")),
+            lambda: not self._first_wrong(without=("name",)),
             lambda: (self.given, self.preset, self.text("device"), self.corpora),
         )
         self.action_estimate = self.estimate.toggle
@@ -121,6 +124,7 @@ class NewRunScreen(RunForm):
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
                 yield Button("Estimate (ctrl+e)", id="measure", compact=True)
+                yield Button("Find a rate (ctrl+r)", id="find-rate", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
 
     def on_mount(self) -> None:
@@ -314,7 +318,9 @@ class NewRunScreen(RunForm):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_close)()
+        {"start": self.action_start, "measure": self.action_estimate, "find-rate": self.action_find_rate}.get(
+            event.button.id or "", self.action_close
+        )()
 
     def _first_wrong(self, without: tuple[str, ...] = ()) -> bool:
         """Focuses the first wrong field and shows its problem; returns False if there is none."""
@@ -323,6 +329,23 @@ class NewRunScreen(RunForm):
             self.query_one(f"#{name}").focus()
             return True
         return False
+
+    def action_find_rate(self) -> None:
+        """Tries learning rates for the run as it is in the form; the pick goes into its field."""
+        self._visits.submitted = True
+        self._show_problems()
+        if self._starting or self._first_wrong(without=("name",)):
+            return
+        self.show_trouble("")
+        self.estimate.forget()
+        find = rate_finder(self.corpora, self.given, self.preset, self.text("device"))
+        self.app.push_screen(FindRateScreen(find, self.text("learning_rate").strip()), self._rate_found)
+
+    def _rate_found(self, rate: float | None) -> None:
+        if rate is not None:
+            field = self.query_one("#learning_rate", Input)
+            field.value = f"{rate:g}"
+            field.focus()
 
     def action_start(self) -> None:
         self._visits.submitted = True
