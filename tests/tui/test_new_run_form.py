@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +261,7 @@ class Slow:
         self.cancelled, self.go = False, threading.Event()
         Slow.made.append(self)
 
-    def take(self) -> RunTime:
+    def take(self, say: Callable[[str], object]) -> RunTime:
         self.go.wait()
         if self.cancelled:
             raise UserError("not measured: it was stopped")
@@ -284,6 +285,8 @@ async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: 
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps; 8 of 10 runs take" in estimate(app))
         assert "steps 80 %" in estimate(app) and "other processes took 33 % of the time" in estimate(app)
+        await until(pilot, lambda: "Cancel (Esc)" in app.text)  # the fields leave room for the buttons
+        await until(pilot, lambda: "Cancel (Esc)" in app.text)  # the fields leave room for the buttons
         set_field(app, "steps", "800")  # the measured time is no longer valid
         await until(pilot, lambda: "ctrl+e begins" in estimate(app))
         for stop in ("ctrl+e", "escape"):

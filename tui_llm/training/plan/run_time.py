@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import counted, duration, percent
+from tui_llm.common.numbers import counted, duration
 from tui_llm.facts.pin import Pin
 from tui_llm.training.plan import launch, processes
 from tui_llm.training.plan.scratch_run import ScratchRun
@@ -106,22 +106,24 @@ def counts(settings: TrainingSettings) -> tuple[int, int]:
 def lines(found: RunTime, batch_size: int) -> list[str]:
     """The estimate, in sentences for people."""
     low, high = found.band
-    shares = {name: value for name, value in found.shares.items() if value > 0.005 * found.seconds}
-    of_it = ", ".join(f"{name} {percent(value / found.seconds, 0)}" for name, value in shares.items())
+    shares = ", ".join(f"{name} {_whole(value / found.seconds)}" for name, value in found.shares.items() if value)
     fewer = (
         ""
         if found.whole
-        else f", with {counted(found.rows, 'row')} at a time instead of {batch_size}; checkpoints not counted"
+        else f"; {counted(found.rows, 'row')} at a time instead of {batch_size}, checkpoints not counted"
     )
     said = [
         f"{duration(found.seconds)} for all {found.steps:,} steps; 8 of 10 runs take {duration(low)} to {duration(high)}",
-        f"{of_it}; {found.tokens_per_second:,.0f} tokens/s on {found.device} ({found.steps_measured} measured steps{fewer})",
+        f"{shares}; {found.tokens_per_second:,.0f} tokens/s on {found.device}{fewer}",
     ]
     if found.busy:
-        said.append(
-            f"the machine is busy: other processes took {percent(1 - 1 / (found.contention or 1), 0)} of the time, so the band is wide"
-        )
+        lost = 1 - 1 / (found.contention or 1)
+        said.append(f"wide, as the machine is busy: other processes took {_whole(lost)} of the time")
     return said
+
+
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 class RunTimeMeasurement:

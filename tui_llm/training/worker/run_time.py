@@ -124,7 +124,7 @@ def _part(worker: ReadingWorker, loaded: Inputs, model: Any, seconds: float) -> 
     """The parts of the run's time, from steps of fewer rows; evaluations by their tokens, checkpoints not at all."""
     s = worker.settings
     load = run_load.RunLoad()
-    found = list(step_time.measure(s, dataclasses.replace(model.config), loaded.device, seconds))
+    found = list(step_time.measure(s, model.config, loaded.device, seconds))
     rows = max(one["rows"] for one in found)
     rates = [one["seconds"] / one["tokens"] for one in found if one["rows"] == rows]
     token = sum(rates) / len(rates)

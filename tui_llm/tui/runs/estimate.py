@@ -34,12 +34,16 @@ def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
 class RunEstimate:
     """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
     returns True; `fields` returns the changed fields, the preset, the device and the
-    corpora."""
+    corpora; `changed` is called when the lines have become more or fewer."""
 
     def __init__(
-        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], tuple[dict[str, str], str, str, list[str]]]
+        self,
+        form: Widget,
+        ready: Callable[[], bool],
+        fields: Callable[[], tuple[dict[str, str], str, str, list[str]]],
+        changed: Callable[[], object],
     ) -> None:
-        self.form, self.ready, self.fields = form, ready, fields
+        self.form, self.ready, self.fields, self.changed = form, ready, fields, changed
         self.cost, self.time = Static(id="cost"), Static(id="estimate")
         self.measurement: RunTimeMeasurement | None = None
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
@@ -80,12 +84,15 @@ class RunEstimate:
         corpora: list[str],
         call_later: Callable[..., object],
     ) -> None:
+        def say(doing: str) -> None:
+            deliver(self.form, self._doing, number, doing)
+
         try:
             settings, _, model = resolve_settings(given, PRESETS[preset], corpora)
             folder = model.folder if model else None
             measurement = RunTimeMeasurement(settings, corpora, device, folder, pins.of_user())
             call_later(self._measuring, number, measurement)
-            line = "\n".join(run_time.lines(measurement.take(), settings.batch_size))
+            line = "\n".join(run_time.lines(measurement.take(say), settings.batch_size))
         except UserError as error:
             line = str(error)
         deliver(self.form, self._measured, number, line)
@@ -96,6 +103,10 @@ class RunEstimate:
         else:
             measurement.cancel()
 
+    def _doing(self, number: int, doing: str) -> None:
+        if number == self._measurements_started:
+            self._show(f"{doing} (ctrl+e stops) …")
+
     def _measured(self, number: int, line: str) -> None:
         if number == self._measurements_started:
             self.measurement = None
@@ -103,3 +114,4 @@ class RunEstimate:
 
     def _show(self, line: str) -> None:
         self.time.update(Content(visible(line, newlines=True)))
+        self.changed()

@@ -102,6 +102,7 @@ class NewRunScreen(RunForm):
             self,
             lambda: not self._first_wrong(without=("name",)),
             lambda: (self.given, self.preset, self.text("device"), self.corpora),
+            lambda: self.call_after_refresh(self._fit_rows),
         )
         self.action_estimate = self.estimate.toggle
 
@@ -140,7 +141,12 @@ class NewRunScreen(RunForm):
         room = left_of(self)
         self.set_class(room.width < 100, "-narrow")
         self.set_class(room.height < 12, "-low")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
+        self._fit_rows()
+
+    def _fit_rows(self) -> None:
+        """Only the fields scroll: they get what the lines below leave."""
+        more = max(1, self.estimate.time.size.height) - 1
+        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 9 - more)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
