@@ -159,3 +159,12 @@ def test_a_chart_of_any_size_is_drawn(size: tuple[int, int]) -> None:
     for result in (RateResult(), grown(WIDE[-1]), grown(*WIDE, *NEAR, PICK)):
         rows = drawn_rates(result, *size)
         assert len(rows) == size[1] and all(len(cells) == size[0] for _, cells in rows)
+
+
+def test_a_loss_above_the_chart_is_marked_as_such() -> None:
+    losses = ((1e-4, 9.0), (1e-3, 1.2), (2e-3, 1.0), (4e-3, 1.1), (8e-3, 1.3))
+    rows = drawn_rates(grown(*(RateTrial(rate, 50, loss) for rate, loss in losses)), 60, 15)
+    assert (
+        column(rows, "↑") == [(min(x for mark in "×↑" for x, _ in column(rows, mark)), 0)]
+        and len(column(rows, "×")) == 4
+    )

@@ -286,7 +286,6 @@ async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: 
         await until(pilot, lambda: "1 min 40 s for all 400 steps; 8 of 10 runs take" in estimate(app))
         assert "steps 80 %" in estimate(app) and "other processes took 33 % of the time" in estimate(app)
         await until(pilot, lambda: "Cancel (Esc)" in app.text)  # the fields leave room for the buttons
-        await until(pilot, lambda: "Cancel (Esc)" in app.text)  # the fields leave room for the buttons
         set_field(app, "steps", "800")  # the measured time is no longer valid
         await until(pilot, lambda: "ctrl+e begins" in estimate(app))
         for stop in ("ctrl+e", "escape"):

@@ -31,6 +31,17 @@ def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
     )
 
 
+class EstimateLines(Static):
+    """The lines of an estimate. `changed` is called when they have become more or fewer."""
+
+    def __init__(self, changed: Callable[[], object]) -> None:
+        super().__init__(id="estimate")
+        self._size_changed = changed
+
+    def on_resize(self) -> None:
+        self._size_changed()
+
+
 class RunEstimate:
     """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
     returns True; `fields` returns the changed fields, the preset, the device and the
@@ -43,8 +54,8 @@ class RunEstimate:
         fields: Callable[[], tuple[dict[str, str], str, str, list[str]]],
         changed: Callable[[], object],
     ) -> None:
-        self.form, self.ready, self.fields, self.changed = form, ready, fields, changed
-        self.cost, self.time = Static(id="cost"), Static(id="estimate")
+        self.form, self.ready, self.fields = form, ready, fields
+        self.cost, self.time = Static(id="cost"), EstimateLines(changed)
         self.measurement: RunTimeMeasurement | None = None
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
@@ -114,4 +125,3 @@ class RunEstimate:
 
     def _show(self, line: str) -> None:
         self.time.update(Content(visible(line, newlines=True)))
-        self.changed()

@@ -136,7 +136,7 @@ class FindRateScreen(BaseScreen, Screen[float | None]):
     def _legend(self) -> list[str]:
         if self.result.begin is None:
             return ["each rate is tried by a short run of its own; about a minute"]
-        marks = ["× wide, few steps", "o near the best one, many steps", "! diverged or learned nothing"]
+        marks = ["× few steps", "o many steps", "↑ above the chart", "! diverged or learned nothing"]
         speed = f"{self.result.begin.step_seconds:.2g} s a step on {self.result.begin.device}"
         return ["   ".join(marks), f"{counted(len(self.result.trials), 'trial')} so far; {speed}"]
 

@@ -16,7 +16,7 @@ from tui_llm.tui.kit.raster import Cell, Raster
 from tui_llm.tui.runs.curves.plot import GUTTER, View, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 
-TRIED, PICK, DIVERGED = "×o", "┃", "!"  # × of the first round, o of the second: not by colour alone
+TRIED, PICK, DIVERGED, ABOVE = "×o", "┃", "!", "↑"  # × of the first round, o of the second: not by colour alone
 HEADROOM = 1.6  # × the span of the losses near the best one: what is higher is drawn at the top
 
 
@@ -57,7 +57,7 @@ def drawn_rates(result: RateResult, width: int, height: int) -> list[tuple[str, 
             raster.sign(view.share(result.pick.rate), row / max(1, rows - 1), PICK, len(TRIED))
     for number, trials in enumerate(rounds):
         for one in trials:
-            mark = DIVERGED if one.loss is None else TRIED[min(number, len(TRIED) - 1)]
+            mark = DIVERGED if one.loss is None else ABOVE if one.loss > high else TRIED[min(number, len(TRIED) - 1)]
             raster.sign(view.share(one.rate), 1.0 if one.loss is None else share(one.loss), mark, number)
     axis = x_ticks(view, width, lambda rate: f"{rate:g}")
     cells = raster.rows()

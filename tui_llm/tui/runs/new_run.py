@@ -102,7 +102,7 @@ class NewRunScreen(RunForm):
             self,
             lambda: not self._first_wrong(without=("name",)),
             lambda: (self.given, self.preset, self.text("device"), self.corpora),
-            lambda: self.call_after_refresh(self._fit_rows),
+            self._fit_rows,
         )
         self.action_estimate = self.estimate.toggle
 
@@ -125,7 +125,7 @@ class NewRunScreen(RunForm):
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
                 yield Button("Estimate (ctrl+e)", id="measure", compact=True)
-                yield Button("Find a rate (ctrl+r)", id="find-rate", compact=True)
+                yield Button("Rate (ctrl+r)", id="find-rate", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
 
     def on_mount(self) -> None:
