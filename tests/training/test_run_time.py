@@ -15,6 +15,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.plan import run_time
 from tui_llm.training.plan.run_time import RunTime, RunTimeMeasurement
 from tui_llm.training.run.settings import PRESETS
+from tui_llm.training.worker import run_load
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 400
 PARTS = RunTime(4.0, 0.2, 1.0, 0.8, 400, 9, 9, 40, 16, 1024, 0.0, 1.0, "cpu", True)
@@ -77,6 +78,16 @@ def test_the_band_is_wider_where_other_processes_take_the_cores() -> None:
     assert unknown.band == PARTS.band and not unknown.busy
     uneven = dataclasses.replace(PARTS, spread=0.1)
     assert uneven.band[0] < low and uneven.band[1] > high
+
+
+def test_the_load_is_the_share_of_time_spent_waiting_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([(1_000, 500), (3_000, 2_500), (3_000, 2_500)])
+    monkeypatch.setattr(run_load, "_times", lambda: next(times))
+    load = run_load.RunLoad()
+    assert load.contention() == 2.0  # ran 2,000 ns, waited for as many
+    monkeypatch.undo()
+    load = run_load.RunLoad()
+    assert sum(range(300_000)) and ((found := load.contention()) is None or found >= 1)
 
 
 def test_cancelling_kills_the_process_and_leaves_nothing(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ HANG = 4.0  # × the seconds, then the process is killed
 MARGIN = 0.12  # of the time: what a run varies by on a machine with nothing else to do
 SPREADS = 2.0  # × the spread of the measured parts, on either side
 MOST_SPREAD = 0.5
+KNOWN_SPREAD = 0.1  # at most, below the estimate, where the load is known
 START_MARGIN = (0.3, 0.4)  # of the time to start: less if its files are cached, more if they no longer are
 PART_MARGIN = 0.25  # more, where fewer rows were measured and the evaluations estimated from them
 MORE_LOAD = 0.6  # of the time lost to other processes may be lost once more
@@ -84,11 +85,13 @@ class RunTime:
     def band(self) -> tuple[float, float]:
         """Between these, 8 of 10 runs should take: from free cores to more load than was measured."""
         contention = max(1.0, self.contention or 1.0)
-        margin = MARGIN + min(MOST_SPREAD, SPREADS * self.spread) + (0 if self.whole else PART_MARGIN)
+        margin = MARGIN + (0 if self.whole else PART_MARGIN)
+        spread = min(MOST_SPREAD, SPREADS * self.spread)
+        known = self.contention is not None  # then most of the spread is that of the load, which is counted already
         less, more = (share * self.start for share in START_MARGIN)
-        low = self.seconds / contention * max(0.2, 1 - margin) - less / contention
-        high = self.seconds * (1 + margin + MORE_LOAD * (contention - 1)) + more
-        return max(0.0, low), high
+        low = self.seconds / contention * max(0.2, 1 - margin - (min(spread, KNOWN_SPREAD) if known else spread))
+        high = self.seconds * (1 + margin + spread + MORE_LOAD * (contention - 1)) + more
+        return max(0.0, low - less / contention), high
 
     @property
     def busy(self) -> bool:
