@@ -74,9 +74,11 @@ async def test_a_key_of_the_form_finds_a_rate_and_enter_takes_it_into_the_field(
         assert finder.settings.warmup_steps == 20  # as in the run with the pick, whose rate is typed
         await pilot.press("enter")  # there is no pick yet
         assert isinstance(app.screen, FindRateScreen)
-        for record in (RateProgress("tokenizing\x1b[31m"), BEGIN, *WIDE, RateProgress("", 4e-3, 400, 20, 2.5)):
+        for record in (RateProgress("tokenizing\x1b[31m"), BEGIN, *WIDE, RateProgress("", 4e-3, 400, 20, 2.5, 31.2)):
             finder.put.put(record)
-        await until(pilot, lambda: "rate 0.004: step 20 of 400, training loss 2.500" in text(app))
+        await until(
+            pilot, lambda: "rate 0.004: step 20 of 400, training loss 2.500; at most about 31 s more" in text(app)
+        )
         assert "×" in text(app) and "!" in text(app) and "4 trials so far" in text(app)
         for record in (*NEAR, PICK, None):
             finder.put.put(record)

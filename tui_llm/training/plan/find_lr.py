@@ -44,6 +44,7 @@ class RateProgress:
     steps: int = 0
     step: int = 0
     loss: float | None = None
+    left: float | None = None  # seconds for all trials; None: without a limit
 
 
 RateRecord = RateBegin | RateProgress | RateTrial | RatePick

@@ -129,9 +129,9 @@ class Trials:
             raise OutOfTime
         if now > self._said + REPORT_EVERY or number == steps:
             self._said = now
-            self.say(
-                {"at": {"rate": rate, "steps": steps, "step": number, "loss": loss if math.isfinite(loss) else None}}
-            )
+            left = None if self.seconds is None else max(0.0, self.began + self.seconds - now)
+            shown = loss if math.isfinite(loss) else None
+            self.say({"at": {"rate": rate, "steps": steps, "step": number, "loss": shown, "left": left}})
 
     def search(self, trial_steps: int | None) -> RatePick:
         """Raises `UserError` if there is no time for the search, or every rate diverged."""

@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import counted
+from tui_llm.common.numbers import counted, duration
 from tui_llm.training.plan.find_lr import RateFinder, RateRecord, RateResult, basis
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -131,7 +131,8 @@ class FindRateScreen(BaseScreen, Screen[float | None]):
         if progress is None or progress.doing or not progress.steps:
             return f"{progress.doing if progress and progress.doing else 'starting'} …"
         loss = "" if progress.loss is None else f", training loss {progress.loss:.3f}"
-        return f"rate {progress.rate:g}: step {progress.step:,} of {progress.steps:,}{loss}"
+        left = "" if progress.left is None else f"; at most about {duration(progress.left)} more"
+        return f"rate {progress.rate:g}: step {progress.step:,} of {progress.steps:,}{loss}{left}"
 
     def _legend(self) -> list[str]:
         if self.result.begin is None:
