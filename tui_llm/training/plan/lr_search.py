@@ -6,9 +6,9 @@ close to the largest rate that it survives, and how close depends on the optimiz
 is tried by a short run of its own: the same weights, rows, optimizer and schedule, squeezed into fewer steps.
 
 The rates of the first round are √10 apart and have few steps. The second round continues around the best one, close
-together, with as many steps as the time allows, if possible all of the run's. In small runs, the best rate of a trial with an
-eighth of the steps was that of the run or slightly lower, as its warm-up is shorter; for far longer runs it falls with a power of
-their steps (`drift`).
+together, with as many steps as the time allows, if possible all of the run's; if time is left, further rounds have twice as
+many. In small runs, the best rate of a trial with an eighth of the steps was that of the run or slightly lower, as its
+warm-up is shorter; for far longer runs it falls with a power of their steps (`drift`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ SECONDS = 60.0  # for all trials, by default
 COARSE = math.sqrt(10)  # factor between two rates of the first round
 REACH = 4  # rates of the first round below the run's own, and above it
 FINE = 1.6  # factor between two rates of the second round, at first
+CLOSE = 1.1  # factor between two rates that is too small to try both
 FINE_TRIALS = 5  # runs of the second round for which there must be time
+FEWEST = 3  # runs of a further round, twice as long, for which there must be time
 MOST_TRIALS = 9  # runs of the second round
 SHORTEST = 8  # steps of a trial
 COARSE_SHARE = 0.2  # of the time for the first round
@@ -44,7 +46,7 @@ class RateTrial:
 @dataclass(frozen=True, slots=True)
 class RatePick:
     """The result. `rate` is the pick, with which the run of `run_steps` steps should end lowest; `trials` is what was tried, in
-    order, the second round's with `steps` steps. `diverges_above` is the largest rate below all that diverged or learned
+    order, the longest with `steps` steps. `diverges_above` is the largest rate below all that diverged or learned
     nothing; None if none did. `bracketed`: whether rates on both sides of the best one were worse.
     """
 
@@ -57,12 +59,12 @@ class RatePick:
 
     @property
     def whole(self) -> bool:
-        """Whether the second round's trials are the run itself."""
+        """Whether the longest trials are the run itself."""
         return self.steps == self.run_steps
 
     @property
     def best(self) -> list[RateTrial]:
-        """The second round's trials, by rate."""
+        """The trials with `steps` steps, by rate."""
         return longest(self.trials)
 
 
@@ -154,20 +156,27 @@ class RateSearch:
     def run(self) -> RatePick:
         """Tries the rates. Raises `TooSlow` if there is no time for that, `UserError` if every rate diverged."""
         coarse = self._coarse()
+        steps = coarse[0].steps
         start, _ = minimum(coarse)
-        fine = self._fine(start, coarse[0].steps)
-        if all(trial.loss is None for trial in fine):
-            fine = coarse
-        found, bracketed = minimum(fine)
-        steps = fine[0].steps
+        longer = self._second(steps)
+        while longer:
+            start, steps = self._fine(start * drift(steps, longer), longer), longer
+            longer = self._third(steps)
+        known = [trial for trial in self.trials if trial.steps == steps]
+        if all(trial.loss is None for trial in known):
+            known = coarse
+        found, bracketed = minimum(known)
+        steps = known[0].steps
         if steps == self.steps:  # what was tried is the run itself
-            best = min((one for one in fine if one.loss is not None), key=lambda one: one.loss or 0.0)
-            found = best.rate
+            found = min((one for one in known if one.loss is not None), key=lambda one: one.loss or 0.0).rate
         else:
             found *= drift(steps, self.steps)
         return RatePick(three_digits(found), steps, self.steps, tuple(self.trials), bracketed, _edge(self.trials))
 
     def _try(self, rate: float, steps: int) -> RateTrial:
+        for trial in self.trials:
+            if (trial.rate, trial.steps) == (rate, steps):
+                return trial
         made = RateTrial(rate, steps, self._trial(rate, steps))
         self.trials.append(made)
         return made
@@ -200,20 +209,29 @@ class RateSearch:
             )
         return made
 
-    def _fine(self, start: float, coarse_steps: int) -> list[RateTrial]:
-        """The second round: around the best rate, with many steps; on, as long as the best one is at the edge."""
+    def _second(self, coarse_steps: int) -> int:
+        """The steps of the second round."""
         if self._trial_steps is not None:
-            steps = min(self.steps, self._trial_steps)
-        else:
-            steps = max(coarse_steps, halved(self.steps, self._room() / FINE_TRIALS))
-        start *= drift(coarse_steps, steps)
+            return min(self.steps, self._trial_steps)
+        return max(coarse_steps, halved(self.steps, self._room() / FINE_TRIALS))
+
+    def _third(self, steps: int) -> int:
+        """Twice the `steps` of a round, if there is time for one more with so many; else 0."""
+        longer = min(self.steps, 2 * steps)
+        return longer if self._trial_steps is None and steps < longer and self._room() >= FEWEST * longer else 0
+
+    def _fine(self, start: float, steps: int) -> float:
+        """A round around the rate `start`; on, as long as the best one is at the edge, then closer, while that leaves no time for
+        longer runs. Returns the best rate."""
         made = [self._try(three_digits(start * FINE**k), steps) for k in (0, -1, 1)]
         while len(made) < MOST_TRIALS and self._affordable(steps):
+            if minimum(made)[1] and self._third(steps):
+                break
             rate = self._next(made)
             if rate is None or any(trial.rate == rate for trial in made):
                 break
             made.append(self._try(rate, steps))
-        return made
+        return minimum(made)[0]
 
     def _affordable(self, steps: int) -> bool:
         return self._trial_steps is not None or self._room() >= steps
@@ -229,12 +247,14 @@ class RateSearch:
         if best == rates[-1]:
             return three_digits(best * FINE) if best * FINE <= LARGEST else None
         found = three_digits(minimum(made)[0])
-        if all(abs(math.log(found / rate)) > math.log(1.1) for rate in rates):
+        if all(abs(math.log(found / rate)) > math.log(CLOSE) for rate in rates):
             return found
         at = rates.index(best)
-        side = min((rates[at - 1], rates[at + 1]), key=losses.__getitem__)
-        between = three_digits(math.sqrt(best * side))
-        return between if abs(math.log(between / best)) > math.log(1.1) else None
+        for side in sorted((rates[at - 1], rates[at + 1]), key=losses.__getitem__):
+            between = three_digits(math.sqrt(best * side))
+            if abs(math.log(between / best)) > math.log(CLOSE):
+                return between
+        return None
 
 
 def _edge(trials: Sequence[RateTrial]) -> float | None:

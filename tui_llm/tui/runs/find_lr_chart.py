@@ -16,7 +16,8 @@ from tui_llm.tui.kit.raster import Cell, Raster
 from tui_llm.tui.runs.curves.plot import GUTTER, View, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 
-TRIED, PICK, DIVERGED, ABOVE = "×o", "┃", "!", "↑"  # × of the first round, o of the second: not by colour alone
+TRIED, PICK, DIVERGED, ABOVE = "×o", "┃", "!", "↑"  # × of the first round, o of the others: not by colour alone
+ROUNDS, PICKS = 4, 4  # colours of rounds, and the number of the pick's
 HEADROOM = 1.6  # × the span of the losses near the best one: what is higher is drawn at the top
 
 
@@ -51,14 +52,16 @@ def drawn_rates(result: RateResult, width: int, height: int) -> list[tuple[str, 
 
     rounds = result.rounds()
     for number, trials in enumerate(rounds):
-        raster.line([(view.share(one.rate), share(one.loss)) for one in trials], number)
+        raster.line([(view.share(one.rate), share(one.loss)) for one in trials], min(number, ROUNDS - 1))
     if result.pick is not None:
         for row in range(rows):
-            raster.sign(view.share(result.pick.rate), row / max(1, rows - 1), PICK, len(TRIED))
+            raster.sign(view.share(result.pick.rate), row / max(1, rows - 1), PICK, PICKS)
     for number, trials in enumerate(rounds):
         for one in trials:
             mark = DIVERGED if one.loss is None else ABOVE if one.loss > high else TRIED[min(number, len(TRIED) - 1)]
-            raster.sign(view.share(one.rate), 1.0 if one.loss is None else share(one.loss), mark, number)
+            raster.sign(
+                view.share(one.rate), 1.0 if one.loss is None else share(one.loss), mark, min(number, ROUNDS - 1)
+            )
     axis = x_ticks(view, width, lambda rate: f"{rate:g}")
     cells = raster.rows()
     return [*zip(_labels(low, high, rows), cells, strict=True), ("", [(char, -1) for char in axis])]
@@ -85,7 +88,7 @@ class RateChart(Widget):
         self.result = RateResult()
         self._rows: list[tuple[str, list[Cell]]] = []
         self._made_for: tuple[int, int, int] | None = None
-        self._styles = Styles(Style.null(), {}, 3, 1)
+        self._styles = Styles(Style.null(), {}, ROUNDS + 1, 1)
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _theme: self._changed())
@@ -104,7 +107,7 @@ class RateChart(Widget):
         if state != self._made_for:
             self._made_for = state
             self._rows = drawn_rates(self.result, self.size.width - GUTTER, self.size.height)
-            self._styles = Styles(self.rich_style, self.app.theme_variables, 3, 1)
+            self._styles = Styles(self.rich_style, self.app.theme_variables, ROUNDS + 1, 1)
         if y >= len(self._rows):
             return Strip([]).adjust_cell_length(self.size.width, self.rich_style)
         label, cells = self._rows[y]
