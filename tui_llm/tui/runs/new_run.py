@@ -79,6 +79,7 @@ class NewRunScreen(RunForm):
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
     NewRunScreen #estimate { height: auto; color: $text-muted; }
+    NewRunScreen.-narrow Button { margin-right: 0; }
     NewRunScreen.-low #cost { max-height: 1; margin-top: 0; }
     NewRunScreen.-low #estimate { max-height: 1; }
     """
@@ -124,9 +125,9 @@ class NewRunScreen(RunForm):
             yield Static(id="trouble")
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
+                yield Button("Cancel (Esc)", id="cancel", compact=True)
                 yield Button("Estimate (ctrl+e)", id="measure", compact=True)
                 yield Button("Rate (ctrl+r)", id="find-rate", compact=True)
-                yield Button("Cancel (Esc)", id="cancel", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content("New training run")
