@@ -20,6 +20,7 @@ from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.runs.find_lr_chart import RateChart
+from tui_llm.tui.tour.pane import left_of
 
 _key = CommandFactory("find_lr", "A learning rate")
 KEYS = (
@@ -43,6 +44,8 @@ class FindRateScreen(BaseScreen, Screen[float | None]):
     FindRateScreen RateChart { border: round $primary; background: $background; }
     FindRateScreen #doing { height: 1; padding: 0 1; }
     FindRateScreen #basis { height: auto; max-height: 5; padding: 0 1; color: $text-muted; }
+    FindRateScreen.-low RateChart { border: none; }
+    FindRateScreen.-low #basis { max-height: 1; }
     """
 
     def __init__(self, find: Find, own: str) -> None:
@@ -68,6 +71,9 @@ class FindRateScreen(BaseScreen, Screen[float | None]):
         )
         self.query_one(KeyBar).show_commands(KEYS)
         self._begin()
+
+    def on_resize(self) -> None:
+        self.set_class(left_of(self).height < 14, "-low")
 
     def on_unmount(self) -> None:
         self._cancel()

@@ -80,7 +80,7 @@ class RateChart(Widget):
     """Shows a `RateResult`."""
 
     DEFAULT_CSS = """
-    RateChart { width: 1fr; height: 1fr; min-height: 4; }
+    RateChart { width: 1fr; height: 1fr; min-height: 1; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
