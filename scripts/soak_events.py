@@ -22,6 +22,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "temperatures": ("pane_logits", "temperatures"),
     "learn": ("pane_loss", "learn"),
     **{name: ("pane_training", name) for name in ("batch", "samples", "new_run", "alarms")},
+    "find_lr": ("pane_training", "new_run", "find_rate"),
     "log": ("pane_training", "worker_log"),
     "step": ("pane_training", "open_step"),
     "step_row": ("pane_training", "open_step", "step_tokens"),

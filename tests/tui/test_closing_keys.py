@@ -60,6 +60,7 @@ from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.curves.screen import CurvesScreen
+from tui_llm.tui.runs.find_lr import FindRateScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -82,6 +83,10 @@ def quiet(screen: Any) -> Any:
     """A screen that asks for something at once, without the question."""
     screen.action_choose = screen.action_message = screen.action_pairs = lambda *_: None
     return screen
+
+
+def no_finder() -> Any:
+    raise UserError("nothing here")
 
 
 # How to open a screen: with keys of the lab, or by constructing it (if it needs a run or several places open it). A screen
@@ -119,6 +124,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
     ReplayScreen: lambda app: ReplayScreen(fake_run.make("step", done=20), 30),
+    FindRateScreen: lambda app: FindRateScreen(no_finder, "0.003"),
     StepRowScreen: lambda app: StepRowScreen("run", *a_row(), "text.txt, byte 5"),
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",

@@ -77,6 +77,8 @@ TERMS = (
     Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step", "tokens per second", RUN),
     Term("MFU", "model FLOPs utilization: the FLOPs that the model needs per second ÷ the device's peak", "%", RUN),
     Term("lr, learning rate", "what the schedule gives at this step: warm-up to the peak, then decay", "", ("training", "new_run")),
+    Term("rate", "the peak learning rate of a short run from the same weights; the pick is where such runs end lowest", "", ("find_lr",)),
+    Term("last validation loss", "cross-entropy on the held-out rows after the run’s last step; ! where it diverged, or is no lower than the untrained model’s", "nats", ("find_lr",)),
     Term("parameters", "the model's weights, counted; a tied output head counts once", "", ("models", "model_info", "new_run", "runs")),
     Term("context", "the most tokens that the model reads at once", "tokens", ("models", "model_info", "new_run")),
     Term("vocabulary", "the number of tokens that the softmax is over (V)", "tokens", ("models", "model_info", "vocabularies")),

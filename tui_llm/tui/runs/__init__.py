@@ -19,6 +19,8 @@ run_form.py        base class of the forms that create a run
 new_run.py         the form for a new run
 new_run_fields.py  its fields
 estimate.py        its estimate of cost and time
+find_lr.py         a learning rate for it, found by short runs
+find_lr_chart.py   the chart of their losses
 run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 step.py            a recomputed step
