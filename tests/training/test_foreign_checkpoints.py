@@ -142,6 +142,34 @@ def test_readings_are_those_of_transformers(checkpoints: Path) -> None:
     assert snapshot.status.state == "foreign"
 
 
+def test_another_architecture_and_revisions_side_by_side(tmp_path: Path) -> None:
+    """A Llama whose revisions lie in folders named after them, compared with transformers."""
+    from tests.adapters.foreign import make
+
+    model = make("llama", tmp_path / "step1000-tokens4B")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(3)
+    model.save_pretrained(tmp_path / "step2000-tokens8B")  # without a vocabulary
+    run = ForeignRun(tmp_path)
+    read(run, [Pin("The cat", " sat")])
+    table = read_table(run)
+    assert [one.step for one in table.steps] == [1000, 2000] and not table.notes
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step1000-tokens4B")
+    ids, wanted = (tokenizer.encode(part, add_special_tokens=False) for part in ("The cat", " sat"))
+    for one in table.steps:
+        reference = AutoModelForCausalLM.from_pretrained(one.path).eval()
+        with torch.inference_mode():
+            made = reference(torch.tensor([ids + wanted]), output_hidden_states=True)
+            log_p = made.logits[0].double().log_softmax(-1)
+            first = reference.lm_head(reference.model.norm(made.hidden_states[0][0, len(ids) - 1])).softmax(-1)
+        loss = -sum(float(log_p[len(ids) - 1 + nth, id]) for nth, id in enumerate(wanted))
+        assert one.pins[0].loss == pytest.approx(loss, abs=1e-4)
+        assert one.lenses[0].rows[0].probability == pytest.approx(float(first[wanted[0]]), abs=1e-5)
+        assert one.induction is not None and one.sample.startswith("The cat")
+
+
 def test_what_is_known_is_not_read_again(checkpoints: Path, tmp_path: Path) -> None:
     top = tmp_path / "run"
     shutil.copytree(checkpoints, top)

@@ -108,7 +108,9 @@ def _add_steps(actions: Commands) -> None:
     action.add_argument("path", metavar="PATH", help="a folder of checkpoints")
     action.add_argument("--pin", action="append", metavar="PIN", help=PIN)
     action.add_argument(
-        "--list", action="store_true", help="only list the checkpoints and what was read before; opens no model"
+        "--list",
+        action="store_true",
+        help="only list the checkpoints, compare their files, and show what was read before; opens no model",
     )
     device_option(action)
     action_json_option(action)
@@ -142,10 +144,11 @@ def list_runs(options: argparse.Namespace) -> None:
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
              "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
+    others = _foreign()
     if options.json:
-        put_json({"runs": rows})
+        put_json({"runs": rows, "foreign": others})
         return
-    if not rows:
+    if not rows and not others:
         put(f"no runs in {paths.runs_dir()} yet; start one: tui-llm train TEXT.txt --run NAME")
         return
     cells = [
@@ -154,7 +157,29 @@ def list_runs(options: argparse.Namespace) -> None:
          visible(note))
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
+    cells += [
+        (visible(r["name"]), "other program", f"{r['step']:,} / {r['steps']:,}", _loss(r), "–", visible(r["message"]))
+        for r in others
+    ]
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _foreign() -> list[dict[str, Any]]:
+    """The runs of other programs that were opened before. Of a long log, only the beginning is read here."""
+    from tui_llm.training.run.foreign.foreign_curves import ForeignReader
+    from tui_llm.training.run.foreign.foreign_run import opened
+
+    rows = []
+    for run in opened():
+        reader = ForeignReader(run)
+        found = reader.read()
+        status, note = found.status, "; the beginning of its log" if found.reading else ""
+        rows.append(
+            {"name": run.name, "path": str(run.source), "log": reader.kind or None, "step": status.step, "steps": status.steps,
+             "loss": found.train[-1][1] if found.train else None, "val_loss": found.validation[-1][1] if found.validation else None,
+             "message": " ".join(filter(None, (status.message + note, status.problem)))}
+        )  # fmt: skip
+    return rows
 
 
 def _note(summary: str, health: Health | None) -> str:

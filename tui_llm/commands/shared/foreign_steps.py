@@ -12,8 +12,10 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import file_size, percent
 from tui_llm.facts import report
 from tui_llm.training.run import pins
+from tui_llm.training.run.foreign.digests import same_weights
 from tui_llm.training.run.foreign.foreign_run import ForeignRun, open_path, remember
 from tui_llm.training.run.foreign.foreign_table import ForeignStep, ForeignTable, read_table
+from tui_llm.training.run.foreign.readings import ReadingsIndex
 
 if TYPE_CHECKING:
     from tui_llm.facts.pin import Pin
@@ -47,17 +49,23 @@ def show_steps(options: argparse.Namespace) -> None:
         raise UserError(
             f"{run.source} has a log but no checkpoints; tui-llm runs curves {options.path} shows its curves"
         )
-    if not options.list:
-        read_checkpoints(run, [pins.parse(text) for text in options.pin or ()], options.device)
-    table = read_table(run)
+    asked = [pins.parse(text) for text in options.pin or ()]
+    if options.list:
+        known = ReadingsIndex(run.path).digests
+        groups = same_weights(run.steps(), known, show_progress)
+        show_progress("")
+        table = read_table(run, groups)
+    else:
+        read_checkpoints(run, asked, options.device)
+        table = read_table(run)
     if options.json:
         put_json(_plain(table))
         return
-    put(_text(table))
+    put(_text(table, asked))
 
 
-def _text(table: ForeignTable) -> str:
-    shown = table.pins[:SHOWN]
+def _text(table: ForeignTable, asked: Sequence[Pin]) -> str:
+    shown = [*(pin for pin in table.pins if pin in asked), *(pin for pin in table.pins if pin not in asked)][:SHOWN]
     names = [truncate(visible(pins.text_of(pin)), NAMED) for pin in shown]
     cells = [
         (f"{one.step:,}", visible(one.name), file_size(one.size), "" if one.same is None else f"= step {one.same:,}",

@@ -23,7 +23,7 @@ from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
-from tui_llm.tui.runs.foreign_lines import LensLines, StepLines, table_rows
+from tui_llm.tui.runs.foreign_lines import CheckpointLines, LensLines, table_rows
 
 _key = CommandFactory("foreign", "Checkpoints of another program")
 KEYS = (
@@ -58,7 +58,7 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
         super().__init__()
         self.run_shown = run
         self.files = FileActions(self, self.reload)
-        self._steps, self._lens = StepLines(), LensLines()
+        self._steps, self._lens = CheckpointLines(), LensLines()
         self._table: ForeignTable | None = None
         self._pin: Pin | None = None
         self._process: ForeignProcess | None = None

@@ -38,7 +38,7 @@ def induction(step: ForeignStep) -> str:
     return "" if head is None or head.induction is None else f"{head.name} {head.induction:.2f}"
 
 
-class StepLines(Lines):
+class CheckpointLines(Lines):
     """The checkpoints; the cursor is on one of them."""
 
     def __init__(self) -> None:

@@ -61,7 +61,9 @@ class RowReader:
 
     def _foreign(self, run: ForeignRun) -> RunRow:
         """The row of a run of another program. Of a long log, each call reads the next part."""
-        reader = self._logs.setdefault(run.name, ForeignReader(run))
+        if run.name not in self._logs:
+            self._logs[run.name] = ForeignReader(run)
+        reader = self._logs[run.name]
         snapshot = reader.read()
         for _ in range(LOG_PARTS):
             if not snapshot.reading:

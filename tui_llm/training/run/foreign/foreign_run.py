@@ -102,8 +102,10 @@ class ForeignRun(Run):
         """Adds the user's pins, and `more`, to those that are read from each checkpoint; returns all. Raises `UserError`."""
         storage.make_folders(self.path)
         before = pins.read(self.pins_path)
-        wanted = list(dict.fromkeys((*map(pins.check, more), *before, *pins.of_user())))[: pins.MOST]
-        wanted = wanted or [Pin(PROMPT)]
+        asked = list(map(pins.check, more))
+        wanted = list(dict.fromkeys((*before, *asked, *pins.of_user()))) or [Pin(PROMPT)]
+        if len(wanted) > pins.MOST:  # those asked for now, and the oldest
+            wanted = list(dict.fromkeys((*wanted[: pins.MOST - len(asked)], *asked)))[: pins.MOST]
         if wanted != before:
             pins.write(self.pins_path, wanted)
         return wanted
@@ -146,7 +148,14 @@ def open_path(text: str | Path) -> ForeignRun:
 
 def find(text: str) -> Run:
     """A run of this machine by its name, or a foreign one by its path. Raises `UserError` if there is none."""
-    return open_path(text) if is_path(text) else run.find(text)
+    if is_path(text):
+        return open_path(text)
+    try:
+        return run.find(text)
+    except UserError as error:
+        if os.path.lexists(text):
+            raise UserError(f"there is no run {text!r}; for the file or folder write .{os.sep}{text}") from error
+        raise
 
 
 def _list_path() -> Path:

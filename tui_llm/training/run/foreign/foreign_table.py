@@ -63,12 +63,19 @@ class ForeignTable:
         return (*map(same_text, self.same), *(f"{text} (last at step {step:,})" for text, step in problems.items()))
 
 
-def read_table(run: ForeignRun) -> ForeignTable:
-    """Reads the folder's list and what is cached. Never raises because of their content."""
+def read_table(run: ForeignRun, groups: list[tuple[int, ...]] | None = None) -> ForeignTable:
+    """Reads the folder's list and what is cached. Never raises because of their content.
+
+    groups: the steps with the same weights, if they have just been compared; otherwise those that were found before.
+    """
     index = ReadingsIndex(run.path)
     found = run.steps()
     known = {step for step, _ in run.saved()}
-    same = tuple(part for group in index.same if len(part := tuple(step for step in group if step in known)) > 1)
+    same = tuple(
+        part
+        for group in (index.same if groups is None else groups)
+        if len(part := tuple(step for step in group if step in known)) > 1
+    )
     try:
         evaluations = {one.step: one for one in pin_readings.evaluations(run)}
         wanted = tuple(pins.read(run.pins_path))
