@@ -157,13 +157,15 @@ def test_another_architecture_and_revisions_side_by_side(tmp_path: Path) -> None
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step1000-tokens4B")
+    size = len(tokenizer)  # the model's other rows only pad its embedding
     ids, wanted = (tokenizer.encode(part, add_special_tokens=False) for part in ("The cat", " sat"))
     for one in table.steps:
         reference = AutoModelForCausalLM.from_pretrained(one.path).eval()
         with torch.inference_mode():
             made = reference(torch.tensor([ids + wanted]), output_hidden_states=True)
-            log_p = made.logits[0].double().log_softmax(-1)
-            first = reference.lm_head(reference.model.norm(made.hidden_states[0][0, len(ids) - 1])).softmax(-1)
+            log_p = made.logits[0, :, :size].double().log_softmax(-1)
+            stream = reference.model.norm(made.hidden_states[0][0, len(ids) - 1])
+            first = reference.lm_head(stream)[:size].softmax(-1)
         loss = -sum(float(log_p[len(ids) - 1 + nth, id]) for nth, id in enumerate(wanted))
         assert one.pins[0].loss == pytest.approx(loss, abs=1e-4)
         assert one.lenses[0].rows[0].probability == pytest.approx(float(first[wanted[0]]), abs=1e-5)
