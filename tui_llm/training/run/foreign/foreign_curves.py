@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -53,29 +54,28 @@ class ForeignCurvesReader:
 
     def __init__(self, run: ForeignRun) -> None:
         self.run: Run = run
-        self._log = ForeignLog(run.log_files())
-        self._steps = run.saved()
+        self._source = LogSource(run)
         self._lock = threading.Lock()  # `read` and `at` run on different threads
         self._shown: RunCurves | None = None
         self._read = (-1, -1)
 
     def read(self) -> RunCurves:
         with self._lock:
-            more = self._log.read()
-            found = self._log.curves
+            more = self._source.log.read()
+            found = self._source.log.curves
             state = (found.last, sum(one.count for one in found.curves.values()))
             if self._shown is None or more or self._shown.reading or state != self._read:
                 self._read, self._shown = state, self._curves(reading=more)
             return self._shown
 
     def _curves(self, *, reading: bool) -> RunCurves:
-        found = self._log.curves
+        found = self._source.log.curves
         lines: dict[str, Sequence[CurveLine]] = {
             key: [CurveLine(None, one.points.points())] for key, one in found.curves.items()
         }
         return RunCurves(
             self.run.name,
-            status_of(self._log, self._steps[-1][0] if self._steps else 0),
+            self._source.status(),
             found.infos() or RUN_CURVES[:1],
             lines,
             found.clock(),
@@ -98,12 +98,27 @@ class ForeignCurvesReader:
         return values
 
 
-def status_of(log: ForeignLog, last_checkpoint: int = 0) -> Status:
-    """What the log says of the run: the kind of log, the last step, what was left out."""
-    found = log.curves
-    last = max(found.last, last_checkpoint)
-    words = [f"log of {found.kind}" if found.curves else NO_LOG, *found.notes()]
-    return Status(STATE, "; ".join(words), last, max(found.steps, last), problem=log.problem)
+class LogSource:
+    """The log of a foreign run and its last checkpoint, looked for at the first read: that takes time in a large folder."""
+
+    def __init__(self, run: ForeignRun) -> None:
+        self._run = run
+
+    @functools.cached_property
+    def log(self) -> ForeignLog:
+        return ForeignLog(self._run.log_files())
+
+    @functools.cached_property
+    def last_checkpoint(self) -> int | None:
+        """The step of the last checkpoint; None without one."""
+        return max((step for step, _ in self._run.saved()), default=None)
+
+    def status(self) -> Status:
+        """What the log says of the run: the kind of log, the last step, what was left out."""
+        found = self.log.curves
+        last = max(found.last, self.last_checkpoint or 0)
+        words = [f"log of {found.kind}" if found.curves else NO_LOG, *found.notes()]
+        return Status(STATE, "; ".join(words), last, max(found.steps, last), problem=self.log.problem)
 
 
 class ForeignReader:
@@ -113,19 +128,18 @@ class ForeignReader:
         self.run: Run = run
         self.busy = False
         self.snapshot: RunSnapshot | None = None
-        self._steps = run.saved()
-        self._log = ForeignLog(run.log_files())
+        self._source = LogSource(run)
 
     @property
     def kind(self) -> str:
         """The program that wrote the log; `checkpoints` without one."""
-        return self._log.curves.kind or ("checkpoints" if self._steps else "")
+        return self._source.log.curves.kind or ("" if self._source.last_checkpoint is None else "checkpoints")
 
     def read(self) -> RunSnapshot:
-        more = self._log.read()
-        found = self._log.curves
+        more = self._source.log.read()
+        found = self._source.log.curves
         train, validation = found.points("loss"), found.points("val_loss")
-        status = status_of(self._log, self._steps[-1][0] if self._steps else 0)
+        status = self._source.status()
         sums = found.curves["loss"].points.sums() if "loss" in found.curves else []
         windows = [(share, max(2, round(share * status.steps))) for share in SHARES]
         return RunSnapshot(
@@ -135,6 +149,6 @@ class ForeignReader:
             validation=validation,
             averages=tuple(Average(share, window, moving_average(sums, window)) for share, window in windows),
             last_validation=validation[-1] if validation else None,
-            checkpoint=self._steps[-1][0] if self._steps else None,
+            checkpoint=self._source.last_checkpoint,
             reading=more,
         )
