@@ -15,7 +15,7 @@ from tui_llm.training.run.foreign.lens_readings import LensStepRow
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-NAME, TOKEN = 22, 14  # cells of a checkpoint's name, of a token
+NAME, TOKEN, PREDICTION = 22, 14, 26  # most cells of a checkpoint's name, of a token; cells of a prediction
 NOT_READ = "r reads the pins, the logit lens, the heads and a sample of each checkpoint"
 
 
@@ -38,6 +38,10 @@ def induction(step: ForeignStep) -> str:
     return "" if head is None or head.induction is None else f"{head.name} {head.induction:.2f}"
 
 
+def _padded(text: str, width: int) -> str:
+    return text + " " * max(0, width - Text(text).cell_len)
+
+
 class CheckpointLines(Lines):
     """The checkpoints; the cursor is on one of them."""
 
@@ -53,6 +57,12 @@ class CheckpointLines(Lines):
         self.rebuild()
 
     @property
+    def _name(self) -> int:
+        """Cells of the column of names."""
+        steps = self.shown.steps if self.shown else ()
+        return max(10, min(NAME, max((Text(visible(one.name[:NAME])).cell_len for one in steps), default=0)))
+
+    @property
     def chosen(self) -> ForeignStep | None:
         """The checkpoint under the cursor."""
         steps = self.shown.steps if self.shown else ()
@@ -64,7 +74,7 @@ class CheckpointLines(Lines):
         lines = []
         for note in self.shown.notes:
             lines += wrapped(Text(f"! {visible(note)}", style=self.style("accent")), width)
-        names = f"{'step':>9}  {'checkpoint':<{NAME}}  {'weights':>8}  {'same as':>9}  {'induction':>10}  prediction"
+        names = f"{'step':>9}  {'checkpoint':<{self._name}}  {'same as':>9}  {'prediction':<{PREDICTION}}  {'induction':>10}  {'weights':>8}"
         heading = Text(names, style=self.style("muted"), no_wrap=True)
         heading.truncate(width)
         return [*lines, heading]
@@ -79,13 +89,13 @@ class CheckpointLines(Lines):
         assert self.shown is not None
         step = self.shown.steps[index]
         same = "" if step.same is None else f"= {step.same:,}"
-        name = truncate(visible(step.name), NAME)
         line = Text(no_wrap=True)
         line.append(f"{step.step:>9,}  ", self.style("strong"))
-        line.append(name + " " * max(0, NAME - Text(name).cell_len))
-        line.append(f"  {file_size(step.size):>8}  ")
-        line.append(f"{same:>9}", self.style("accent"))
-        line.append(f"  {induction(step):>10}  {prediction(step, self.pin)}")
+        line.append(_padded(truncate(visible(step.name), self._name), self._name))
+        line.append(f"  {same:>9}", self.style("accent"))
+        line.append(
+            f"  {_padded(prediction(step, self.pin), PREDICTION)}  {induction(step):>10}  {file_size(step.size):>8}"
+        )
         line.truncate(width)
         return line
 

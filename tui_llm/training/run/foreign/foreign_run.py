@@ -22,7 +22,7 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import Status
 
 STATE = "foreign"
-LONGEST_NAME = 40  # characters of a run's name
+LONGEST_NAME = 32  # characters of a run's name
 MOST_OPENED = 64  # paths that are remembered
 PROMPT = "Once upon a time"  # what is read where nothing is pinned
 _FILE = "foreign.json"
