@@ -13,6 +13,7 @@ step_time.py     expected time, measured in a subprocess
 launch.py        create, start, stop, pause and resume a run
 first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess
+foreign.py       read another program's checkpoints in a subprocess
 branch.py        make a run that begins with a step of another one
 follow.py        progress lines on the command line
 """

@@ -124,7 +124,7 @@ def _foreign(run: ForeignRun) -> RunOutcome:
     status = found.status
     return RunOutcome(
         name=run.name,
-        state=status.state,
+        state="other program",
         step=status.step,
         steps=status.steps,
         parameters=None,
