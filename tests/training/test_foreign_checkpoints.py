@@ -216,6 +216,8 @@ def test_the_command_line(checkpoints: Path, capsys: pytest.CaptureFixture[str])
     """With the real process."""
     code, out, err = said(capsys, "runs", "steps", str(checkpoints), "--pin", f"{PROMPT}=>{TARGET}")
     assert code == 0 and not err and "steps 20 and 25 have the same weights" in out and "checkpoint-30" in out
+    lens = said(capsys, "runs", "steps", str(checkpoints), "--lens")[1].splitlines()
+    assert any(line.split() == ["step", "target", "embedding", "layer", "0", "layer", "1"] for line in lens)
     rows = json.loads(said(capsys, "runs", "steps", str(checkpoints), "--list", "--json")[1])
     assert rows["same_weights"] == [[20, 25]] and [one["step"] for one in rows["steps"]] == [10, 20, 25, 30]
     assert len(rows["steps"][0]["lens"][0]["rows"]) == 3 and rows["steps"][0]["sample"].startswith(PROMPT)

@@ -101,9 +101,9 @@ def _add_steps(actions: Commands) -> None:
         steps,
         more="PATH is a folder with checkpoints of one model side by side: checkpoint-500, step_1000, revisions, or files such as model_000500.pt. "
         "Prints one row per checkpoint: the pinned prompts, the head with the highest induction score, and which checkpoints "
-        "have the same weights, byte for byte. --json: also the logit lens of the pins and a sample. What was read is kept in the cache; "
+        "have the same weights, byte for byte. --json: all of it, also a sample. What was read is kept in the cache; "
         "the folder is never written to.",
-        examples=("tui-llm runs steps out/", 'tui-llm runs steps out/ --pin "The cat sat on the=> mat"', "tui-llm runs steps out/ --list"),
+        examples=("tui-llm runs steps out/", 'tui-llm runs steps out/ --pin "The cat sat on the=> mat"', "tui-llm runs steps out/ --lens", "tui-llm runs steps out/ --list"),
     )  # fmt: skip
     action.add_argument("path", metavar="PATH", help="a folder of checkpoints")
     action.add_argument("--pin", action="append", metavar="PIN", help=PIN)
@@ -112,6 +112,7 @@ def _add_steps(actions: Commands) -> None:
         action="store_true",
         help="only list the checkpoints, compare their files, and show what was read before; opens no model",
     )
+    action.add_argument("--lens", action="store_true", help="also the logit lens of each pin: the target's p after each layer, step by step")  # fmt: skip
     device_option(action)
     action_json_option(action)
 

@@ -11,6 +11,7 @@ from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import file_size, percent
 from tui_llm.facts import report
+from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run import pins
 from tui_llm.training.run.foreign.digests import same_weights
 from tui_llm.training.run.foreign.foreign_run import ForeignRun, open_path, remember
@@ -62,6 +63,8 @@ def show_steps(options: argparse.Namespace) -> None:
         put_json(_plain(table))
         return
     put(_text(table, asked))
+    for pin in table.pins if options.lens else ():
+        put(f"\n{_lens(table, pin)}")
 
 
 def _text(table: ForeignTable, asked: Sequence[Pin]) -> str:
@@ -77,6 +80,22 @@ def _text(table: ForeignTable, asked: Sequence[Pin]) -> str:
     if len(table.pins) > SHOWN:
         lines.append(f"and {len(table.pins) - SHOWN} more pins: tui-llm probes {visible(str(table.source))}")
     return "\n".join([*lines, *(f"! {visible(note)}" for note in table.notes)])
+
+
+def _lens(table: ForeignTable, pin: Pin) -> str:
+    """The target's p after each layer, a row a checkpoint."""
+    found = [(one.step, lens) for one in table.steps if (lens := one.lens(pin)) is not None]
+    if not found:
+        return f"no logit lens of {visible(pins.text_of(pin))}"
+    layers = max((lens.rows for _, lens in found), key=len)
+    header = ("step", "target", *("embedding" if row.layer is None else f"layer {row.layer}" for row in layers))
+    cells = [
+        (f"{step:,}", truncate(visible_token(token_text(lens.target)), NAMED), *(percent(row.probability) for row in lens.rows),
+         *[""] * (len(layers) - len(lens.rows)))
+        for step, lens in found
+    ]  # fmt: skip
+    title = f"logit lens after {truncate(visible(pin.prompt), 60)}: p of the target"
+    return f"{title}\n{report.table(header, cells, left=(1,))}"
 
 
 def _pin(one: ForeignStep, pin: Pin) -> str:
