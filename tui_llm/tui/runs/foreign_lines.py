@@ -57,7 +57,7 @@ class CheckpointLines(Lines):
         self.rebuild()
 
     @property
-    def _name(self) -> int:
+    def _name_cells(self) -> int:
         """Cells of the column of names."""
         steps = self.shown.steps if self.shown else ()
         return max(10, min(NAME, max((Text(visible(one.name[:NAME])).cell_len for one in steps), default=0)))
@@ -74,7 +74,7 @@ class CheckpointLines(Lines):
         lines = []
         for note in self.shown.notes:
             lines += wrapped(Text(f"! {visible(note)}", style=self.style("accent")), width)
-        names = f"{'step':>9}  {'checkpoint':<{self._name}}  {'same as':>9}  {'prediction':<{PREDICTION}}  {'induction':>10}  {'weights':>8}"
+        names = f"{'step':>9}  {'checkpoint':<{self._name_cells}}  {'same as':>9}  {'prediction':<{PREDICTION}}  {'induction':>10}  {'weights':>8}"
         heading = Text(names, style=self.style("muted"), no_wrap=True)
         heading.truncate(width)
         return [*lines, heading]
@@ -91,7 +91,7 @@ class CheckpointLines(Lines):
         same = "" if step.same is None else f"= {step.same:,}"
         line = Text(no_wrap=True)
         line.append(f"{step.step:>9,}  ", self.style("strong"))
-        line.append(_padded(truncate(visible(step.name), self._name), self._name))
+        line.append(_padded(truncate(visible(step.name), self._name_cells), self._name_cells))
         line.append(f"  {same:>9}", self.style("accent"))
         line.append(
             f"  {_padded(prediction(step, self.pin), PREDICTION)}  {induction(step):>10}  {file_size(step.size):>8}"
