@@ -34,6 +34,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "models": ("models",),
     "model_info": ("models", "model_info"),
     "runs": ("runs",),
+    "foreign": ("runs", "foreign_run"),
     "comparison": ("runs", "mark_run", "tree_line_below", "mark_run", "compare_runs"),
     "compare_models": ("compare_models",),
     "chat": ("chat_open",),

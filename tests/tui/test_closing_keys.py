@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fake_run
@@ -25,6 +26,7 @@ from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.why.question import NeuronsQuestion
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.step_rows import ReplayedStep, StepRow
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
@@ -61,6 +63,7 @@ from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.curves.screen import CurvesScreen
 from tui_llm.tui.runs.find_lr import FindRateScreen
+from tui_llm.tui.runs.foreign import ForeignScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -98,6 +101,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
     CurvesScreen: lambda app: CurvesScreen([fake_run.make("curves", done=20)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
+    ForeignScreen: lambda app: ForeignScreen(ForeignRun(Path("/nowhere"))),
     DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     DoubledSpaceScreen: lambda app: DoubledSpaceScreen("  purple"),
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),

@@ -17,6 +17,7 @@ run_time.py      expected time of a run and its band, from beginning it in a sub
 launch.py        create, start, stop, pause and resume a run
 first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess
+foreign.py       read another program's checkpoints in a subprocess
 branch.py        make a run that begins with a step of another one
 follow.py        progress lines on the command line
 """

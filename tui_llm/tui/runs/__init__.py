@@ -15,6 +15,8 @@ answer_lines.py    numbers and curves of a run that learns preferences or a rewa
 runs.py            the table of runs
 run_rows.py        its rows
 run_actions.py     its actions
+foreign.py         checkpoints of another program, step by step
+foreign_lines.py   its lines
 run_form.py        base class of the forms that create a run
 new_run.py         the form for a new run
 new_run_fields.py  its fields
