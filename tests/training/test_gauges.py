@@ -144,7 +144,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
     assert before and after and len(held) and after - before > 100e6
     limit = memory.memory_limit()
     assert limit is None or limit > after / 2
-    assert measurements.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measurements.gpu_use(CPU) is None
+    assert measurements.memory_bytes(CPU) == pytest.approx(after, rel=0.2)
 
 
 def test_words_for_sizes() -> None:
