@@ -240,7 +240,8 @@ def test_mps_has_its_three_numbers_and_no_other(monkeypatch: pytest.MonkeyPatch)
 
 def test_busy_full_and_old_gpus_have_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml([Card(A, processes=3, used=84 * GB, capability=(7, 5))]))
-    lines = gauges.notes(MachineReader([CudaDevice("cuda:0", "T4", A)], nvml=Nvml()).read())
+    read = MachineReader([CudaDevice("cuda:0", "T4", A)], nvml=Nvml()).read()
+    lines = [*gauges.notes(read), *gauges.old_gpus(read)]
     assert len(lines) == 3
     assert "the card is full, 84.0 GB of 85.0 GB in use" in lines[0]
     assert "2 other processes compute on it too" in lines[1] and "compute capability 7.5 has no bf16" in lines[2]

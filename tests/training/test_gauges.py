@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import evenly_spaced
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint, machine
+from tui_llm.llm.model.machine_reader import MachineReader
 from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
-from tui_llm.training.worker import measurements, process, worker
+from tui_llm.training.worker import machine_sampler, measurements, process, worker
 
 CPU = torch.device("cpu")
 
@@ -135,6 +138,47 @@ def test_memory_is_logged_at_evaluations(text: Path) -> None:
     assert list(noted) == [1, 10, 20, 21] and all(50e6 < value < 100e9 for value in noted.values())
     assert run.last_metric().memory_bytes == noted[21]  # type: ignore[union-attr]
     assert parse_metric(b'{"step":1,"loss":1,"lr":1,"grad_norm":1,"tokens_per_second":1,"memory_bytes":"x"}') is None
+
+
+def test_the_machines_gauges_are_recorded_with_the_memory(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread reads while the run trains; the worker's end ends it."""
+    began = time.time()
+    read = machine_sampler.MachineSampler._work
+
+    def at_once(self: machine_sampler.MachineSampler) -> None:
+        self.newest = MachineReader().read()
+        read(self)
+
+    def start(self: machine_sampler.MachineSampler) -> machine_sampler.MachineSampler:
+        at_once_thread = threading.Thread(target=at_once, args=(self,), daemon=True)
+        at_once_thread.start()
+        while self.newest is None:
+            at_once_thread.join(0.001)
+        return self
+
+    monkeypatch.setattr(machine_sampler.MachineSampler, "__enter__", start)
+    run = make("run", text, steps=21, eval_every=10)
+    assert here(run) == 0
+    assert [line["step"] for line in lines(run.metrics_path) if "machine" in line] == [1, 10, 20, 21]
+    metric = run.last_metric()
+    assert metric is not None and metric.machine is not None and metric.machine.cpu is not None
+    assert metric.machine.gpus == () and metric.gpu_use is None and began <= metric.machine.time <= time.time()
+    assert metric.machine.cpu.cores and metric.machine.cpu.memory_process
+    assert gauges.newest(run.metrics_path) == metric.machine
+    assert main(["runs", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["runs"]
+    assert shown["machine"]["cpu"]["cores"] == metric.machine.cpu.cores
+
+
+def test_gauges_that_can_not_be_read_do_not_end_a_run(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> MachineReader:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(machine_sampler, "MachineReader", broken)
+    run = make("run", text, steps=2)
+    assert here(run) == 0 and run.last_metric().machine is None  # type: ignore[union-attr]
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:

@@ -191,7 +191,9 @@ class Nvml:
         except self._lib.NVMLError as error:
             if problems is not None:
                 problems.append(self._code(error))
-        except Exception:  # of the binding, not of NVML: it lacks the function, or has another version (NVMLLibraryMismatchError)
+        except (
+            Exception
+        ):  # of the binding, not of NVML: it lacks the function, or has another version (NVMLLibraryMismatchError)
             pass
         return None
 
