@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields
 from types import SimpleNamespace
@@ -24,8 +25,9 @@ from tests.fake_nvml import (
     FakeNvml,
     install,
 )
+from tui_llm.common.errors import UserError
 from tui_llm.facts.machine_reading import GpuReading
-from tui_llm.llm.model import device_gauges
+from tui_llm.llm.model import device, device_gauges
 from tui_llm.llm.model.machine_reader import UNSEEN, CudaDevice, MachineReader
 from tui_llm.llm.model.nvml import MISSING, PROBLEMS, Nvml
 from tui_llm.training.run import gauges
@@ -224,6 +226,12 @@ def test_allocated_and_reserved_are_torchs_and_of_its_own_device(monkeypatch: py
     assert device_gauges.with_allocator(read, CUDA).gpus[0].reserved is None
 
 
+def test_of_amds_gpus_only_torchs_memory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = MachineReader([CudaDevice("cuda:0", "MI300X")], nvidia=False, note=device_gauges.AMD)
+    read = reader.read()
+    assert read.gpus == (GpuReading(name="MI300X", device="cuda:0"),) and gauges.notes(read) == [device_gauges.AMD]
+
+
 def test_mps_has_its_three_numbers_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, name in enumerate(("current_allocated_memory", "driver_allocated_memory", "recommended_max_memory"), 1):
         monkeypatch.setattr(torch.mps, name, lambda n=n: n * GB)
@@ -262,5 +270,8 @@ def test_why_torch_cannot_use_the_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     assert said in device_gauges.cuda_problem(Nvml())
+    monkeypatch.setattr(device_gauges, "is_cpu", lambda _name: False)
+    with pytest.raises(UserError, match=re.escape(said)):
+        device.choose("cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device_gauges.cuda_problem(Nvml()) == ""

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import HANG
+from tests.fake_nvml import Card, FakeNvml, install
 from tests.training.run_helpers import TINY, lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory, paths
@@ -23,8 +24,9 @@ from tui_llm.common.numbers import memory_size
 from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import evenly_spaced
 from tui_llm.llm.hub import hub
-from tui_llm.llm.model import checkpoint, machine
-from tui_llm.llm.model.machine_reader import MachineReader
+from tui_llm.llm.model import checkpoint, device_gauges, machine
+from tui_llm.llm.model.machine_reader import CudaDevice, MachineReader
+from tui_llm.llm.model.nvml import PROBLEMS
 from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import parse_metric
@@ -179,6 +181,27 @@ def test_gauges_that_can_not_be_read_do_not_end_a_run(text: Path, monkeypatch: p
     monkeypatch.setattr(machine_sampler, "MachineReader", broken)
     run = make("run", text, steps=2)
     assert here(run) == 0 and run.last_metric().machine is None  # type: ignore[union-attr]
+
+
+def test_a_gpu_that_is_lost_while_training_ends_the_run_with_one_line(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py, a dependency, is not installed")
+    card = Card("GPU-1")
+    install(monkeypatch, FakeNvml([card]))
+
+    def train(_worker: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(process.job, "train", train)
+    run = make("run", text, steps=3)
+    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(device_gauges, "cuda_device", lambda _device: CudaDevice("cuda:0", "H100", "1"))
+    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")  # NVML sees nothing wrong
+    card.lose()
+    assert here(run) == 1
+    assert run.status().message == f"{PROBLEMS['GPU_IS_LOST']}; then resume from the last checkpoint"
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:

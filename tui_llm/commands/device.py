@@ -76,9 +76,13 @@ def _read() -> tuple[str, MachineReading]:
 
     chosen = device.choose()
     devices = device_gauges.cuda_devices(torch.cuda.device_count()) if chosen.type == "cuda" else []
-    nvml: Any = Nvml() if not is_cpu("auto") and chosen.type != "mps" else None
+    amd = chosen.type == "cuda" and device_gauges.is_amd()
+    nvml: Any = Nvml() if not is_cpu("auto") and chosen.type != "mps" and not amd else None
     note = device_gauges.cuda_problem(nvml) if nvml is not None and chosen.type == "cpu" else ""
-    with contextlib.closing(MachineReader(devices, every=nvml is not None, nvml=nvml, note=note)) as reader:
+    note = device_gauges.AMD if amd else note
+    with contextlib.closing(
+        MachineReader(devices, every=nvml is not None, nvml=nvml, note=note, nvidia=nvml is not None)
+    ) as reader:
         time.sleep(BETWEEN)
         read = device_gauges.with_allocator(reader.read(), chosen)
     return str(chosen), read

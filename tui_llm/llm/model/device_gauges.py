@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,17 @@ import torch
 
 from tui_llm.facts.machine_reading import GpuReading, MachineReading
 from tui_llm.llm.model.cpu_reader import cpu_name
+from tui_llm.llm.model.device_names import is_cpu
 from tui_llm.llm.model.machine_reader import CudaDevice
 from tui_llm.llm.model.nvml import Nvml
+
+
+AMD = "of AMD's GPUs only the memory is read; rocm-smi shows their use, temperature and power"
+
+
+def is_amd() -> bool:
+    """Whether torch is built for AMD's GPUs (ROCm), which it calls cuda too."""
+    return torch.version.hip is not None
 
 
 def cuda_device(device: torch.device) -> CudaDevice:
@@ -55,7 +64,7 @@ def _allocated(gpu: GpuReading, device: torch.device) -> GpuReading:
         if gpu.memory_used is None:
             free, total = torch.cuda.mem_get_info(device)
             gpu = replace(gpu, memory_used=total - free, memory_total=total)
-        if not gpu.capability and not torch.version.hip:
+        if not gpu.capability and not is_amd():
             major, minor = torch.cuda.get_device_capability(device)
             gpu = replace(gpu, capability=f"{major}.{minor}")
     return gpu
@@ -69,6 +78,14 @@ def mps_reading() -> GpuReading:
     with suppress(RuntimeError, AttributeError):  # recommended_max_memory: torch ≥ 2.6
         gpu = replace(gpu, memory_total=torch.mps.recommended_max_memory())
     return gpu
+
+
+def why_no_cuda() -> str:
+    """`cuda_problem` of this machine; empty too where no GPU's driver is installed."""
+    if is_cpu("auto"):
+        return ""
+    with closing(Nvml()) as nvml:
+        return cuda_problem(nvml)
 
 
 def cuda_problem(nvml: Nvml) -> str:

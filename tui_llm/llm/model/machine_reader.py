@@ -28,22 +28,29 @@ class MachineReader:
     """Reads `devices`, in their order; with `every`, then all other GPUs that NVML shows. `note` is the problem of a
     machine that has no other. `nvml` is for tests.
 
-    NVML is opened only if there is something to ask it. Use it on one thread.
+    NVML is opened only if there is something to ask it, so not with `nvidia` false: `devices` are AMD's then. Use it on one thread.
     """
 
     def __init__(
-        self, devices: Sequence[CudaDevice] = (), *, every: bool = False, nvml: Nvml | None = None, note: str = ""
+        self,
+        devices: Sequence[CudaDevice] = (),
+        *,
+        every: bool = False,
+        nvml: Nvml | None = None,
+        note: str = "",
+        nvidia: bool = True,
     ) -> None:
         self.devices = tuple(devices)
         self.every, self.note = every, note
         self._cpu = CpuReader()
-        self._nvml = nvml or (Nvml() if devices or every else None)
+        self._nvml = nvml or (Nvml() if nvidia and (devices or every) else None)
 
     def read(self) -> MachineReading:
         """The machine now. Never raises: what can't be read is None, and `problem` says why."""
         nvml = self._nvml
         if nvml is None:
-            return MachineReading(time.time(), cpu=self._cpu.read(), problem=self.note)
+            own = tuple(GpuReading(name=one.name, device=one.device) for one in self.devices)
+            return MachineReading(time.time(), own, self._cpu.read(), self.note)
         gpus = [self._of(nvml, device) for device in self.devices]
         if self.every:
             seen = {gpu.index for gpu in gpus if gpu.index is not None}

@@ -13,7 +13,6 @@ import torch
 
 from tui_llm.facts.machine_reading import MachineReading
 from tui_llm.llm.model import device_gauges
-from tui_llm.llm.model.device_names import is_cpu
 from tui_llm.llm.model.machine_reader import CudaDevice, MachineReader
 from tui_llm.llm.model.nvml import Nvml
 
@@ -33,17 +32,24 @@ def sampler(device: torch.device, wanted: str) -> MachineSampler:
         others = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         more = device_gauges.cuda_devices(others) if others > 1 else []
         devices = [own, *(one for one in more if one != own)]
-    unused = device.type == "cpu" and wanted == "auto" and not is_cpu("auto")
+    unused, amd = device.type == "cpu" and wanted == "auto", device.type == "cuda" and device_gauges.is_amd()
 
     def make() -> MachineReader:
-        return MachineReader(devices, note=_why_unused() if unused else "")
+        note = device_gauges.why_no_cuda() if unused else device_gauges.AMD if amd else ""
+        return MachineReader(devices, note=note, nvidia=not amd)
 
     return MachineSampler(make)
 
 
-def _why_unused() -> str:
-    with contextlib.closing(Nvml()) as nvml:
-        return device_gauges.cuda_problem(nvml)
+def gpu_problem() -> str:
+    """Why the GPU that this process computes on does not answer, in one line; empty if NVML sees nothing wrong, or if it computes on
+    none."""
+    if torch.cuda.is_initialized():
+        with contextlib.suppress(Exception), contextlib.closing(Nvml()) as nvml:  # whatever fails now is not the reason
+            own = device_gauges.cuda_device(torch.device("cuda"))
+            found = nvml.find(own.uuid, own.bus_id)
+            return found.problem if found is not None else ""
+    return ""
 
 
 class MachineSampler:
