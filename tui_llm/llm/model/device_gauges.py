@@ -14,7 +14,6 @@ from tui_llm.llm.model.device_names import is_cpu
 from tui_llm.llm.model.machine_reader import CudaDevice
 from tui_llm.llm.model.nvml import Nvml
 
-
 AMD = "of AMD's GPUs only the memory is read; rocm-smi shows their use, temperature and power"
 
 
