@@ -16,6 +16,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.app import App
 from textual.screen import Screen
 
+from tests import HANG
 from tests.training.run_helpers import words
 from tests.training.run_helpers import work as in_a_process
 from tui_llm.common.errors import UserError
@@ -52,7 +53,7 @@ class InProcess:
     ) -> None:
         self.run, self.step, self.from_start = run, step, from_start
         self.ready = False
-        self.asked, self.finished = [step], 0
+        self.asked = [step]
         self.origin = Origin(0, 0, None)
         self.made.append(self)
 
@@ -62,7 +63,7 @@ class InProcess:
         self.step, self.ready = step, False
 
     def finish(self) -> None:
-        self.finished += 1
+        pass
 
     def records(self) -> Iterator[Record]:
         made: list[dict[str, Any]] = []
@@ -218,13 +219,16 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
 
 
 async def test_one_process_serves_step_after_step_and_only_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Event()
+    begun, cut = threading.Event(), threading.Event()
 
     class Slow(InProcess):
+        def finish(self) -> None:
+            cut.set()
+
         def records(self) -> Iterator[Record]:
-            while not self.finished and len(self.asked) == 2:  # the second step's rows take long
+            if len(self.asked) == 2:  # the second step's rows take long
                 begun.set()
-                yield step_rows.ReplayProgress("a row")
+                cut.wait(HANG)
             value = {**HOSTILE, "step": self.step}
             record = step_rows.parse(json.loads(json.dumps({"step": value})))
             assert record is not None
@@ -246,7 +250,7 @@ async def test_one_process_serves_step_after_step_and_only_the_newest_counts(mon
         await pilot.press("right", "right")  # while it is at work; 9 is passed over, or not, and 10 is shown
         await until(pilot, lambda: known(10))
         (only,) = Slow.made
-        assert only.asked[:2] == [7, 8] and only.asked[-1] == 10 and only.finished
+        assert only.asked[:2] == [7, 8] and only.asked[-1] == 10 and cut.is_set()
         await pilot.press("left")
         await until(pilot, lambda: known(9))
         await pilot.press("s", "right")

@@ -111,11 +111,10 @@ def differences(run: Run, here: dict[str, Any]) -> str:
 class ReplayProcess:
     """The subprocess that recomputes step `step` of `run`, which the constructor starts.
 
-    `records` gives its results as they come; `cancel` kills it. With `keep`, it stays once they are known, and `again` asks it
-    for another step, which takes no new process, and for the next step none of the steps before. With `from_start`, checkpoints are not used; without
-    `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be recomputed, if it
-    takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be
-    started.
+    `records` gives its results as they come; `cancel` kills it. With `keep`, it stays once they are known, and `again` asks it for
+    another step: without a new process, and for the next step without the steps before it. With `from_start`, checkpoints are
+    not used; without `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be
+    recomputed, if it takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be started.
     """
 
     def __init__(
@@ -188,7 +187,8 @@ class ReplayProcess:
         self.ready = False
         self.process.kill()
         self.process.wait()
-        self._lines.close()
+        with suppress(ValueError):  # another thread reads them, and is at their end now
+            self._lines.close()
         if self.process.stdin is not None:
             with suppress(OSError):  # a request that it did not read
                 self.process.stdin.close()

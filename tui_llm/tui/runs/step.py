@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -99,12 +100,11 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
                 return
             try:
                 process = self._start(number, run, step, from_start)
-                since = time.monotonic()
+                until = math.inf
                 for record in process.records():
                     if number == self._number:
-                        since = time.monotonic()
                         deliver(self, self._found, number, record)
-                    elif time.monotonic() - since > PATIENCE:
+                    elif time.monotonic() > (until := min(until, time.monotonic() + PATIENCE)):
                         process.cancel()
             except (UserError, OSError) as error:
                 problem = " ".join(str(error).split()).replace("--from-start does it", "g does it")
