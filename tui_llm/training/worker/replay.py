@@ -211,7 +211,7 @@ def _change(before: PinReading, after: PinReading) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Requests:
+class ReplayRequests:
     """The requests that a thread reads from `lines`; `finish` is set by a line that asks to end the current one."""
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -238,7 +238,7 @@ class Requests:
         return asked
 
 
-def _answer(asked: dict[str, Any], before: StepReplay | None, requests: Requests, say: Say) -> StepReplay:
+def _answer(asked: dict[str, Any], before: StepReplay | None, requests: ReplayRequests, say: Say) -> StepReplay:
     """Recomputes one step, from `before` if that is the step before."""
     if isinstance(threads := asked["threads"], int):
         torch.set_num_threads(threads)
@@ -261,7 +261,7 @@ def main() -> int:
         print(json.dumps(value, allow_nan=False), flush=True)
 
     torch.set_flush_denormal(True)  # as the worker
-    requests, before, failed = Requests(sys.stdin), None, True
+    requests, before, failed = ReplayRequests(sys.stdin), None, True
     while (asked := requests.next()) is not None:
         problem = ""
         try:
