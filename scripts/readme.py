@@ -87,7 +87,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "learning": ("learn", "prefer", "reward", "sft", "train", "find-lr", "evaluate"),
     "training runs": ("runs", "control", "stop", "replay", "probes", "batch", "samples", "export"),
     "models and vocabularies": ("models", "check", "vocabulary"),
-    "the program": ("tour", "serve", "bench", "completion"),
+    "the program": ("tour", "serve", "bench", "device", "completion"),
 }
 
 

@@ -64,6 +64,7 @@ from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.curves.screen import CurvesScreen
 from tui_llm.tui.runs.find_lr import FindRateScreen
 from tui_llm.tui.runs.foreign import ForeignScreen
+from tui_llm.tui.runs.gauges import MachineScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -124,6 +125,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     AlarmsScreen: lambda app: AlarmsScreen(lambda: app.lab_screen.panes["training"].snapshot),
+    MachineScreen: lambda app: MachineScreen(lambda: app.lab_screen.panes["training"].snapshot),
     LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",

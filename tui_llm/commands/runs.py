@@ -127,6 +127,7 @@ def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common import paths
     from tui_llm.common.display import visible
     from tui_llm.facts import report
+    from tui_llm.facts.machine_reading import as_json as as_object
     from tui_llm.training.run import gauges
     from tui_llm.training.run.health import as_json, listed
     from tui_llm.training.run.run import runs
@@ -137,12 +138,12 @@ def list_runs(options: argparse.Namespace) -> None:
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
         health = listed(run, alive=status.alive)
-        parent = _parent(run)
+        parent, machine = _parent(run), gauges.newest(run.metrics_path)
         branch = f"branch of {parent['parent']} after step {parent['parent_step']:,}; " if parent["parent"] else ""
         notes.append(branch + _note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate), "machine": as_object(machine) if machine is not None else None,
              "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     others = _foreign()

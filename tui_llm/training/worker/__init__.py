@@ -19,6 +19,7 @@ head_readings.py  scores of all attention heads
 matrix_recorder.py  gradient norms, updates and activation scales of the matrices
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
+machine_sampler.py  reads the machine's gauges on a thread
 tensorboard.py    TensorBoard event files
 export.py         export the newest checkpoint as a model folder
 replay_state.py   a run's weights and optimizer state after any of its steps, recomputed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ class Job:
         if done:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(self.run)
-        self.gauges = measurements.Gauges(self.trainer)
+        self.gauges = measurements.Gauges(self.trainer, worker.config.device)
         self.alarms: AlarmReader | None = None  # of rank 0
         self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
 
@@ -128,7 +129,7 @@ class Job:
         """Runs and records the steps until the run is done or told to stop; yields the metrics of each after that."""
         if self.ranks.first and not self.ranks.shard:
             self.trainer.matrices = MatrixRecorder(self.trainer.model, self.settings.steps)
-        with self._metrics() as metrics:
+        with self._metrics() as metrics, self._sampling():
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
                 metric = next(steps, None)
@@ -162,6 +163,10 @@ class Job:
         view = checkpoints.gathered(self.trainer)
         for record in evaluations.RECORDERS if self.ranks.first else ():
             record(self.run, view, self.tokenizer, metric)
+
+    def _sampling(self) -> contextlib.AbstractContextManager[object]:
+        """Reads the machine's gauges while it lasts; on processes other than rank 0, nothing."""
+        return self.gauges.sampler if self.ranks.first else contextlib.nullcontext()
 
     def _measure_peak(self, message: str) -> None:
         self.worker.report("running", "measuring this machine's peak FLOP/s, once")
