@@ -15,6 +15,8 @@ inside.py            what attention, lens and neighbours share
 instruct.py          train --instruct
 run_curves.py        runs curves: charts as a list, as points, in a file
 branch.py            train --branch
+budget.py            train --minutes
+training_text.py     the text of a new run, checked
 pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
 bench_peers.py       bench --against: other programs beside this one, in turn

@@ -10,6 +10,9 @@ processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs
 cost.py          parameters, memory, tokens, FLOPs
 step_time.py     expected time, measured in a subprocess
+loss_law.py      the loss that a model of some size reaches on some text
+budget_measurement.py  the machine and the text, measured in a subprocess for a time budget
+budget.py        a run with a time budget: which model, which schedule
 launch.py        create, start, stop, pause and resume a run
 first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess

@@ -6,6 +6,7 @@ job.py            one worker's part of a run, from first to last step
 inputs.py         device, vocabulary, corpus and model
 requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
+clock.py          the clock of a run with a time budget
 answers.py        what the trainers of preferences and of a reward share
 preference.py     direct preference optimization of pairs of answers
 reward.py         policy gradient on drawn answers that a rule scores
@@ -25,5 +26,6 @@ replay_state.py   a run's weights and optimizer state after any of its steps, re
 replay.py         the subprocess of plan/replay.py: a step with its rows and their parts in the gradient
 branch.py         the state that a branch begins with
 step_time.py      the subprocess of plan/step_time.py
+budget.py         the subprocess of plan/budget_measurement.py
 versus.py         compare the training step with nanoGPT's
 """

@@ -13,10 +13,14 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted, duration, memory_size
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import budget
+from tui_llm.training.plan.budget import Plan, start_preset
+from tui_llm.training.plan.budget_measurement import BudgetMeasurement
 from tui_llm.training.plan.cost import cost
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.step_time import Measurement, Rate
-from tui_llm.training.run.settings import PRESETS, TrainingSettings
+from tui_llm.training.run.promises import promise
+from tui_llm.training.run.settings import BUDGET, PRESETS, PRETRAINING, TrainingSettings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.live import deliver, is_live
 
@@ -38,17 +42,34 @@ def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
     )
 
 
+Fields = tuple[dict[str, str], str, str, list[str]]
+"""The changed fields, the preset, the device and the corpora."""
+
+
+def plan_run(fields: Fields, owner: Callable[[BudgetMeasurement], object]) -> Plan | None:
+    """Measures the machine for a run with a time budget; None for a run without one. `owner` gets the process, to cancel it.
+    Raises `UserError`."""
+    given, preset, device, corpora = fields
+    settings, shape, found = resolve_settings(given, start_preset(preset, given), corpora)
+    if not settings.minutes:
+        return None
+    pick = preset == BUDGET and found is None
+    return budget.plan(
+        settings, shape, corpora, device, pick=pick, schedule=preset == BUDGET, own_tokenizer="tokenizer" in given, owner=owner
+    )  # fmt: skip
+
+
 class RunEstimate:
     """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
     returns True; `fields` returns the changed fields, the preset, the device and the
     corpora."""
 
-    def __init__(
-        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], tuple[dict[str, str], str, str, list[str]]]
-    ) -> None:
+    def __init__(self, form: Widget, ready: Callable[[], bool], fields: Callable[[], Fields]) -> None:
         self.form, self.ready, self.fields = form, ready, fields
         self.cost, self.time = Static(id="cost"), Static(id="estimate")
-        self.measurement: Measurement | None = None
+        self.promise = Static(id="promise")
+        self.measurement: Measurement | BudgetMeasurement | None = None
+        self.planned: tuple[Fields, Plan] | None = None  # the fields of the newest plan of a time budget, and the plan
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
@@ -58,6 +79,23 @@ class RunEstimate:
         """Cancels a running measurement, as its settings have changed."""
         self.stop()
         self._show("ctrl+e runs a few real steps to estimate the time")
+
+    def show_promise(self, preset: str, objective: str) -> None:
+        """Says what text to expect of a run of that preset."""
+        text = promise(preset) if objective == PRETRAINING else ""
+        self.promise.update(Content(f"to expect: {text}" if text else ""))
+
+    def plan_of(self, fields: Fields) -> Plan | None:
+        """The plan that was measured for these fields."""
+        return self.planned[1] if self.planned is not None and self.planned[0] == fields else None
+
+    def own(self, measurement: BudgetMeasurement) -> None:
+        """Takes a measurement that a start made, to cancel it when the form closes. Called on the start's thread."""
+        self.measurement = measurement
+
+    def say(self, line: str) -> None:
+        """Shows `line` in the place of the time."""
+        self._show(line)
 
     def stop(self) -> None:
         self._measurements_started += 1
@@ -87,24 +125,30 @@ class RunEstimate:
         corpora: list[str],
         call_later: Callable[..., object],
     ) -> None:
+        plan: Plan | None = None
+        fields = given, preset, device, corpora
         try:
-            settings, shape, _ = resolve_settings(given, PRESETS[preset], corpora)
-            measurement = Measurement(settings, shape, device)
-            call_later(self._measuring, number, measurement)
-            line = rate_line(measurement.take(), settings, shape)
+            plan = plan_run(fields, lambda process: call_later(self._measuring, number, process))
+            if plan is None:
+                settings, shape, _ = resolve_settings(given, PRESETS[preset], corpora)
+                measurement = Measurement(settings, shape, device)
+                call_later(self._measuring, number, measurement)
+                line = rate_line(measurement.take(), settings, shape)
+            else:
+                line = " · ".join(f"{name} {words}" for name, words in budget.rows(plan, preset))
         except UserError as error:
             line = str(error)
-        deliver(self.form, self._measured, number, line)
+        deliver(self.form, self._measured, number, line, plan and (fields, plan))
 
-    def _measuring(self, number: int, measurement: Measurement) -> None:
+    def _measuring(self, number: int, measurement: Measurement | BudgetMeasurement) -> None:
         if number == self._measurements_started and is_live(self.form):
             self.measurement = measurement
         else:
             measurement.cancel()
 
-    def _measured(self, number: int, line: str) -> None:
+    def _measured(self, number: int, line: str, planned: tuple[Fields, Plan] | None = None) -> None:
         if number == self._measurements_started:
-            self.measurement = None
+            self.measurement, self.planned = None, planned
             self._show(line)
 
     def _show(self, line: str) -> None:
