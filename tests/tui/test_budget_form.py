@@ -72,7 +72,9 @@ async def test_a_budget_is_picked_shown_and_started(size: tuple[int, int], monke
         set_field(app, "steps", "1000")
         await until(pilot, lambda: not says(app, "steps").startswith("✗") and "parameters" in shown(app, "cost"))
         await pilot.press("ctrl+e")
-        await until(pilot, lambda: "picked" in shown(app, "estimate") and "expected" in shown(app, "estimate"))
+        await until(pilot, lambda: "picked" in shown(app, "estimate") and "bits per byte" in shown(app, "estimate"))
+        bottom = app.shown.query_one("#form").content_region.bottom
+        assert app.shown.query_one("#start").region.bottom <= bottom  # the buttons are in sight
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.answer is not UNSET)
     ((name, settings),) = made

@@ -71,7 +71,7 @@ def _settings_options(parser: Parser) -> None:
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
-    parser.add_argument("--minutes", metavar="M", help="end after M minutes, measuring and evaluations included; without --preset and --from, pick what is best in that time on this machine: model, vocabulary, schedule")  # fmt: skip
+    parser.add_argument("--minutes", metavar="M", help=f"{SETTINGS['minutes'].help}. Measuring and evaluations count; without --preset and --from it picks what is best in that time on this machine: model, vocabulary, schedule")  # fmt: skip
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
     parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip

@@ -41,7 +41,7 @@ MOST_MEASURING = 20.0  # seconds
 BESIDE = 0.08  # of the time for evaluations, samples, checkpoints
 WORSE = 0.02  # bits per byte: a shape that is so much worse than the best one ends the search
 RATE = 1.28  # learning rate × width, for Muon: see docs/training.md
-FEWEST = 10  # steps
+FEWEST = 3  # steps
 
 
 class BatchRule(NamedTuple):
@@ -78,6 +78,11 @@ class Option:
         """The tokens that it is trained on."""
         s = self.settings
         return self.steps * s.batch_size * s.grad_accumulation_steps * s.block_size
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """What the held-out loss will lie between, in bits per byte."""
+        return self.bits_per_byte * (1 - self.spread), self.bits_per_byte * (1 + self.spread)
 
     @property
     def name(self) -> str:
@@ -300,7 +305,7 @@ def rows(plan: Plan, preset: str) -> list[tuple[str, str]]:
         ("schedule", f"{steps} by the clock; {s.optimizer} at {s.learning_rate:g}, {_decay(s)}"),
     ]  # fmt: skip
     if math.isfinite(best.bits_per_byte):
-        low, high = (best.bits_per_byte * (1 + sign * best.spread) for sign in (-1, 1))
+        low, high = best.band
         nats = " to ".join(f"{value * best.bytes_per_token * math.log(2):.2f}" for value in (low, high))
         others = [one for one in plan.options if one.name != best.name][:2]
         worse = ", ".join(f"{one.name} {one.bits_per_byte - best.bits_per_byte:+.2f}" for one in others)
@@ -313,8 +318,24 @@ def rows(plan: Plan, preset: str) -> list[tuple[str, str]]:
                 f"the law of parameters and tokens expects the least of it; {worse or 'no other was measured'}",
             ),
         ]
-    text = expected_text(best.bits_per_byte) if math.isfinite(best.bits_per_byte) else promise(preset)
-    return [*found, ("text", text)]
+    return [*found, ("text", text_of(plan, preset))]
+
+
+def summary(plan: Plan) -> str:
+    """A plan in one line of at most about 200 characters."""
+    best = plan.picked
+    words = f"{best.name}: {best.tokens_per_second:,.0f} tokens/s on {plan.device}, about {counted(best.steps, 'step')}, {best.tokens / 1e6:.2f}M tokens"
+    if not math.isfinite(best.bits_per_byte):
+        return words
+    low, high = best.band
+    others = ", ".join(f"{one.name} {one.bits_per_byte - best.bits_per_byte:+.2f}" for one in plan.options[1:3])
+    return f"picked {words} → {low:.2f} to {high:.2f} bits per byte ({others or 'no other was measured'})"
+
+
+def text_of(plan: Plan, preset: str) -> str:
+    """What text to expect of a plan."""
+    loss = plan.picked.bits_per_byte
+    return expected_text(loss) if math.isfinite(loss) else promise(preset)
 
 
 def _decay(settings: TrainingSettings) -> str:

@@ -52,7 +52,7 @@ def expected_text(bits_per_byte: float) -> str:
 
 _BY_LOSS = (
     (1.5, "correct sentences in the text's style; the sense is lost from one to the next"),
-    (2.0, "real words and short phrases of the text's style; most sentences make no sense"),
+    (1.8, "real words and short phrases of the text's style; most sentences make no sense"),
     (2.6, "real words, names and lines like the text's; hardly a phrase makes sense"),
     (float("inf"), "words and line lengths like the text's, many words invented, no sense"),
 )

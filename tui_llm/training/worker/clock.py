@@ -119,6 +119,9 @@ class TimeBudget:
         s = worker.settings
         self.worker, self.run, self.trainer = worker, worker.run, trainer
         plans = time_plan.read(worker.run) or [TimePlan(0, 0.0, s.steps, 0.0)]
+        last = worker.run.last_metric()
+        # What an earlier worker decided or took is taken again.
+        self._known = max(plans[-1].step, last.step if last else 0)
         used = checkpoints.seconds_used(worker.run, done) if done else plans[0].seconds
         self.clock = BudgetClock(60 * s.minutes, used, worker.began)
         writing = STATE * trainer.model.config.parameters() / WRITING
@@ -136,7 +139,7 @@ class TimeBudget:
         evaluated = metric.val_loss is not None
         self.planner.took(metric.step, min(step, seconds), max(0.0, seconds - step), evaluated=evaluated)
         plans = self.trainer.plans
-        if metric.step >= self.trainer.settings.steps or plans[-1].step > metric.step:
+        if metric.step >= self.trainer.settings.steps or metric.step < self._known:
             return
         if (plan := self.planner.plan(metric.step, plans[-1])) is not None:
             time_plan.write(self.run, [*plans, plan])

@@ -82,7 +82,9 @@ class RunEstimate:
 
     def show_promise(self, preset: str, objective: str) -> None:
         """Says what text to expect of a run of that preset."""
-        text = promise(preset) if objective == PRETRAINING else ""
+        self._expect(promise(preset) if objective == PRETRAINING else "")
+
+    def _expect(self, text: str) -> None:
         self.promise.update(Content(f"to expect: {text}" if text else ""))
 
     def plan_of(self, fields: Fields) -> Plan | None:
@@ -135,7 +137,7 @@ class RunEstimate:
                 call_later(self._measuring, number, measurement)
                 line = rate_line(measurement.take(), settings, shape)
             else:
-                line = " · ".join(f"{name} {words}" for name, words in budget.rows(plan, preset))
+                line = budget.summary(plan)
         except UserError as error:
             line = str(error)
         deliver(self.form, self._measured, number, line, plan and (fields, plan))
@@ -149,6 +151,8 @@ class RunEstimate:
     def _measured(self, number: int, line: str, planned: tuple[Fields, Plan] | None = None) -> None:
         if number == self._measurements_started:
             self.measurement, self.planned = None, planned
+            if planned is not None:
+                self._expect(budget.text_of(planned[1], planned[0][1]))
             self._show(line)
 
     def _show(self, line: str) -> None:

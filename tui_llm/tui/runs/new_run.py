@@ -140,7 +140,9 @@ class NewRunScreen(RunForm):
         room = left_of(self)
         self.set_class(room.width < 100, "-narrow")
         self.set_class(room.height < 12, "-low")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
+        self.query_one("#rows").styles.max_height = max(
+            1, room.height - (9 if room.height < 12 else 11)
+        )  # only the fields scroll
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
