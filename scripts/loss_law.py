@@ -45,9 +45,8 @@ GRID = (
     Wanted("nano", 2, 2, 64, 1_048_576, 1e-2),
     Wanted("nano", 2, 4, 128, 1_048_576, 7e-3),
     Wanted("byte", 2, 4, 128, 2_097_152, 7e-3, texts=1),
-    Wanted("byte", 2, 2, 64, 2_097_152, 1e-2, texts=1),
-    Wanted("nano", 4, 4, 128, 524_288, 7e-3),
     Wanted("nano", 4, 4, 256, 131_072, 5e-3, 3),
+    Wanted("nano", 4, 4, 128, 524_288, 7e-3),
 )
 RATES = tuple(
     Wanted("nano", 2, heads, width, 262_144, rate, 1)

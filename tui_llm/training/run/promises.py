@@ -33,8 +33,11 @@ PROMISES: dict[str, Promise] = {
 
 
 def promise(preset: str) -> str:
-    """The preset's sentence; empty for a preset of another version."""
-    return PROMISES[preset].text if preset in PROMISES else ""
+    """The preset's sentence, with the text that it is made for; empty for a preset of another version."""
+    found = PROMISES.get(preset)
+    if found is None:
+        return ""
+    return f"on {found.corpus}: {found.text}" if found.corpus else found.text
 
 
 def usual_corpus(preset: str) -> str:
