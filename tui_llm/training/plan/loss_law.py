@@ -18,8 +18,8 @@ REPEATS = 15.4  # R
 
 @dataclass(frozen=True, slots=True)
 class LossLaw:
-    """The law. B = b · (bytes per token)^−γ: tokens of more bytes learn from less text. `spread` is twice the standard deviation of the
-    expected loss's relative error for another text."""
+    """The law. B = b · (bytes per token)^−γ: tokens of more bytes learn from less text. `spread` is the relative error to expect for
+    another text: a little more than twice the standard deviation of the two that it was fitted to."""
 
     e: float
     a: float
@@ -42,5 +42,5 @@ def effective(read: float, text: float) -> float:
     return text + text * REPEATS * (1 - math.exp(-(read / text - 1) / REPEATS))
 
 
-LAW = LossLaw(e=0.681, a=4.00, alpha=0.15, b=37.9, beta=0.25, gamma=0.32, spread=0.16)
+LAW = LossLaw(e=1.024, a=18.84, alpha=0.34, b=38.2, beta=0.25, gamma=0.334, spread=0.16)
 """For English and text like it; see docs/training.md."""
