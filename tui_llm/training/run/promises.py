@@ -20,7 +20,7 @@ class Promise(NamedTuple):
 PROMISES: dict[str, Promise] = {
     "toy": Promise("letters and line lengths like the text's, a few short words right, most words invented"),
     "induction": Promise("no sentences: it learns to repeat letters that it has just seen", "repeats"),
-    "small": Promise("real words in short phrases of the text's style; sentences rarely make sense"),
+    "small": Promise("mostly real words in short phrases of the text's style; sentences rarely make sense"),
     "shakespeare": Promise("speakers, verse lines and Shakespeare's English, from nano's weights; phrases hold, the sense does not",
                            "tinyshakespeare"),
     BUDGET: Promise("what fits the time: the estimate says how good, in bits per byte of held-out text"),
