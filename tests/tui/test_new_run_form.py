@@ -38,7 +38,7 @@ WRONG = {
     "beta1": ("1", "below 1"), "beta2": ("-0.1", "below 1"), "clip": ("-1", "from 0 up"), "seed": ("-1", "whole number from 0"),
     "eval_every": ("0", "1 or more"), "eval_batches": ("0", "1 or more"), "checkpoint_every": ("0", "1 or more"),
     "validation_fraction": ("1", "such as 0.05"), "sample_tokens": ("-1", "0 or more"), "decay_fraction": ("2", "from 0 to 1"),
-    "from_model": ("[/]", "no model folder [/]"),
+    "minutes": ("-1", "from 0 up"), "from_model": ("[/]", "no model folder [/]"),
 }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
         assert not unsafe(drawn(app))  # type: ignore[arg-type]
         await pilot.press("ctrl+s")
         await pilot.pause()
-        assert app.answer is UNSET and "validation" in app.text  # the first error is shown
+        assert app.answer is UNSET and "minutes: minutes is" in app.text  # the first error is shown
         trouble = app.screen.query_one("#trouble")
         assert trouble.has_class("-some")
         set_field(app, "seed", "1")

@@ -11,14 +11,12 @@ from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.commands.shared.run_cost import show_cost
+from tui_llm.commands.shared.training_text import check_text
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
-    from tui_llm.llm.tokens.tokenizer import Tokenizer
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 
@@ -36,6 +34,8 @@ def add(commands: Commands) -> None:
         examples=(
             "tui-llm train book.txt --run first --preset toy --steps 60",
             "tui-llm train stories --preset small --detach",
+            "tui-llm train book.txt --minutes 5 --run five",
+            "tui-llm train --preset shakespeare --run bard",
             "tui-llm train --resume --run first",
             "tui-llm train --branch first --step 40 --learning-rate 1e-3",
             "tui-llm train stories --preset small --cost --measure",
@@ -71,6 +71,7 @@ def settings_options(parser: Parser, *, text_only: bool = False) -> None:
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
+    parser.add_argument("--minutes", metavar="M", help=f"{SETTINGS['minutes'].help}. Measuring and evaluations count; without --preset and --from it picks what is best in that time on this machine: model, vocabulary, schedule")  # fmt: skip
     if not text_only:
         parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
         parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
@@ -78,7 +79,7 @@ def settings_options(parser: Parser, *, text_only: bool = False) -> None:
     for name, setting in SETTINGS.items():
         if text_only and (name == "objective" or (setting.objectives and PRETRAINING not in setting.objectives)):
             continue
-        if name not in ("from_model", "reward"):
+        if name not in ("from_model", "minutes", "reward"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
             about = f"{f'with {learns}: ' if learns else ''}{choices}{setting.help}"
@@ -95,7 +96,7 @@ def _or(names: Collection[str]) -> str:
 
 
 def train(options: argparse.Namespace) -> int:
-    from tui_llm.commands.shared import spaces
+    from tui_llm.commands.shared import budget, spaces
     from tui_llm.llm.hub.lookup import find as find_model
     from tui_llm.training.plan import launch, start
     from tui_llm.training.plan.follow import follow
@@ -113,9 +114,13 @@ def train(options: argparse.Namespace) -> int:
         options.cost = True
     check_options(options)
     if options.cost and not options.resume:
-        _, settings, shape = _settings(options, given)
+        name, settings, shape = _settings(options, given)
         folder = find_model(settings.from_model).folder if settings.from_model else None
-        show_cost(settings, shape, options, options.corpus, folder)
+        if not settings.minutes:
+            show_cost(settings, shape, options, options.corpus, folder, name)
+            return 0
+        plan = budget.plan_run(options, given, name, settings, shape)
+        show_cost(plan.settings, plan.picked.shape, options, options.corpus, folder, name, plan)
         return 0
     if options.run is None and options.branch is None:
         raise UserError(_name_it(options))
@@ -130,7 +135,8 @@ def train(options: argparse.Namespace) -> int:
         if options.cost:
             settings = from_fields(given, run.config().settings)
             start_folder = run.path / start.FOLDER if settings.from_model else None
-            show_cost(settings, _shape(settings, run), options, run.config().corpus, start_folder)
+            config = run.config()
+            show_cost(settings, _shape(settings, run), options, config.corpus, start_folder, config.preset)
             return 0
         _prepare_resume(run, options, given)
         pins.change(run.pins_path, pinned)
@@ -189,11 +195,17 @@ def _report_detached(run: Run, options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
     """The preset's name, a new run's settings, its model's shape."""
+    from tui_llm.commands.shared import budget
+    from tui_llm.training.plan.budget import start_preset
     from tui_llm.training.plan.fields import resolve_settings
+    from tui_llm.training.run.promises import usual_corpus
     from tui_llm.training.run.settings import preset
 
-    name = options.preset or PRESET
-    settings, shape, found = resolve_settings(given, preset(name), options.corpus)
+    name = budget.preset_name(options, given, PRESET)
+    preset(name)
+    if not options.corpus and usual_corpus(name):
+        options.corpus = [usual_corpus(name)]
+    settings, shape, found = resolve_settings(given, start_preset(name, given), options.corpus)
     if found:
         from tui_llm.llm.hub.hub import load_trained
 
@@ -217,9 +229,11 @@ def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
+    from tui_llm.commands.shared import budget
     from tui_llm.llm.hub import lookup
     from tui_llm.training.plan import answers, launch
     from tui_llm.training.plan.cost import cost
+    from tui_llm.training.run.promises import promise
     from tui_llm.training.run.settings import PRETRAINING
 
     name, settings, shape = _settings(options, given)
@@ -227,8 +241,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         raise UserError("--shard splits the model between processes; give their number: --nproc N")
     model = lookup.find(settings.from_model).folder if settings.from_model else None
     if settings.objective == PRETRAINING:
-        _check_text(settings, options.corpus, model)
+        check_text(settings, options.corpus, model)
     rows = answers.rows(settings, options.corpus, model)
+    plan = budget.plan_run(options, given, name, settings, shape) if settings.minutes else None
+    if plan is not None:
+        settings, shape = plan.settings, plan.picked.shape
     run = launch.create(
         options.run,
         options.corpus,
@@ -242,7 +259,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         shard=bool(options.shard),
         rows=rows,
     )
-    if not options.json and not options.no_start:
+    if plan is not None:
+        plan.begin(run)
+    if plan is not None and not options.json:
+        budget.show_plan(plan, name)
+    elif not options.json and not options.no_start:
         from tui_llm.common.numbers import memory_size
 
         found = cost(settings, shape)
@@ -250,41 +271,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
             f"{found.parameters:,} parameters, {found.most}{found.tokens:,} tokens, {found.most}{found.flops:.2e} operations, about "
             f"{memory_size(found.memory_bytes)} of memory"
         )
+        if settings.objective == PRETRAINING and (text := promise(name)):
+            put(f"to expect: {text}")
     return run
-
-
-def _check_text(settings: TrainingSettings, corpus: list[str], model: Path | None) -> None:
-    """Checks the whole text, so that an error shows here, not in the worker's log."""
-    from tui_llm.llm.data import corpora
-    from tui_llm.llm.data.corpus import check_size
-    from tui_llm.llm.hub import hub
-    from tui_llm.training.plan.answer_files import has_pairs
-
-    if len(corpus) == 1 and has_pairs(corpus[0]):
-        raise UserError(
-            f"{corpus[0]} has preference pairs; add --preference and the model to start from, such as --from nano"
-        )
-    places, how = list(map(corpora.place, corpus)), settings.text_format
-    tokenizer = hub.load_trained(model) if model else _tokenizer(settings, places)
-    if places and not any(map(corpora.is_named, places)):
-        corpora.check(places, how)
-        check_size(places, tokenizer, settings.validation_fraction, settings.block_size, how)
-
-
-def _tokenizer(settings: TrainingSettings, places: list[str]) -> Tokenizer:
-    """The vocabulary of a new run. Raises `UserError` if there is none, or it can't encode the prompt of the samples."""
-    from tui_llm.llm.data import closed_vocabulary
-    from tui_llm.llm.hub import hub
-    from tui_llm.llm.tokens.closed import ClosedTokenizer
-    from tui_llm.llm.tokens.closed_files import KINDS
-    from tui_llm.training.plan import sample_prompt
-
-    if settings.tokenizer not in KINDS:
-        return hub.training_tokenizer(settings.tokenizer)
-    found = closed_vocabulary.tokens(places, settings.tokenizer, settings.text_format)
-    made = ClosedTokenizer(settings.tokenizer, settings.tokenizer, found)
-    sample_prompt.usable(settings.sample_prompt, made.encode)
-    return made
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -293,11 +282,13 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from dataclasses import replace
     from pathlib import Path
 
+    from tui_llm.commands.shared import budget
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import from_fields
 
+    budget.extend(run, given)
     config = run.config()
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
         given = {**given, "from_model": config.settings.from_model}  # another path of the same folder

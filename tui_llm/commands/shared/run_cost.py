@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.training.plan.budget import Plan
     from tui_llm.training.run.settings import TrainingSettings
 
 Measured = tuple[dict[str, Any], list[str]]
@@ -24,15 +25,19 @@ def show_cost(
     options: argparse.Namespace,
     corpus: Sequence[str],
     model: Path | None,
+    preset: str,
+    plan: Plan | None = None,
 ) -> None:
     """Prints what a run would cost, and with `--measure` what time it takes. `corpus` may be empty; `model` is the folder of the model
-    that it starts from."""
+    that it starts from; `plan` is that of a run with a time budget."""
     from dataclasses import asdict
 
+    from tui_llm.commands.shared import budget
     from tui_llm.common.numbers import memory_size
     from tui_llm.facts import report
     from tui_llm.facts.tokens import BYTES_AND_END
     from tui_llm.training.plan.cost import cost
+    from tui_llm.training.run.promises import promise
 
     found = cost(settings, shape)
     measured: Measured = {}, []
@@ -41,7 +46,8 @@ def show_cost(
     elif options.measure:
         measured = _measure_shape(settings, shape, found.tokens, options)
     if options.json:
-        more = {"measured": measured[0]} if measured[0] else {}
+        more: dict[str, Any] = {"measured": measured[0]} if measured[0] else {}
+        more |= {"budget": budget.as_json(plan)} if plan else {"text": promise(preset)}
         put_json({**asdict(found), "memory_bytes": found.memory_bytes, **more})
         return
     byte = f": {BYTES_AND_END}" if settings.tokenizer == "byte" else ""
@@ -52,7 +58,11 @@ def show_cost(
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip
+    if plan is None and not found.most and promise(preset):
+        rows.append(("text", "", f"to expect: {promise(preset)}"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
+    if plan is not None:
+        budget.show_plan(plan, preset)
     for line in measured[1]:
         put(line)
 

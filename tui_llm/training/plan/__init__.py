@@ -14,6 +14,9 @@ lr_search.py     the search for a learning rate
 find_lr.py       the search in a subprocess
 step_time.py     speed of a shape, measured in a subprocess
 run_time.py      expected time of a run and its band, from beginning it in a subprocess
+loss_law.py      the loss that a model of some size reaches on some text
+budget_measurement.py  the machine and the text, measured in a subprocess for a time budget
+budget.py        a run with a time budget: which model, which schedule
 launch.py        create, start, stop, pause and resume a run
 first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess

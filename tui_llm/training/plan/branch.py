@@ -47,7 +47,9 @@ def settings(parent: Run, step: int, given: Mapping[str, Any]) -> TrainingSettin
         raise UserError(
             f"run {parent.name} has taken {last.step if last else 0:,} steps; a branch begins after one of them, not {step:,}"
         )
-    made = from_fields(dict(given), config.settings)
+    if "minutes" in given:
+        raise UserError("a branch ends by its number of steps; give --steps instead of --minutes")
+    made = from_fields({**given, "minutes": 0.0}, config.settings)  # a parent's time budget is not the branch's
     changed = [name for name in OF_THE_MODEL if getattr(made, name) != getattr(config.settings, name)]
     if changed:
         names = ", ".join(name.replace("_", " ") for name in changed)

@@ -105,17 +105,18 @@ def adapted(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSetting
 def resolve_settings(
     given: Mapping[str, Any], base: TrainingSettings, corpus: Sequence[str] = ()
 ) -> tuple[TrainingSettings, GPTConfig, LocalModel | None]:
-    """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` names one.
+    """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` or `base` names one.
 
     A vocabulary of `corpus`'s characters or words has as many tokens as that has of them. Raises `UserError` if a value is
     invalid or contradicts that model.
     """
     base = adapted(base, given)
     _check_objective(given)
-    if not given.get("from_model"):
+    model = str(given.get("from_model", base.from_model))
+    if not model:
         settings = from_fields(dict(given), base)
         return settings, cost.shape(settings, _vocabulary_size(settings, corpus)), None
-    found, config = starting_model(str(given["from_model"]))
+    found, config = starting_model(model)
     # Keep a folder's full path: the config may be read from another working directory.
     name = str(found.folder) if found.kind == "folder" else found.name
     return start.fit({**given, "from_model": name}, base, config), config, found

@@ -127,17 +127,17 @@ def resume_step(run: Run) -> int:
 
 
 def set_steps(run: Run, steps: int) -> None:
-    """Changes the total number of steps of a run without a live worker: more, or fewer.
+    """Changes the total number of steps of a run without a live worker. The remaining ones follow the schedule for `steps`.
 
-    It continues from its last checkpoint; the remaining steps follow the schedule for `steps`.
-
-    Raises `UserError` if a worker is training the run, or unless `steps` is more than `resume_step`.
+    Raises `UserError` if a worker is training the run, if it has a time budget, or unless `steps` is more than `resume_step`.
     """
     settings = run.config().settings
     _check_not_training(run)
+    if settings.minutes:
+        raise UserError(f"run {run.name} ends by its time budget; give --minutes instead of --steps")
     if steps <= (done := resume_step(run)):
         raise UserError(f"run {run.name} continues from step {done:,}; give more steps than that")
-    _rewrite(run, dataclasses.replace(settings, steps=steps))
+    rewrite(run, dataclasses.replace(settings, steps=steps))
 
 
 def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
@@ -164,12 +164,12 @@ def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -
             f"the {held_out} held-out rows of run {run.name} can't be split into batches of {batch_size}; give a batch size "
             f"that divides {s.batch_size}"
         )
-    _rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
+    rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
 
 
 def change_compile(run: Run, choice: str) -> None:
     """Sets whether the next worker uses torch.compile. Raises `UserError` if a worker is training the run."""
-    _rewrite(run, from_fields({"compile": choice}, run.config().settings))
+    rewrite(run, from_fields({"compile": choice}, run.config().settings))
 
 
 def enable_tensorboard(run: Run) -> None:
@@ -178,7 +178,8 @@ def enable_tensorboard(run: Run) -> None:
     run.write_config(dataclasses.replace(run.config(), tensorboard=True))
 
 
-def _rewrite(run: Run, settings: TrainingSettings) -> None:
+def rewrite(run: Run, settings: TrainingSettings) -> None:
+    """Replaces the settings of a run. Raises `UserError` if a worker is training it."""
     _check_not_training(run)
     run.write_config(dataclasses.replace(run.config(), settings=settings))
 
@@ -202,8 +203,7 @@ def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = No
     if changed == config:
         return
     processes.check(config.settings, changed.nproc, shard=changed.shard)
-    if run.alive():
-        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    _check_not_training(run)
     run.write_config(changed)
 
 

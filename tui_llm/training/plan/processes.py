@@ -25,6 +25,10 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
         raise UserError(
             f"learning {LEARNS[settings.objective]} runs in one process; leave out {'--nproc' if nproc > 1 else '--shard'}"
         )
+    if settings.minutes and (nproc > 1 or shard):
+        raise UserError(
+            f"a run with a time budget is trained by one process; leave out {'--nproc' if nproc > 1 else '--shard'} or --minutes"
+        )
     rows = settings.batch_size * settings.grad_accumulation_steps
     if rows % nproc:
         part = nproc // math.gcd(settings.grad_accumulation_steps, nproc)

@@ -9,6 +9,7 @@ config.py        config.json: corpus, device, settings
 status.py        status.json: state, message
 run_lock.py      at most one worker per run
 settings.py      training settings and presets
+promises.py      what text to expect of each preset
 jsonl.py         append-only JSON Lines files
 metrics.py       metrics.jsonl: loss, gradient norm, tokens per second of each step
 pins.py          pins.json: the pinned prompts
@@ -18,6 +19,7 @@ matrix_statistics.py  matrices.jsonl: gradient norms, updates, activation scales
 batch.py         batch.json: the next batch with its losses
 step_rows.py     a recomputed step: its rows, their parts in the gradient, the pins before and after
 branch.py        runs that begin with a step of another one
+time_plan.py     time_plan.json: the steps that a run with a time budget plans to take
 changes.py       settings changed during training
 alarm_kinds.py   an alarm, its kinds, and what people do about them
 alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients

@@ -7,6 +7,7 @@ status.json        the worker's state, message and facts; only the lock shows wh
 control.json       requests to the worker: paused, stop, save, learning_rate, batch
 shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
 tensorboard/       TensorBoard event files of the metrics, if requested
+time_plan.json     of a run with a time budget: the planned steps, and each change of that (see time_plan.py)
 changes.json       changes of the learning rate during training, with their steps
 parent.jsonl       of a branch: the metrics of the run that it branches from, up to the branch's step (see branch.py)
 metrics.jsonl      one line for each step: step, loss, lr, grad_norm, tokens_per_second; val_loss where it was measured

@@ -6,6 +6,7 @@ job.py            one worker's part of a run, from first to last step
 inputs.py         device, vocabulary, corpus and model
 requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
+clock.py          the clock of a run with a time budget
 answers.py        what the trainers of preferences and of a reward share
 preference.py     direct preference optimization of pairs of answers
 reward.py         policy gradient on drawn answers that a rule scores
@@ -30,5 +31,6 @@ find_lr.py        the subprocess of plan/find_lr.py: short runs that try learnin
 step_time.py      the subprocess of plan/step_time.py
 run_time.py       the subprocess of plan/run_time.py: the beginning of a run, timed
 run_load.py       how much other processes slow this one down
+budget.py         the subprocess of plan/budget_measurement.py
 versus.py         compare the training step with nanoGPT's
 """

@@ -25,14 +25,15 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import start
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.status import number
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
 
 KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
 
 
-def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
-    """Writes `checkpoint-STEP/` and returns its path.
+def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: float | None = None) -> Path:
+    """Writes `checkpoint-STEP/` and returns its path. `seconds` are what a run with a time budget has used of it.
 
     Raises `UserError` if it can't be written, for example because the disk is full, and `Diverged` if a weight is not
     finite; then older checkpoints are unchanged and no partial checkpoint remains.
@@ -59,6 +60,7 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
             "seed": trainer.settings.seed,
             "arithmetic": trainer.arithmetic,
             "sha256": intact.digests(aside),
+            **({} if seconds is None else {"seconds": round(seconds, 3)}),
         }
         write_json(aside / intact.RECORD, record)
         storage.sync_folder(aside)
@@ -176,6 +178,14 @@ def other_arithmetic(run: Run, trainer: Trainer, step: int) -> str:
                 f"continues in {trainer.arithmetic}; before in {visible(before)}: not bit for bit as without a stop. "
             )
     return ""
+
+
+def seconds_used(run: Run, step: int) -> float:
+    """The seconds that a run with a time budget had used at the checkpoint of `step`; 0 if that does not say."""
+    with suppress(UserError, OSError):
+        record = read_json(run.path / f"checkpoint-{step}" / intact.RECORD)
+        return max(0.0, number(record.get("seconds")) or 0.0) if isinstance(record, dict) else 0.0
+    return 0.0
 
 
 def kept_state(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:

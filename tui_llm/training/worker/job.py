@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,7 @@ from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, health, jsonl, matrix_statistics
 from tui_llm.training.run.alarms import AlarmReader
 from tui_llm.training.run.metrics import Metric, metric_line
-from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 from tui_llm.training.worker import (
     branch,
     checkpoints,
@@ -32,6 +34,7 @@ from tui_llm.training.worker import (
     torch_compile,
 )
 from tui_llm.training.worker.answers import AnswerTrainer
+from tui_llm.training.worker.clock import TimeBudget
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
@@ -68,7 +71,7 @@ class Job:
     """The trainer of a run with what is recorded beside it, after `done` steps."""
 
     def __init__(self, worker: Worker, loaded: Inputs, model: GPT, done: int, state: dict[str, Tensor] | None) -> None:
-        self.worker, self.run, self.settings, self.ranks = worker, worker.run, worker.settings, worker.ranks
+        self.worker, self.run, self.ranks = worker, worker.run, worker.ranks
         self.tokenizer = loaded.tokenizer
         self.step = done
         self.saved: int | None = done or None  # step of the newest checkpoint known to be intact
@@ -83,9 +86,16 @@ class Job:
         if done:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(self.run)
+        self.time = TimeBudget(worker, self.trainer, done) if self.settings.minutes else None
+        worker.clock = self.time.clock if self.time else None
         self.gauges = measurements.Gauges(self.trainer, worker.config.device)
         self.alarms: AlarmReader | None = None  # of rank 0
         self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The run's settings; with a time budget, the number of steps changes during the run."""
+        return self.worker.settings
 
     def prepare(self, message: str) -> str:
         """Brings the run's files to `step`, and measures and compiles what is needed before the next one.
@@ -101,8 +111,9 @@ class Job:
                 message += self._begin_events()
             worker.facts |= self.gauges.facts
             if self.settings.objective == PRETRAINING:
+                within = min(measurements.SHIPPED_WITHIN, self.time.spare if self.time is not None else math.inf)
                 worker.facts |= measurements.shipped_loss(
-                    self.run, self.trainer, self.tokenizer, worker.report_progress
+                    self.run, self.trainer, self.tokenizer, worker.report_progress, within
                 )
         if not done:
             view = checkpoints.gathered(self.trainer)
@@ -122,7 +133,8 @@ class Job:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
         self.worker.report("running", message)
         for _ in self.steps():
-            if self.ranks.first and not self.ranks.shard and self.gauges.due():
+            spare = self.time is None or self.time.spare > measurements.PEAK_TAKES
+            if spare and self.ranks.first and not self.ranks.shard and self.gauges.due():
                 self._measure_peak(message)
 
     def steps(self) -> Iterator[Metric]:
@@ -132,12 +144,15 @@ class Job:
         with self._metrics() as metrics, self._sampling():
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
+                began = time.monotonic()
                 metric = next(steps, None)
                 if metric is None:
                     break
                 self.step = metric.step
                 self.worker.check_lock()
                 self._record(metrics, metric)
+                if self.time is not None:
+                    self.time.after(metric, time.monotonic() - began)
                 yield metric
 
     def _record(self, metrics: BinaryIO, metric: Metric) -> None:
@@ -180,7 +195,8 @@ class Job:
             if self.events is not None:
                 self.events.flush()
             self.worker.check_lock()
-            checkpoints.save(self.run, self.trainer, self.tokenizer, step)
+            seconds = self.time.clock.used if self.time is not None else None
+            checkpoints.save(self.run, self.trainer, self.tokenizer, step, seconds)
             self.saved = step
 
     def end(self) -> None:
@@ -194,7 +210,8 @@ class Job:
             worker.report("failed", f"{worker.lost}; saved at step {step:,} of {steps:,}: resume it")
         elif step >= steps:
             worker.done = True
-            worker.report("finished", f"all {steps:,} steps are done")
+            time_used = f", {self.time.clock.line}" if self.time is not None else ""
+            worker.report("finished", f"all {steps:,} steps are done{time_used}")
         else:
             worker.report(
                 "stopped", f"saved at step {step:,} of {steps:,}" if step else "stopped before the first step"

@@ -26,7 +26,8 @@ from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.matrix_statistics import rows as observed_rows
 from tui_llm.training.run.metrics import Metric
-from tui_llm.training.run.settings import TrainingSettings, learning_rate
+from tui_llm.training.run.settings import TrainingSettings
+from tui_llm.training.run.time_plan import TimePlan, learning_rate_at
 from tui_llm.training.worker.distributed import Ranks, whole
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 
@@ -98,6 +99,7 @@ class Trainer:
             self.fast_step = made(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
+        self.plans: list[TimePlan] = []  # of a run with a time budget; `settings.steps` is what the last one says
         if corpus is not None:
             self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
             self.validation = evenly_spaced(
@@ -141,15 +143,16 @@ class Trainer:
             return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
 
     def steps(self, done: int = 0) -> Iterator[Metric]:
-        """Runs steps `done + 1` to `settings.steps` and yields the metrics of each.
+        """Runs steps `done + 1` to `settings.steps`, which may change in between, and yields the metrics of each.
 
         Raises `Diverged` if the loss or the gradient norm is not finite or the loss is not below `limit`. If the
         training loss or the gradient is the cause, the weights are still those before the step.
         """
-        s = self.settings
-        for number in range(done + 1, s.steps + 1):
+        number = done
+        while number < self.settings.steps:
+            s, number = self.settings, number + 1
             began = time.perf_counter()
-            lr = learning_rate(settings_at(s, self.changes, number), number)
+            lr = learning_rate_at(settings_at(s, self.changes, number), self.plans, number)
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began - self._measuring()
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps

@@ -31,6 +31,7 @@ from tui_llm.training.worker import machine_sampler
 from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
+PEAK_TAKES = 6.0  # seconds, about
 MEMORY_EVERY = 20  # steps
 SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the held-out rows
 
@@ -111,11 +112,13 @@ def available(device: torch.device) -> int | None:
         return None
 
 
-def shipped_loss(run: Run, trainer: Trainer, tokenizer: Tokenizer, progress: Callable[[str], None]) -> dict[str, Any]:
+def shipped_loss(
+    run: Run, trainer: Trainer, tokenizer: Tokenizer, progress: Callable[[str], None], within: float = SHIPPED_WITHIN
+) -> dict[str, Any]:
     """Returns `shipped_model` and `shipped_loss`: a shipped model's loss in nats per token on the run's held-out rows.
 
     Returns an empty dict if no shipped model has the run's vocabulary and a context for its rows, or if it takes longer
-    than `SHIPPED_WITHIN`. Measured once for each run and saved in its directory. `progress` may raise to cancel.
+    than `within` seconds. Measured once for each run and saved in its directory. `progress` may raise to cancel.
     """
     rows = len(trainer.validation[0])
     kept = run.path / "shipped.json"
@@ -128,7 +131,7 @@ def shipped_loss(run: Run, trainer: Trainer, tokenizer: Tokenizer, progress: Cal
             if not _fits(folder, trainer, tokenizer):
                 continue
             progress(f"measuring {folder.name}'s loss on the held-out rows")
-            loss = _loss(checkpoint.load(folder).to(trainer.device), trainer, progress, folder.name)
+            loss = _loss(checkpoint.load(folder).to(trainer.device), trainer, progress, folder.name, within)
             if loss is not None:
                 write_json(kept, {"model": folder.name, "loss": loss, "rows": rows})
                 return {"shipped_model": folder.name, "shipped_loss": loss}
@@ -151,12 +154,12 @@ def _fits(folder: Path, trainer: Trainer, tokenizer: Tokenizer) -> bool:
 
 
 @torch.no_grad()
-def _loss(model: GPT, trainer: Trainer, progress: Callable[[str], None], name: str) -> float | None:
-    """Like `Trainer.validate`, for another model; None if it takes longer than `SHIPPED_WITHIN`."""
+def _loss(model: GPT, trainer: Trainer, progress: Callable[[str], None], name: str, within: float) -> float | None:
+    """Like `Trainer.validate`, for another model; None if it takes longer than `within` seconds."""
     model.eval()
     began, total, (x, y) = time.monotonic(), 0.0, trainer.validation
     for i in range(0, len(x), trainer.settings.batch_size):
-        if time.monotonic() - began > SHIPPED_WITHIN:
+        if time.monotonic() - began > within:
             return None
         progress(f"measuring {name}'s loss on the held-out rows: {i} of {len(x)}")
         rows = slice(i, i + trainer.settings.batch_size)

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.tokens.tokenizer import Tokenizer
-from tui_llm.training.run import changes, metrics
+from tui_llm.training.run import changes, metrics, time_plan
 from tui_llm.training.run.changes import settings_at
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import learning_rate
 from tui_llm.training.worker import checkpoints, inputs, objectives, torch_compile
 from tui_llm.training.worker.distributed import Ranks
 from tui_llm.training.worker.inputs import Inputs
@@ -75,6 +74,7 @@ class ReplayState:
         if self.begun:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(run)
+        self.trainer.plans = time_plan.read(run)
         self.logged = metrics.of_steps(run.metrics_path, self.begun + 1, updates + 1)
         if torch_compile.wanted(settings.compile, self.trainer.device):
             say("compiling the training step")
@@ -107,4 +107,5 @@ class ReplayState:
         known: Metric | None = self.logged.get(number)
         if known is not None:
             return known.lr  # also right if the number of steps, and so the schedule, has changed since
-        return learning_rate(settings_at(self.worker.settings, self.trainer.changes, number), number)
+        settings = settings_at(self.worker.settings, self.trainer.changes, number)
+        return time_plan.learning_rate_at(settings, self.trainer.plans, number)

@@ -64,11 +64,15 @@ class Requests:
         """Saves, then sleeps until the pause ends. Returns control.json's content at that time."""
         self._save_everywhere(step)
         self.worker.report("paused", f"paused at step {step:,}")
+        if self.worker.clock is not None:
+            self.worker.clock.hold()
         while control.get("paused") and not self.worker.must_stop(control):
             self._show_batch(step, control)
             self.worker.check_lock()
             time.sleep(0.1)
             control = self.run.control()
+        if self.worker.clock is not None:
+            self.worker.clock.go_on()
         if not self.worker.must_stop(control):
             self.worker.report("running")
         return control

@@ -6,13 +6,14 @@ import os
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from tui_llm.common.display import visible
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_lock import LockLost, RunLock
+from tui_llm.training.run.status import STARTING_GRACE, number
 from tui_llm.training.worker import distributed, measurements
 from tui_llm.training.worker.distributed import Stopped
 
@@ -20,11 +21,26 @@ OUT_OF_MEMORY = "out of memory; not even one row at a time fits: start a new run
 REPORT_EVERY = 0.5  # seconds between two reports of the preparation's progress
 
 
+def started(run: Run) -> float:
+    """When this process was started, on the monotonic clock: what `launch.start` wrote, since importing torch takes seconds."""
+    now, facts = time.monotonic(), run.facts()
+    written = number(facts.get("monotonic"))
+    recent = facts.get("state") == "starting" and written is not None and 0 <= now - written < STARTING_GRACE
+    return written if recent and written is not None else now
+
+
+class PausedClock(Protocol):
+    """A clock that stops while the run is paused."""
+
+    def hold(self) -> None: ...
+    def go_on(self) -> None: ...
+
+
 class Worker:
     """The state of one worker process."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        self.run, self.began = run, started(run)
         self.config = run.config()
         self.settings = self.config.settings
         self.ranks = distributed.of_this_process(self.config.shard)
@@ -35,6 +51,7 @@ class Worker:
         self.facts: dict[str, Any] = {}  # written into status.json with every state
         self.shape: GPTConfig | None = None  # once known
         self._reported = 0.0
+        self.clock: PausedClock | None = None  # of a run with a time budget
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         """Signal handler: asks the worker to save and exit at the next step."""

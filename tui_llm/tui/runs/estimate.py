@@ -13,12 +13,15 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import memory_size
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.plan import run_time
+from tui_llm.training.plan import budget, run_time
+from tui_llm.training.plan.budget import Plan, start_preset
+from tui_llm.training.plan.budget_measurement import BudgetMeasurement
 from tui_llm.training.plan.cost import cost
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.run_time import RunTimeMeasurement
 from tui_llm.training.run import pins
-from tui_llm.training.run.settings import PRESETS, TrainingSettings
+from tui_llm.training.run.promises import promise
+from tui_llm.training.run.settings import BUDGET, PRESETS, PRETRAINING, TrainingSettings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.live import deliver, is_live
 
@@ -42,21 +45,36 @@ class EstimateLines(Static):
         self._size_changed()
 
 
+Fields = tuple[dict[str, str], str, str, list[str]]
+"""The changed fields, the preset, the device and the corpora."""
+
+
+def plan_run(fields: Fields, owner: Callable[[BudgetMeasurement], object]) -> Plan | None:
+    """Measures the machine for a run with a time budget; None for a run without one. `owner` gets the process, to cancel it.
+    Raises `UserError`."""
+    given, preset, device, corpora = fields
+    settings, shape, found = resolve_settings(given, start_preset(preset, given), corpora)
+    if not settings.minutes:
+        return None
+    pick = preset == BUDGET and found is None
+    return budget.plan(
+        settings, shape, corpora, device, pick=pick, schedule=preset == BUDGET, own_tokenizer="tokenizer" in given, owner=owner
+    )  # fmt: skip
+
+
 class RunEstimate:
     """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
     returns True; `fields` returns the changed fields, the preset, the device and the
     corpora; `changed` is called when the lines have become more or fewer."""
 
     def __init__(
-        self,
-        form: Widget,
-        ready: Callable[[], bool],
-        fields: Callable[[], tuple[dict[str, str], str, str, list[str]]],
-        changed: Callable[[], object],
+        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], Fields], changed: Callable[[], object]
     ) -> None:
         self.form, self.ready, self.fields = form, ready, fields
         self.cost, self.time = Static(id="cost"), EstimateLines(changed)
-        self.measurement: RunTimeMeasurement | None = None
+        self.promise = Static(id="promise")
+        self.measurement: RunTimeMeasurement | BudgetMeasurement | None = None
+        self.planned: tuple[Fields, Plan] | None = None  # the fields of the newest plan of a time budget, and the plan
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
@@ -66,6 +84,25 @@ class RunEstimate:
         """Cancels a running measurement, as its settings have changed."""
         self.stop()
         self._show("ctrl+e begins the run for some seconds to estimate its time")
+
+    def show_promise(self, preset: str, objective: str) -> None:
+        """Says what text to expect of a run of that preset."""
+        self._expect(promise(preset) if objective == PRETRAINING else "")
+
+    def _expect(self, text: str) -> None:
+        self.promise.update(Content(f"to expect: {text}" if text else ""))
+
+    def plan_of(self, fields: Fields) -> Plan | None:
+        """The plan that was measured for these fields."""
+        return self.planned[1] if self.planned is not None and self.planned[0] == fields else None
+
+    def own(self, measurement: BudgetMeasurement) -> None:
+        """Takes a measurement that a start made, to cancel it when the form closes. Called on the start's thread."""
+        self.measurement = measurement
+
+    def say(self, line: str) -> None:
+        """Shows `line` in the place of the time."""
+        self._show(line)
 
     def stop(self) -> None:
         self._measurements_started += 1
@@ -98,17 +135,23 @@ class RunEstimate:
         def say(doing: str) -> None:
             deliver(self.form, self._doing, number, doing)
 
+        plan: Plan | None = None
+        fields = given, preset, device, corpora
         try:
-            settings, _, model = resolve_settings(given, PRESETS[preset], corpora)
-            folder = model.folder if model else None
-            measurement = RunTimeMeasurement(settings, corpora, device, folder, pins.of_user())
-            call_later(self._measuring, number, measurement)
-            line = "\n".join(run_time.lines(measurement.take(say), settings.batch_size))
+            plan = plan_run(fields, lambda process: call_later(self._measuring, number, process))
+            if plan is None:
+                settings, _, model = resolve_settings(given, PRESETS[preset], corpora)
+                folder = model.folder if model else None
+                measurement = RunTimeMeasurement(settings, corpora, device, folder, pins.of_user())
+                call_later(self._measuring, number, measurement)
+                line = "\n".join(run_time.lines(measurement.take(say), settings.batch_size))
+            else:
+                line = budget.summary(plan)
         except UserError as error:
             line = str(error)
-        deliver(self.form, self._measured, number, line)
+        deliver(self.form, self._measured, number, line, plan and (fields, plan))
 
-    def _measuring(self, number: int, measurement: RunTimeMeasurement) -> None:
+    def _measuring(self, number: int, measurement: RunTimeMeasurement | BudgetMeasurement) -> None:
         if number == self._measurements_started and is_live(self.form):
             self.measurement = measurement
         else:
@@ -118,9 +161,11 @@ class RunEstimate:
         if number == self._measurements_started:
             self._show(f"{doing} (ctrl+e stops) …")
 
-    def _measured(self, number: int, line: str) -> None:
+    def _measured(self, number: int, line: str, planned: tuple[Fields, Plan] | None = None) -> None:
         if number == self._measurements_started:
-            self.measurement = None
+            self.measurement, self.planned = None, planned
+            if planned is not None:
+                self._expect(budget.text_of(planned[1], planned[0][1]))
             self._show(line)
 
     def _show(self, line: str) -> None:

@@ -18,6 +18,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.closed_files import KINDS
+from tui_llm.training.plan import budget
 from tui_llm.training.plan.corpus_check import describe_corpora, several
 from tui_llm.training.plan.fields import (
     NAMES,
@@ -27,12 +28,13 @@ from tui_llm.training.plan.fields import (
     resolve_settings,
     starting_model,
 )  # fmt: skip
+from tui_llm.training.run.promises import USUAL_CORPORA, usual_corpus
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, PRETRAINING, TrainingSettings, from_fields
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
-from tui_llm.tui.runs.estimate import RunEstimate
+from tui_llm.tui.runs.estimate import Fields, RunEstimate, plan_run
 from tui_llm.tui.runs.find_lr import FindRateScreen
 from tui_llm.tui.runs.new_run_fields import (
     BESIDE,
@@ -78,8 +80,9 @@ class NewRunScreen(RunForm):
     NewRunScreen #corpus-row { layout: vertical; }
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
-    NewRunScreen #estimate { height: auto; color: $text-muted; }
+    NewRunScreen #estimate, NewRunScreen #promise { height: auto; color: $text-muted; }
     NewRunScreen.-narrow Button { margin-right: 0; }
+    NewRunScreen.-low #promise { display: none; }
     NewRunScreen.-low #cost { max-height: 1; margin-top: 0; }
     NewRunScreen.-low #estimate { max-height: 1; }
     """
@@ -121,6 +124,7 @@ class NewRunScreen(RunForm):
                     for name in names:
                         yield row(name)
             yield self.estimate.cost
+            yield self.estimate.promise
             yield self.estimate.time
             yield Static(id="trouble")
             with Horizontal(id="buttons"):
@@ -146,8 +150,9 @@ class NewRunScreen(RunForm):
 
     def _fit_rows(self) -> None:
         """Only the fields scroll: they get what the lines below leave."""
-        more = max(1, self.estimate.time.size.height) - 1
-        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 9 - more)
+        room = left_of(self)
+        below = (8 if room.height < 12 else 10) + max(1, self.estimate.time.size.height)  # with the line of what text to expect
+        self.query_one("#rows").styles.max_height = max(1, room.height - below)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,6 +197,8 @@ class NewRunScreen(RunForm):
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
+        if event.select.id == "preset":
+            self._suggest_corpus()
         if event.select.id in ("format", "objective"):
             self._check_corpus_soon()
         self._changed()
@@ -221,6 +228,12 @@ class NewRunScreen(RunForm):
             self._examine_soon()
         self._check_all()
 
+    def _suggest_corpus(self) -> None:
+        """Fills in the text that the preset is made for, until the user types one."""
+        usual = usual_corpus(self.preset)
+        if usual and self.text("corpus") in ("", *USUAL_CORPORA):
+            self.query_one("#corpus", CorpusField).value = usual
+
     def _suggest_name(self) -> None:
         """Derives the suggested name from corpus and preset, until the user types one."""
         if self.text("name") in ("", self._suggested):
@@ -230,12 +243,15 @@ class NewRunScreen(RunForm):
     # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_all(self) -> None:
-        self._show_note("preset", shape(PRESETS[self.preset]))
+        self._show_note("preset", shape(self.preset))
+        self.estimate.show_promise(self.preset, self.text("objective"))
         self._set_problem("name", name_problem(self.text("name")))
         texts = texts_of(self.text)
         wrong = field_problems(texts, PRESETS[self.preset])
         settings = None if wrong else from_fields(texts, PRESETS[self.preset])
         wrong = {**self._examined_problems, **wrong}
+        if settings is not None and settings.minutes and (clash := budget.conflict(self.given, self.preset)):
+            wrong[clash[0]] = clash[1]
         wrong |= launch_problems(
             self.text("nproc").strip(), shard=self.on("shard"), events=self.on("tensorboard"), settings=settings
         )
@@ -293,12 +309,12 @@ class NewRunScreen(RunForm):
         unfit: dict[str, str] = {}
         model, settled, field = None, None, "from_model"
         try:
-            if given.get("from_model"):
-                model, field = starting_model(given["from_model"])[1], "block_size"
+            if name := given.get("from_model", PRESETS[preset].from_model):
+                model, field = starting_model(name)[1], "block_size"
             else:
                 field = "tokenizer" if given.get("objective", PRETRAINING) == PRETRAINING else "from_model"
             if not needs_download(from_fields(given, PRESETS[preset]), corpora):
-                settled = resolve_settings(given, PRESETS[preset], corpora)[:2]
+                settled = resolve_settings(given, budget.start_preset(preset, given), corpora)[:2]
         except UserError as error:
             unfit[field] = str(error)
         deliver(self, self._examined, given, preset, model, settled, unfit)
@@ -360,24 +376,24 @@ class NewRunScreen(RunForm):
         if self._starting or self._first_wrong():
             return
         self._starting = True
+        self.estimate.say("measuring the machine, then starting …" if float(self.text("minutes") or 0) else "")
         beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
         self._start(
-            self.text("name"), self.corpora, self.given, self.preset, self.text("device"), beside, self.app.call_later
+            self.text("name"), (self.given, self.preset, self.text("device"), self.corpora), beside, self.app.call_later
         )
 
     @work(thread=True, group="start")
     def _start(
         self,
         name: str,
-        corpora: list[str],
-        given: dict[str, str],
-        preset: str,
-        device: str,
+        fields: Fields,
         beside: dict[str, Any],
         call_later: Callable[..., object],  # the app's: a thread of a closed screen can't find it any more
     ) -> None:
         try:
-            run = create_and_start(name, corpora, given, preset, device, beside)
+            plan = self.estimate.plan_of(fields) or plan_run(fields, self.estimate.own)
+            given, preset, device, corpora = fields
+            run = create_and_start(name, corpora, given, preset, device, beside, plan)
         except (UserError, OSError) as error:
             call_later(self.start_ended, None, " ".join(str(error).split()))
         else:

@@ -20,13 +20,14 @@ from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
+from tui_llm.training.plan.budget import Plan, start_preset
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
 from tui_llm.training.plan.find_lr import RateFinder, tried_settings
 from tui_llm.training.plan.first_start import start_or_delete
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import OFF_ON, PRESETS, PRETRAINING, SETTINGS, TrainingSettings
+from tui_llm.training.run.settings import BUDGET, OFF_ON, PRESETS, PRETRAINING, SETTINGS
 from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
@@ -40,7 +41,7 @@ SEVERAL = "several: separate them by commas; a name with a comma goes in double 
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
 MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
 _GROUPS = {
-    "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "format", "field",
+    "Text and vocabulary": ("preset", "minutes", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction"),
     "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
         "advantage", "updates", "clip_ratio", "kl_weight"),
@@ -113,7 +114,7 @@ def free_name(corpus: str, preset: str) -> str:
 
 def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, model_name: str) -> dict[str, str]:
     """The text of each field if the user has not changed it: the preset's, or that of the `model` to start from."""
-    base = PRESETS[preset]
+    base = start_preset(preset, given)
     with suppress(UserError):  # the steps are not a number, which the field itself reports
         base = adapted(base, given)
     texts = {name: text_of(base, name) for name in NAMES}
@@ -123,7 +124,11 @@ def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, m
     return texts
 
 
-def shape(settings: TrainingSettings) -> str:
+def shape(preset: str) -> str:
+    """What model a preset has, in words."""
+    settings = PRESETS[preset]
+    if preset == BUDGET:
+        return "minutes and machine pick the model"
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
@@ -192,14 +197,24 @@ def row(name: str) -> Horizontal:
 
 
 def create_and_start(
-    name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
+    name: str,
+    corpora: list[str],
+    given: dict[str, str],
+    preset: str,
+    device: str,
+    beside: dict[str, Any],
+    plan: Plan | None = None,
 ) -> Run:
-    """Creates the run and starts its worker; if that fails, there is no run. Raises `UserError` or OSError."""
-    settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
+    """Creates the run and starts its worker; if that fails, there is no run. A run with a time budget has a `plan`: its
+    settings are the plan's. Raises `UserError` or OSError."""
+    settings, _, found = resolve_settings(given, start_preset(preset, given), corpora)
     folder = found.folder if found else None
     run = launch.create(
-        name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
-    )
+        name, corpora, plan.settings if plan else settings, preset=preset, device=device, model=folder,
+        pinned=pins.of_user(), **beside,
+    )  # fmt: skip
+    if plan is not None:
+        plan.begin(run)
     start_or_delete(run)
     return run
 
