@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,6 +121,12 @@ class Job:
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
         self.worker.report("running", message)
+        for _ in self.steps():
+            if self.ranks.first and not self.ranks.shard and self.gauges.due():
+                self._measure_peak(message)
+
+    def steps(self) -> Iterator[Metric]:
+        """Runs and records the steps until the run is done or told to stop; yields the metrics of each after that."""
         if self.ranks.first and not self.ranks.shard:
             self.trainer.matrices = MatrixRecorder(self.trainer.model, self.settings.steps)
         with self._metrics() as metrics, self._sampling():
@@ -131,8 +138,7 @@ class Job:
                 self.step = metric.step
                 self.worker.check_lock()
                 self._record(metrics, metric)
-                if self.ranks.first and not self.ranks.shard and self.gauges.due():
-                    self._measure_peak(message)
+                yield metric
 
     def _record(self, metrics: BinaryIO, metric: Metric) -> None:
         """Writes what is due after a step: its metrics, an evaluation, a checkpoint."""
@@ -146,13 +152,17 @@ class Job:
         if self.alarms is not None and (new := self.alarms.add([metric])):
             health.record(self.run, new)
         if metric.val_loss is not None:
-            view = checkpoints.gathered(self.trainer)
-            for record in evaluations.RECORDERS if self.ranks.first else ():
-                record(self.run, view, self.tokenizer, metric)
+            self.record_evaluation(metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint
             self.save(metric.step)
+
+    def record_evaluation(self, metric: Metric) -> None:
+        """Writes what an evaluation writes beside the validation loss."""
+        view = checkpoints.gathered(self.trainer)
+        for record in evaluations.RECORDERS if self.ranks.first else ():
+            record(self.run, view, self.tokenizer, metric)
 
     def _sampling(self) -> contextlib.AbstractContextManager[object]:
         """Reads the machine's gauges while it lasts; on processes other than rank 0, nothing."""

@@ -17,10 +17,14 @@ answer_lines.py    numbers and curves of a run that learns preferences or a rewa
 runs.py            the table of runs
 run_rows.py        its rows
 run_actions.py     its actions
+foreign.py         checkpoints of another program, step by step
+foreign_lines.py   its lines
 run_form.py        base class of the forms that create a run
 new_run.py         the form for a new run
 new_run_fields.py  its fields
 estimate.py        its estimate of cost and time
+find_lr.py         a learning rate for it, found by short runs
+find_lr_chart.py   the chart of their losses
 run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 open_step.py       opens it, and the form for a branch

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from textual import events
 from textual.app import ComposeResult
@@ -220,9 +221,12 @@ class TrainingPane(Widget, can_focus=True):
 
         screen = RunsScreen(self.watcher.compared)
 
-        def left(choice: tuple[str, Run | None] | None) -> None:
+        def left(choice: tuple[str, Run | None] | Path | None) -> None:
             self.watcher.compare(screen.marked_runs)
-            self._chosen(choice)
+            if isinstance(choice, Path):  # a checkpoint of another program
+                self.post_message(ModelChosen(str(choice)))
+            else:
+                self._chosen(choice)
 
         self.app.push_screen(screen, left)
 

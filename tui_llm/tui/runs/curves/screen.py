@@ -15,8 +15,9 @@ from tui_llm.common.display import visible
 from tui_llm.common.numbers import duration
 from tui_llm.training.run import curve_charts
 from tui_llm.training.run.curve_charts import AXES
+from tui_llm.training.run.foreign.foreign_curves import curves_reader
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.run_curves import CurveValues, RunCurves, RunCurvesReader
+from tui_llm.training.run.run_curves import CurveValues, RunCurves
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -69,8 +70,8 @@ class CurvesScreen(BaseScreen, Screen[None]):
     def __init__(self, runs: Sequence[Run], branched: Branched | None = None) -> None:
         """`branched` is called with the first run and a new branch of it, once this screen has closed."""
         super().__init__()
+        self.readers = [curves_reader(run) for run in {run.name: run for run in runs}.values()]
         self._branched = branched
-        self.readers = [RunCurvesReader(run) for run in {run.name: run for run in runs}.values()]
         self.files = FileActions(self, lambda: None)
         self._grid = CurvesGrid("curves-grid")
         self._busy, self._loaded = False, False
