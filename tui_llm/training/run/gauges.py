@@ -154,7 +154,7 @@ def notes(machine: MachineReading, processes: int = 1) -> list[str]:
             lines.append(f"{where}: the card is full, {memory_size(used)} of {memory_size(total)} in use{ours}; a smaller batch size helps")  # fmt: skip
         if gpu.device and gpu.processes is not None and gpu.processes > processes:
             others = gpu.processes - processes
-            lines.append(f"{where}: {others} other process{'es' * (others > 1)} compute on it too, perhaps this app; that slows the run")  # fmt: skip
+            lines.append(f"{where}: {others} other {'process computes' if others == 1 else 'processes compute'} on it too, perhaps this app; that slows the run")  # fmt: skip
     return lines
 
 

@@ -28,7 +28,7 @@ from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.kit.widgets.lines import Lines
 
 INTERVAL = 2.0  # seconds between two readings
-NAMES, VALUES = 12, 24  # cells of the first two columns
+NAMES, VALUES = 12, 30  # cells of the first two columns
 OWN = ("allocated", "reserved", "own", "memory")  # gauges of the reading process, which here is this app
 
 
