@@ -21,6 +21,7 @@ from filelock import Timeout
 from tui_llm.common import files, foreign_files, paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
+from tui_llm.llm.model.device_names import check_device
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
@@ -170,6 +171,13 @@ def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -
 def change_compile(run: Run, choice: str) -> None:
     """Sets whether the next worker uses torch.compile. Raises `UserError` if a worker is training the run."""
     _rewrite(run, from_fields({"compile": choice}, run.config().settings))
+
+
+def change_device(run: Run, device: str) -> None:
+    """Sets the device of a run without a live worker, such as the CPU after its GPU was lost: the losses stay those of the run up to
+    rounding. Raises `UserError` on an unknown name, or if a worker is training the run."""
+    _check_not_training(run)
+    run.write_config(dataclasses.replace(run.config(), device=check_device(device)))
 
 
 def enable_tensorboard(run: Run) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
 from torch import Tensor
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint, native_training
+from tui_llm.llm.model import checkpoint, device, native_training
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, health, jsonl, matrix_statistics
@@ -33,7 +35,7 @@ from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
-from tui_llm.training.worker.worker import Worker
+from tui_llm.training.worker.worker import Worker, is_out_of_memory
 
 
 def train(worker: Worker) -> None:
@@ -91,6 +93,7 @@ class Job:
         Returns `message`, extended by what went wrong without being a reason to end the run.
         """
         worker, done = self.worker, self.step
+        message = device.note(worker.config.device, self.trainer.device, self.settings.precision) + message
         if self.ranks.first:
             if done and not message:  # a killed worker may have left more than `KEEP`
                 checkpoints.drop_old(self.run)
@@ -124,7 +127,12 @@ class Job:
         with self._metrics() as metrics:
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
-                metric = next(steps, None)
+                try:
+                    metric = next(steps, None)
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    if is_out_of_memory(error):
+                        self._save_after_failure()
+                    raise
                 if metric is None:
                     break
                 self.step = metric.step
@@ -152,6 +160,14 @@ class Job:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint
             self.save(metric.step)
+
+    def _save_after_failure(self) -> None:
+        """Saves the last step that is recorded, if the weights are still those after it."""
+        if self.trainer.done != self.step or self.ranks.world > 1:  # the others are not at this point
+            return
+        self.trainer.model.zero_grad(set_to_none=True)
+        with suppress(UserError, RuntimeError):  # the message of the failure is more useful
+            self.save(self.step)
 
     def _measure_peak(self, message: str) -> None:
         self.worker.report("running", "measuring this machine's peak FLOP/s, once")
