@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+import gpu_gauges
 import gpu_parts
 import gpu_speed
 import torch
@@ -45,7 +46,7 @@ PARTS: dict[str, tuple[Part, float]] = {  # what it does, and its limit in secon
     "run": (gpu_parts.a_run, 90),
     "memory": (gpu_parts.out_of_memory, 60),
     "compile": (gpu_parts.compiling, 90),
-    "gauges": (gpu_parts.gauges, 30),
+    "gauges": (gpu_gauges.gauges, 30),
 }
 
 
@@ -81,7 +82,7 @@ def end_workers(folder: Path) -> None:
 
     for path in (folder / "runs").glob("*/"):
         run = Run(path)
-        if run.alive() and (pid := worker_pid(run)) is not None:
+        if run.alive() and (pid := worker_pid(run.path)) is not None:
             os.kill(pid, 9)
 
 

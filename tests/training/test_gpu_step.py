@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from tests.training.run_helpers import losses, make, words, work
 from tests.training.test_loop import trainer
 from tui_llm.cli import main
+from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker import loop, process, worker
 from tui_llm.training.worker.gpu_step import Upload, skips_updates
@@ -131,11 +133,10 @@ def test_a_lost_gpu_is_one_line_and_the_run_goes_on_on_the_cpu_when_asked(
     assert status.state == "failed" and status.fits is None and "\n" not in status.message
     assert status.message.startswith("the GPU stopped working (CUDA error: unspecified launch failure): it was lost")
     assert status.message.endswith("Resume it from step 7, on the CPU with --device cpu")
-    monkeypatch.setattr("tui_llm.training.plan.launch.start", lambda _: None)
     assert main(["train", "--run", "run", "--resume", "--device", "gpu"]) == 2
-    capsys.readouterr()
-    monkeypatch.setattr("tui_llm.commands.train._follow", lambda *_: 0, raising=False)
-    from tui_llm.training.plan import launch
-
-    launch.change_device(run, "cpu")
+    assert "no device 'gpu'" in capsys.readouterr().err
+    monkeypatch.setattr(launch, "start", lambda _: None)
+    monkeypatch.setattr(launch, "wait_until_held", lambda *_: True)
+    run.write_config(dataclasses.replace(run.config(), device="auto"))
+    assert main(["train", "--run", "run", "--resume", "--device", "cpu", "--detach"]) == 0
     assert run.config().device == "cpu" and work(run) == 0

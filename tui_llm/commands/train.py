@@ -357,12 +357,10 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
         )
-    if options.device not in (None, config.device):  # such as the CPU, after the GPU was lost
-        launch.change_device(run, options.device)
     launch.change_batch_size(run, asked.batch_size, asked.grad_accumulation_steps)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
-    launch.set_processes(run, nproc=options.nproc, shard=options.shard)
+    launch.set_processes(run, nproc=options.nproc, shard=options.shard, device=options.device)
     if asked.steps != config.settings.steps:
         launch.set_steps(run, asked.steps)
         if not options.json:

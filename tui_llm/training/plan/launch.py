@@ -173,13 +173,6 @@ def change_compile(run: Run, choice: str) -> None:
     _rewrite(run, from_fields({"compile": choice}, run.config().settings))
 
 
-def change_device(run: Run, device: str) -> None:
-    """Sets the device of a run without a live worker, such as the CPU after its GPU was lost: the losses stay those of the run up to
-    rounding. Raises `UserError` on an unknown name, or if a worker is training the run."""
-    _check_not_training(run)
-    run.write_config(dataclasses.replace(run.config(), device=check_device(device)))
-
-
 def enable_tensorboard(run: Run) -> None:
     """Makes the next worker write TensorBoard event files. Raises `UserError` if a worker is training the run."""
     _check_not_training(run)
@@ -196,9 +189,8 @@ def _check_not_training(run: Run) -> None:
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
 
-def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
-    """Sets the number of worker processes and FSDP sharding of a run; None keeps the current value.
-
+def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None, device: str | None = None) -> None:
+    """Sets the number of worker processes, FSDP sharding and the device of a run; None keeps the current value.
     Raises `UserError` if the settings don't allow it, or if a worker is training the run.
     """
     config = run.config()
@@ -206,12 +198,12 @@ def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = No
         config,
         nproc=config.nproc if nproc is None else nproc,
         shard=config.shard if shard is None else shard,
+        device=config.device if device is None else check_device(device),
     )
     if changed == config:
         return
     processes.check(config.settings, changed.nproc, shard=changed.shard)
-    if run.alive():
-        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    _check_not_training(run)
     run.write_config(changed)
 
 
