@@ -1,7 +1,7 @@
 """A CUDA device that is not there: tensors that say they are on `cuda:0`, refuse what a real one refuses, and compute on the CPU.
 
 It finds the commonest faults of code that has never run on a GPU: a tensor made on the CPU that meets one of the device, and
-a `numpy()` without `cpu()`. Use it as `with FakeCuda(monkeypatch): …`; `choose("cuda")` and `to("cuda")` then work. It has no
+a `numpy()` without `cpu()`. Use it as `with fake_cuda(monkeypatch): …`; `choose("cuda")` and `to("cuda")` then work. It has no
 kernels: numbers, speed and memory are the CPU's.
 
 Rules as torch has them: tensors of one operation are on one device, except a CPU tensor without dimensions, an index that is on
@@ -31,6 +31,7 @@ class FakeCudaTensor(torch.Tensor):
     """A tensor on `cuda:0`; `elem` holds its numbers."""
 
     elem: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # the mode below does it
 
     @staticmethod
     def __new__(cls, elem: torch.Tensor) -> FakeCudaTensor:
@@ -118,7 +119,7 @@ class _Mode(TorchFunctionMode):
             return self._method(func, name, args, kwargs)
         kwargs.pop("pin_memory", None)
         device = kwargs.get("device")
-        if device is not None and not isinstance(device, types_of_property) and torch.device(device).type == "cuda":
+        if device is not None and torch.device(device).type == "cuda":
             kwargs["device"] = "cpu"
             needs = kwargs.pop("requires_grad", False)
             made = func(*args, **kwargs)
@@ -158,9 +159,6 @@ class _Mode(TorchFunctionMode):
         return func(made, *rest, **kwargs) if rest or kwargs else made
 
 
-types_of_property = (property, types.GetSetDescriptorType)
-
-
 @contextlib.contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     """In the body, this machine has a `cuda:0`. Modules move by their parameters being swapped, so tied ones stay tied."""
@@ -173,6 +171,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(fast_decode, "GraphStep", StaticStep)
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # wrappers have no version counter to share
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)

@@ -23,7 +23,7 @@ import runpy, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {MISSING!r}:
-            raise ImportError(f"no module named {{name}}")
+            raise ImportError("no module named " + name)
 
 sys.meta_path.insert(0, Missing())
 sys.argv = {{argv!r}}
