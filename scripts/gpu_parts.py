@@ -35,7 +35,7 @@ from tui_llm.training.worker.distributed import Ranks, Torchrun
 from tui_llm.training.worker.loop import Trainer
 
 GPT2 = 50_257
-TEXT = "the cat sat on the mat and slept, the dog sat on the rug and ate. " * 400
+TEXT = "the cat sat on the mat and slept, the dog sat on the rug and ate.\n" * 400  # characters need no tiktoken
 PROMPT, OTHER = "the cat sat on", "the dog sat on"
 
 
@@ -158,7 +158,7 @@ def decode(report: PartReport, options: PartOptions) -> None:
 
 def settings_of_run(options: PartOptions, **fields: Any) -> TrainingSettings:
     small = TrainingSettings(
-        tokenizer="byte", layers=2, heads=2, width=32, block_size=64, batch_size=4, steps=12, eval_every=6, eval_batches=1,
+        tokenizer="char", layers=2, heads=2, width=32, block_size=64, batch_size=4, steps=12, eval_every=6, eval_batches=1,
         checkpoint_every=4, sample_tokens=2, warmup_steps=2, compile="off", sample_prompt="the",
     )  # fmt: skip
     if not options.small:
@@ -364,5 +364,5 @@ def gpt2_settings(options: PartOptions, rows: int) -> TrainingSettings:
         PRESETS["gpt2"], batch_size=rows, grad_accumulation_steps=1, dropout=0.0, compile="auto"
     )
     if options.small:
-        settings = dataclasses.replace(settings, layers=2, heads=2, width=32, block_size=32, tokenizer="byte")
+        settings = dataclasses.replace(settings, layers=2, heads=2, width=32, block_size=32)
     return settings

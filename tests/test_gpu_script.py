@@ -44,14 +44,14 @@ def test_it_runs_on_a_cpu_without_what_gpu_machines_lack(tmp_path: Path) -> None
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
     )  # fmt: skip
     content = json.loads(out.read_text("utf-8"))
-    verdicts = {row["what"]: (row["part"], row["verdict"]) for row in content["rows"]}
-    bad = {what: verdict for what, verdict in verdicts.items() if verdict[1].startswith(("NOT MET", "FAILED"))}
+    verdicts = {(row["part"], row["what"]): row["verdict"] for row in content["rows"]}
+    bad = {row: verdict for row, verdict in verdicts.items() if verdict.startswith(("NOT MET", "FAILED"))}
     log = out.with_suffix(".log").read_text("utf-8")
     assert not bad and done.returncode == 0, f"{bad}\n{done.stdout}\n{done.stderr}\n{log[-2000:]}"
-    assert {part for part, _ in verdicts.values()} == {
+    assert {part for part, _ in verdicts} == {
         "machine", "logits", "decode", "instruments", "training", "decoding", "run", "memory", "compile", "gauges",
     }  # fmt: skip
-    skipped = {what for what, (_, verdict) in verdicts.items() if verdict.startswith("not measured")}
+    skipped = {what for (_, what), verdict in verdicts.items() if verdict.startswith("not measured")}
     assert skipped == {
         "÷ nanoGPT, compiled", "÷ transformers", "decode, fp32 ÷ transformers", "decode, half ÷ transformers", "out of memory",
         "torch.compile", "use of the GPU beside nvidia-smi",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.fake_cuda import FakeCudaTensor, fake_cuda
+from tests.training.answer_helpers import begin, model_folder, write_pairs, write_prompts
 from tests.training.run_helpers import TINY, losses, words
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
@@ -88,3 +89,17 @@ def test_a_run_and_every_instrument(device: None, tmp_path: Path, monkeypatch: p
         assert reading.loss is not None
         assert len(list(engine.generate(Request(prompt="the"), seed=1, count=5, stop_at_end=False))) == 5
         assert engine.window.predictor.static_step is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("objective", ["preference", "reward"])
+def test_runs_that_learn_from_answers(objective: str, tmp_path: Path) -> None:
+    corpus = (
+        write_pairs(tmp_path / "pairs.jsonl") if objective == "preference" else write_prompts(tmp_path / "prompts.txt")
+    )
+    model = model_folder(tmp_path / "model")
+    run = begin(
+        "run", model, corpus, objective, device="cuda", steps=3, eval_every=2, updates=2 if objective == "reward" else 1
+    )
+    assert process.work(worker.Worker(run)) == 0, run.status().message
+    assert run.config().device == "cuda" and len(losses(run)) == 3
