@@ -35,7 +35,9 @@ from tui_llm.training.worker.distributed import Ranks, Torchrun
 from tui_llm.training.worker.loop import Trainer
 
 GPT2 = 50_257
-TEXT = "the cat sat on the mat and slept, the dog sat on the rug and ate.\n" * 400  # characters need no tiktoken
+SENTENCE = "the cat sat on the mat and slept, the dog sat on the rug and ate.\n"
+# The runs learn characters, which need no tiktoken; all of ASCII is in the text, so that any prompt can be encoded.
+TEXT = "".join(map(chr, range(32, 127))) + "\n" + SENTENCE * 400
 PROMPT, OTHER = "the cat sat on", "the dog sat on"
 
 
