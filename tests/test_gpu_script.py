@@ -55,6 +55,7 @@ def test_it_runs_on_a_cpu_without_what_gpu_machines_lack(tmp_path: Path) -> None
     assert skipped == {
         "÷ nanoGPT, compiled", "÷ transformers", "decode, fp32 ÷ transformers", "decode, half ÷ transformers", "out of memory",
         "torch.compile", "use of the GPU beside nvidia-smi",
+        "RoundQuestion",  # guessing plays against nano, whose vocabulary tiktoken encodes
     }  # fmt: skip
     assert sum(row["verdict"] == "met" for row in content["rows"]) >= 12
     assert all(row["part"] in done.stdout and row["what"] in done.stdout for row in content["rows"])
