@@ -148,7 +148,7 @@ def _download(name: str) -> bytes:
 
 
 def _named(name: str, data: bytes) -> BPETokenizer:
-    import tiktoken  # not at the top: a GPU machine that trains on bytes may not have it
+    import tiktoken  # not at the top: a GPU machine that trains on characters may not have it
 
     merges = None
     path = vocabulary_file(name)

@@ -349,7 +349,7 @@ def from_merges(
     """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id), or
     `rules` that have them. `where` has the vocabulary, `merges_where` the merges: they are named in errors. `size`:
     the number of ids, if it is not that of `vocab`. Raises `UserError` if `vocab` lacks a token that the merges make."""
-    import tiktoken  # not at the top: bytes and characters can be trained on without it
+    import tiktoken  # not at the top: characters and words can be trained on without it
 
     # tiktoken merges the pair whose concatenation has the lowest rank: first the bytes, then the merges in order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
