@@ -48,8 +48,17 @@ def settings(model: Path, objective: str, **fields: Any) -> TrainingSettings:
     return fit({"from_model": str(model), "objective": objective, **base, **own, **fields}, TINY, SHAPE)
 
 
-def begin(name: str, model: Path, corpus: Path | None, objective: str, *, tokenized: bool = True, **fields: Any) -> Run:
+def begin(
+    name: str,
+    model: Path,
+    corpus: Path | None,
+    objective: str,
+    *,
+    tokenized: bool = True,
+    device: str = "cpu",
+    **fields: Any,
+) -> Run:
     """Creates a run as the command line does; if not `tokenized`, as the form does."""
     places, s = [] if corpus is None else [str(corpus)], settings(model, objective, **fields)
     rows = answers.rows(s, places, model) if tokenized else None
-    return launch.create(name, places, s, preset="toy", device="cpu", model=model, rows=rows)
+    return launch.create(name, places, s, preset="toy", device=device, model=model, rows=rows)

@@ -301,11 +301,10 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
         raise UserError(f"run {run.name} was started with another {names}; resume it without, or start a new run")
-    for what, value, own in (("preset", options.preset, config.preset), ("device", options.device, config.device)):
-        if value not in (None, own):
-            raise UserError(
-                f"run {run.name} was started with the {what} {own}; resume it without --{what}, or start a new run"
-            )
+    if options.preset not in (None, config.preset):
+        raise UserError(
+            f"run {run.name} was started with the preset {config.preset}; resume it without --preset, or start a new run"
+        )
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
@@ -313,7 +312,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     launch.change_batch_size(run, asked.batch_size, asked.grad_accumulation_steps)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
-    launch.set_processes(run, nproc=options.nproc, shard=options.shard)
+    launch.set_processes(run, nproc=options.nproc, shard=options.shard, device=options.device)
     if asked.steps != config.settings.steps:
         launch.set_steps(run, asked.steps)
         if not options.json:

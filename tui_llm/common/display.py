@@ -9,7 +9,17 @@ from __future__ import annotations
 
 import unicodedata
 
-from rich.cells import cell_len
+try:
+    from rich.cells import cell_len
+except ImportError:  # a GPU machine that only trains; `tui/` needs rich anyway
+
+    def cell_len(text: str) -> int:  # type: ignore[misc]
+        """The terminal cells of a text, without the clusters that rich knows."""
+        marks = ("Mn", "Me", "Cf")
+        return sum(
+            0 if unicodedata.category(c) in marks else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+        )
+
 
 ELLIPSIS = "…"
 SPACE = "·"

@@ -89,24 +89,28 @@ def in_own_folders(path: Path) -> bool:
 
 def data_dir() -> Path:
     """Data that must not be lost: runs, models."""
+    if (top := home()) is not None:
+        return top
     import platformdirs
 
-    return home() or Path(platformdirs.user_data_dir("tui-llm", appauthor=False))
+    return Path(platformdirs.user_data_dir("tui-llm", appauthor=False))
 
 
 def cache_dir() -> Path:
     """Data that can be recreated: downloaded vocabularies, tokenized corpora."""
+    if (top := home()) is not None:
+        return top / "cache"
     import platformdirs
 
-    top = home()
-    return top / "cache" if top else Path(platformdirs.user_cache_dir("tui-llm", appauthor=False))
+    return Path(platformdirs.user_cache_dir("tui-llm", appauthor=False))
 
 
 def log_dir() -> Path:
+    if (top := home()) is not None:
+        return top / "log"
     import platformdirs
 
-    top = home()
-    return top / "log" if top else Path(platformdirs.user_log_dir("tui-llm", appauthor=False))
+    return Path(platformdirs.user_log_dir("tui-llm", appauthor=False))
 
 
 def runs_dir() -> Path:

@@ -8,6 +8,7 @@ fast_step.py      loss and gradients of a batch without autograd
 native_training_step.py  the same with C between the products
 native_training.py  compile and load training.c, that C, with training_attention.c, training_products.c and training_vectors.h
 fast_decode.py    generation on a CPU: a model with fast linear layers, in fp32, half or int8
+graph_decode.py   generation on CUDA: a token as one CUDA graph
 kernels.py        what multiplies by the weights: named kernels, and which one this machine does best with
 linear_layers.py  linear layers for inference: fp32, half and int8, with torch's products
 native_layers.py  the same with those of native.c
@@ -15,6 +16,7 @@ native_step.py    one token or a prompt through all blocks with native.c
 native.py         compile and load native.c, gemm.c and prompt.c, this package's own products for a CPU
 inside.py         residual stream, attention weights and logit lens of a forward pass
 block_trace.py    what one block computes for one token: queries and keys, heads, neurons
+aligned_head.py   the output head for training on a GPU: padded rows within the product
 head_scores.py    induction, previous-token and duplicate-token scores of attention heads
 attention_only.py  blocks whose MLP adds zero
 patching.py       activation patching, batched over the tokens
@@ -44,5 +46,7 @@ nvml.py           NVIDIA's GPUs as nvidia-smi sees them, through NVML
 cpu_reader.py     cores, frequency, use and memory of the CPU
 machine_reader.py  GPUs and CPU, again and again
 device_gauges.py  what only torch knows of its devices: which GPU, allocated and reserved memory
+data_sheets.py    the peak of NVIDIA's GPUs by their data sheets
+gpu_problems.py  why a GPU is not used, or stopped working, in one line
 machine.py        measured peak FLOP/s and memory bandwidth
 """

@@ -9,8 +9,8 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import torch_private
-from tui_llm.llm.model.device_names import check_device
+from tui_llm.llm.model import gpu_problems, torch_private
+from tui_llm.llm.model.device_names import check_device, is_cpu
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -20,11 +20,10 @@ def choose(name: str = "auto") -> torch.device:
     if kind == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     if kind == "cuda" and not cuda:
-        from tui_llm.llm.model.device_gauges import why_no_cuda  # needed here only
-
-        if why := why_no_cuda():
-            raise UserError(f"{why}; or compute on the CPU: --device cpu")
-    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
+        raise UserError(
+            f"there is no cuda device that torch can use: {gpu_problems.why_no_cuda()}; or try --device auto"
+        )
+    if kind == "mps" and not mps:
         raise UserError(f"this machine has no {kind} device that torch can use; try --device auto")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise UserError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
@@ -34,10 +33,28 @@ def choose(name: str = "auto") -> torch.device:
 def trains_in_bfloat16(device: torch.device) -> bool:
     """Whether bf16 autocast is faster on `device`: CUDA GPUs and CPUs with native bf16 products."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return has_bfloat16(device)
     if device.type == "cpu":
         return torch_private.multiplies_in_bfloat16()
     return False
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU has bf16 products: NVIDIA's from compute capability 8.0 (Ampere) on, and AMD's."""
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def note(name: str, place: torch.device, precision: str) -> str:
+    """What a user of `place` should know: that a GPU is there but not used though `name` is auto, or that it has no bf16.
+    Empty if there is nothing."""
+    if name == "auto" and place.type == "cpu" and not is_cpu("auto"):
+        if torch.backends.mps.is_available() or torch.version.cuda is None or not (why := gpu_problems.why_no_cuda()):
+            return ""
+        return f"on the CPU: {why}. "
+    if place.type == "cuda" and precision != "fp32" and not has_bfloat16(place):
+        what = f"{torch.cuda.get_device_name(place)} has no bf16"
+        return f"{what}: products are in fp32. " if precision == "auto" else f"{what} and emulates it: fp32 is faster. "
+    return ""
 
 
 # Below this many multiply-adds a second thread costs more than it saves: it has to be woken and waited for, and the

@@ -79,7 +79,7 @@ def mps_reading() -> GpuReading:
     return gpu
 
 
-def why_no_cuda() -> str:
+def unused_gpus() -> str:
     """`cuda_problem` of this machine; empty too where no GPU's driver is installed."""
     if is_cpu("auto"):
         return ""

@@ -16,6 +16,7 @@ Letters: T tokens, C inputs, O outputs, V the vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import device, kernels, native, native_step
+from tui_llm.llm.model import device, graph_decode, kernels, native, native_step
+from tui_llm.llm.model.graph_decode import GraphStep, StaticStep
 from tui_llm.llm.model.kernels import Kernel
 from tui_llm.llm.model.linear_layers import Exact, Function, Matrix, Reduced, Rows
 from tui_llm.llm.model.model import GPT, Block, KVCache
@@ -46,11 +48,21 @@ class FastPredictor(GPTPredictor):
         self._step: _Step | NativeStep | None = None
         if steps and model.device.type == "cpu":
             self._step = (NativeStep if native_step.fits(model) else _Step)(model, self._cache)
+        self.static_step: StaticStep | None = None  # on CUDA, from the first single token on
+        self._records = steps and graph_decode.fits(model)
+        self._last: tuple[Tensor, Tensor] | None = None  # features and logits of `static_step`
 
     def run(self, ids: Sequence[int]) -> Tensor:
         if len(ids) == 1 and self._step is not None:
             with torch.inference_mode(), device.threads(self.parameters * _STREAMED):
                 return self._step(ids[0])
+        if len(ids) == 1 and self._records:
+            self._record()
+        if len(ids) == 1 and self.static_step is not None:
+            with torch.inference_mode():
+                features, logits = self.static_step(ids[0])
+                self._last = features.clone(), logits.clone()
+                return self._last[0]
         with torch.inference_mode(), device.threads(self.parameters * max(len(ids), _STREAMED)):
             if isinstance(self._step, NativeStep) and self._step.takes(len(ids)):
                 return self._step.prompt(ids)
@@ -58,10 +70,18 @@ class FastPredictor(GPTPredictor):
 
     def head(self, features: Any, size: int) -> Tensor:
         features = torch.as_tensor(features)
+        if self._last is not None and torch.equal(features, self._last[0]):  # computed with them
+            return self._last[1][:, :size]
         T, C = features.shape
         with torch.inference_mode(), device.threads(max(T, _STREAMED) * C * size):
             logits: Tensor = self.model.head(features.to(self.model.device))
             return logits[:, :size].float().cpu()
+
+    def _record(self) -> None:
+        """Record `static_step`, once. A model that can't be recorded is run by Python."""
+        self._records = False
+        with contextlib.suppress(RuntimeError):  # out of memory too
+            self.static_step = GraphStep(self.model, self._cache)
 
 
 _Layer = tuple[Function, Function, Function, Function, Function, Function, Tensor, Tensor]

@@ -13,8 +13,6 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
-import tiktoken
-
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError, network_reason
 from tui_llm.common.files import write_bytes
@@ -150,6 +148,8 @@ def _download(name: str) -> bytes:
 
 
 def _named(name: str, data: bytes) -> BPETokenizer:
+    import tiktoken  # not at the top: a GPU machine that trains on characters may not have it
+
     merges = None
     path = vocabulary_file(name)
     if name == "gpt2":

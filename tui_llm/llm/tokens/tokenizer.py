@@ -14,12 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import regex
-import tiktoken
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.tokens import BYTES, BYTES_AND_END
@@ -28,6 +27,9 @@ from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.rules import Rules
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.words import split
+
+if TYPE_CHECKING:
+    import tiktoken
 
 Merge = tuple[bytes, bytes]
 
@@ -347,6 +349,8 @@ def from_merges(
     """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id), or
     `rules` that have them. `where` has the vocabulary, `merges_where` the merges: they are named in errors. `size`:
     the number of ids, if it is not that of `vocab`. Raises `UserError` if `vocab` lacks a token that the merges make."""
+    import tiktoken  # not at the top: characters and words can be trained on without it
+
     # tiktoken merges the pair whose concatenation has the lowest rank: first the bytes, then the merges in order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
     for left, right in merges:

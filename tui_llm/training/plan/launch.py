@@ -21,6 +21,7 @@ from filelock import Timeout
 from tui_llm.common import files, foreign_files, paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
+from tui_llm.llm.model.device_names import check_device
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
@@ -189,9 +190,8 @@ def _check_not_training(run: Run) -> None:
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
 
-def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
-    """Sets the number of worker processes and FSDP sharding of a run; None keeps the current value.
-
+def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None, device: str | None = None) -> None:
+    """Sets the number of worker processes, FSDP sharding and the device of a run; None keeps the current value.
     Raises `UserError` if the settings don't allow it, or if a worker is training the run.
     """
     config = run.config()
@@ -199,6 +199,7 @@ def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = No
         config,
         nproc=config.nproc if nproc is None else nproc,
         shard=config.shard if shard is None else shard,
+        device=config.device if device is None else check_device(device),
     )
     if changed == config:
         return

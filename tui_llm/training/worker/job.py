@@ -7,14 +7,16 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
 from torch import Tensor
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint, native_training
+from tui_llm.llm.model import checkpoint, device, native_training
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, health, jsonl, matrix_statistics
@@ -38,7 +40,7 @@ from tui_llm.training.worker.clock import TimeBudget
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
-from tui_llm.training.worker.worker import Worker
+from tui_llm.training.worker.worker import Worker, is_out_of_memory
 
 
 def train(worker: Worker) -> None:
@@ -103,6 +105,7 @@ class Job:
         Returns `message`, extended by what went wrong without being a reason to end the run.
         """
         worker, done = self.worker, self.step
+        message = device.note(worker.config.device, self.trainer.device, self.settings.precision) + message
         if self.ranks.first:
             if done and not message:  # a killed worker may have left more than `KEEP`
                 checkpoints.drop_old(self.run)
@@ -145,7 +148,12 @@ class Job:
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
                 began = time.monotonic()
-                metric = next(steps, None)
+                try:
+                    metric = next(steps, None)
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    if is_out_of_memory(error):
+                        self._save_after_failure()
+                    raise
                 if metric is None:
                     break
                 self.step = metric.step
@@ -182,6 +190,14 @@ class Job:
     def _sampling(self) -> contextlib.AbstractContextManager[object]:
         """Reads the machine's gauges while it lasts; on processes other than rank 0, nothing."""
         return self.gauges.sampler if self.ranks.first else contextlib.nullcontext()
+
+    def _save_after_failure(self) -> None:
+        """Saves the last step that is recorded, if the weights are still those after it."""
+        if self.trainer.done != self.step or self.ranks.world > 1:  # the others are not at this point
+            return
+        self.trainer.model.zero_grad(set_to_none=True)
+        with suppress(UserError, RuntimeError):  # the message of the failure is more useful
+            self.save(self.step)
 
     def _measure_peak(self, message: str) -> None:
         self.worker.report("running", "measuring this machine's peak FLOP/s, once")

@@ -14,7 +14,7 @@ import torch
 
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
-from tui_llm.llm.model import attention_only, torch_private
+from tui_llm.llm.model import aligned_head, attention_only, torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
@@ -29,6 +29,7 @@ from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.run.time_plan import TimePlan, learning_rate_at
 from tui_llm.training.worker.distributed import Ranks, whole
+from tui_llm.training.worker.gpu_step import Upload, guard, skips_updates
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 
 EXPLODED = 10.0  # × ln V, the loss of a uniform prediction: runs don't recover from a loss above that
@@ -87,11 +88,17 @@ class Trainer:
         self.products = (torch.bfloat16 if self.bfloat16 else torch.float32) if fast else None
         # The model's loss, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
         # since it may replace the parameters by shards.
+        if device.type == "cuda" and not self.ranks.shard:
+            aligned_head.align(model)
         self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
         flat = device.type == "cpu" and self.ranks.world == 1 and FlatParameters.fits(model)
         self.flat = FlatParameters(model) if flat else None
         self.optimizers = optimizers(model, settings, device, self.flat)
+        # Whether loss and norm are read after the update was launched, so that the GPU does not wait for Python in between.
+        self.reads_late = device.type == "cuda" and self.ranks.world == 1 and skips_updates(self.optimizers)
+        self.done: int | None = 0  # the step after which the weights are; None while they are updated
+        self.upload = Upload(device)
         # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
         self.fast_step: FastStep | NativeTrainingStep | None = None
         if self.flat is not None and self.products is not None and FastStep.fits(model):
@@ -148,7 +155,7 @@ class Trainer:
         Raises `Diverged` if the loss or the gradient norm is not finite or the loss is not below `limit`. If the
         training loss or the gradient is the cause, the weights are still those before the step.
         """
-        number = done
+        number = self.done = done
         while number < self.settings.steps:
             s, number = self.settings, number + 1
             began = time.perf_counter()
@@ -177,8 +184,11 @@ class Trainer:
         if self.matrices is not None and self.matrices.due(number):
             with self.matrices.timed():
                 self._observe(self.matrices, number)
-        total = self.ranks.mean(self._backward(number))
-        return total, self._apply(number, lr, total)
+        total = self._backward(number)
+        if not isinstance(total, torch.Tensor):
+            total = self.ranks.mean(total)
+        norm = self._apply(number, lr, total)
+        return float(total), norm  # of a tensor, `_apply` has waited for the value
 
     def _observe(self, matrices: MatrixRecorder, number: int) -> None:
         """Has the blocks' outputs of step `number` measured: during the step itself where `fast_step` makes it."""
@@ -202,8 +212,9 @@ class Trainer:
         seconds, self.matrices.seconds = self.matrices.seconds, 0.0
         return seconds if self.device.type == "cpu" else 0.0
 
-    def _apply(self, number: int, lr: float, total: float) -> float:
-        """Updates the weights with the gradient of a loss of `total`. Returns the gradient's norm before it is clipped."""
+    def _apply(self, number: int, lr: float, total: float | torch.Tensor) -> float:
+        """Updates the weights with the gradient of a loss of `total`, which is on the GPU if `reads_late`. Returns the gradient's
+        norm before it is clipped."""
         s = self.settings
         if s.attention_only == "on":
             attention_only.drop_gradients(self.model)
@@ -214,43 +225,65 @@ class Trainer:
             with matrices.timed():
                 matrices.before(number)
         norm = self._clip(s.clip if s.clip > 0 else math.inf)
-        if not (total < self.limit and math.isfinite(norm)):
-            raise Diverged(
-                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
-            )
+        unread = None
+        if isinstance(total, torch.Tensor):
+            unread = guard(self.optimizers, total, torch.as_tensor(norm), self.limit)
+        else:
+            norm = self._check(number, total, float(norm))
+        self.done = None
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
+        if unread is not None:
+            norm = self._check(number, *unread.tolist())
+        self.done = number
         if matrices is not None:
             with matrices.timed():
                 matrices.after()
+        return float(norm)
+
+    def _check(self, number: int, total: float, norm: float) -> float:
+        """Raises `Diverged` unless loss and gradient norm of step `number` are usable. Returns the norm."""
+        if not (total < self.limit and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
+            )
         return norm
 
-    def _clip(self, most: float) -> float:
-        """Clips the gradient's norm to `most`. Returns the norm before."""
+    def _clip(self, most: float) -> float | torch.Tensor:
+        """Clips the gradient's norm to `most`. Returns the norm before, on the device if `reads_late`."""
         if self.flat is not None:
             return self.flat.clip(most)
         at_once = None if self.ranks.shard else True
-        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)
+        return norm if self.reads_late else float(whole(norm))
 
-    def _backward(self, number: int) -> float:
-        """Runs forward and backward pass of this process's part of step `number`; returns its loss."""
-        s, total = self.settings, 0.0
+    def _backward(self, number: int) -> float | torch.Tensor:
+        """Runs forward and backward pass of this process's part of step `number`; returns its loss, on the device if
+        `reads_late`."""
+        s, total = self.settings, torch.zeros((), device=self.device) if self.reads_late else 0.0
         if self.fast_step is not None:
             self.fast_step.cast()
-        for part in self.parts:
-            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
-            x, y = x[self.rows], y[self.rows]
+        first = (number - 1) * s.grad_accumulation_steps
+        parts = [first + part for part in self.parts] + [first + s.grad_accumulation_steps + self.parts[0]]
+        for part, following in zip(self.parts, parts[1:], strict=True):
+            x, y = self.upload.take(first + part, self._rows)
             if self.fast_step is not None:
                 total += self.fast_step.gradients(x, y, 1 / len(self.parts), first=part == self.parts[0])
                 continue
             with self.ranks.gradients(shared=part == self.parts[-1]):
                 with self.autocast():
-                    loss = self.loss(x.to(self.device), y.to(self.device)) / len(self.parts)
+                    loss = self.loss(x, y) / len(self.parts)
                 loss.backward()
-            total += float(loss.detach())
+            self.upload.begin(following, self._rows)
+            total += loss.detach() if self.reads_late else float(loss.detach())
         return total
+
+    def _rows(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's rows of batch `batch`, on the CPU."""
+        x, y = self.batches.batch(batch)
+        return x[self.rows], y[self.rows]
 
     @torch.no_grad()
     def check(self, step: int) -> None:

@@ -35,7 +35,7 @@ def sampler(device: torch.device, wanted: str) -> MachineSampler:
     unused, amd = device.type == "cpu" and wanted == "auto", device.type == "cuda" and device_gauges.is_amd()
 
     def make() -> MachineReader:
-        note = device_gauges.why_no_cuda() if unused else device_gauges.AMD if amd else ""
+        note = device_gauges.unused_gpus() if unused else device_gauges.AMD if amd else ""
         return MachineReader(devices, note=note, nvidia=not amd)
 
     return MachineSampler(make)

@@ -20,6 +20,7 @@ from filelock import Timeout
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, write_text
+from tui_llm.llm.model import gpu_problems
 from tui_llm.training.run import health
 from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
 from tui_llm.training.run.config import NewerRun
@@ -28,7 +29,7 @@ from tui_llm.training.run.run_lock import LockLost
 from tui_llm.training.worker import checkpoints, job, machine_sampler
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged
-from tui_llm.training.worker.worker import Worker, log
+from tui_llm.training.worker.worker import Worker, is_out_of_memory, log
 
 PATIENCE = 5.0  # seconds to wait for another worker to release the lock
 
@@ -104,14 +105,7 @@ def work(worker: Worker) -> int:
         message = _cannot_write(error, run)
     except Exception as error:  # any error: the status reports it; the traceback goes to the log
         log(traceback.format_exc())
-        # torch's CPU allocator raises a plain RuntimeError.
-        message = worker.ranks.lost(error) or (
-            worker.out_of_memory()
-            if "can't allocate memory" in str(error)
-            else f"{lost}; then resume from the last checkpoint"
-            if (lost := machine_sampler.gpu_problem())
-            else f"{type(error).__name__}: {error} (see {run.log_path})"
-        )
+        message = worker.ranks.lost(error) or _of_any_error(worker, error)
     try:
         if not worker.ranks.first:
             log(f"process {worker.ranks.rank}: {message}")
@@ -120,6 +114,16 @@ def work(worker: Worker) -> int:
     except UserError as error:
         log(f"and: {error}")
     return 1
+
+
+def _of_any_error(worker: Worker, error: Exception) -> str:
+    if is_out_of_memory(error):
+        return worker.out_of_memory()
+    # Nothing can be read from the GPU to save it. NVML may know more than the error says.
+    if problem := (machine_sampler.gpu_problem() or gpu_problems.of_error(error)):
+        saved = worker.run.checkpoints()
+        return f"{problem}. Resume it from {f'step {saved[-1][0]:,}' if saved else 'its beginning'}, on the CPU with --device cpu"
+    return f"{type(error).__name__}: {error} (see {worker.run.log_path})"
 
 
 def _cannot_write(error: OSError, run: Run) -> str:

@@ -141,7 +141,7 @@ class RewardTrainer(AnswerTrainer):
             terms = self._terms(drawn, self._logs(self.model, drawn.inputs, drawn.targets))
             (terms.loss / len(self._batches)).backward()
 
-    def _apply(self, number: int, lr: float, total: float) -> float:
+    def _apply(self, number: int, lr: float, total: float | Tensor) -> float:
         if not self._learns:
             return 0.0  # not even a step of the optimizer: its momentum would move the weights
         norm = super()._apply(number, lr, total)

@@ -151,7 +151,9 @@ class NewRunScreen(RunForm):
     def _fit_rows(self) -> None:
         """Only the fields scroll: they get what the lines below leave."""
         room = left_of(self)
-        below = (8 if room.height < 12 else 10) + max(1, self.estimate.time.size.height)  # with the line of what text to expect
+        below = (8 if room.height < 12 else 10) + max(
+            1, self.estimate.time.size.height
+        )  # with the line of what text to expect
         self.query_one("#rows").styles.max_height = max(1, room.height - below)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
