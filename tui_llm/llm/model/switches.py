@@ -123,7 +123,7 @@ def parse(text: str) -> dict[str, float | None]:
         if name in SETS:
             raise UserError(f"{name} is a whole set of switches; give it alone, or list the switches: {SETS[MODERN]}")
         if name not in known:
-            raise UserError(no_such("architecture switch", name[:40], known))
+            raise UserError(no_such("architecture switch", name[:40], known, "; a newer tui-llm may have others"))
         if name in found:
             raise UserError(f"the switch {name} stands twice; give it once")
         if given and not known[name].number:
