@@ -50,7 +50,7 @@ SWITCHES = (
     Switch(
         UNTIED,
         "The output head has weights of its own, instead of the token embedding's.",
-        "the opposite of Press and Wolf 2017, arXiv:1608.05859",
+        "Chung et al. 2020, arXiv:2010.12821",
     ),
     Switch(
         SOFTCAP,
