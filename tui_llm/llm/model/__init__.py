@@ -1,12 +1,16 @@
-"""GPT-2: shape, weights, forward pass; devices and their measured peak rates.
+"""GPT-2, and what differs in today's models: shape, weights, forward pass; devices and their measured peak rates.
 
 shape.py          GPTConfig and its number of parameters
+switches.py       the architecture switches: what each does, its source, the layouts that hold it
 model.py          the model: embeddings, blocks, output head
+kv_cache.py       the keys and values of the tokens processed so far
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 flat.py           all parameters in one buffer, and AdamW on it
 fast_step.py      loss and gradients of a batch without autograd
 native_training_step.py  the same with C between the products
-native_training.py  compile and load training.c, that C, with training_attention.c, training_products.c and training_vectors.h
+native_plan.py    its buffers and calls
+native_rotary_plan.py  the same for the architecture switches of Arcee's and NanoChat's layouts
+native_training.py  compile and load training.c, that C, with training_attention.c, training_products.c, training_rotary.c and training_vectors.h
 fast_decode.py    generation on a CPU: a model with fast linear layers, in fp32, half or int8
 graph_decode.py   generation on CUDA: a token as one CUDA graph
 kernels.py        what multiplies by the weights: named kernels, and which one this machine does best with
@@ -32,6 +36,7 @@ predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header
 shards.py         weight files of a folder: one, or the shards of an index
+layouts.py        the layouts of transformers that hold the switches: Starcoder2, Arcee, NanoChat
 stored_gpt.py     the tensors of a folder in Hugging Face's GPT-2 layout, found and checked
 checkpoint.py     model folders in Hugging Face's GPT-2 layout
 numpy_gpt.py      GPT-2 once more, in numpy: reads small models without torch

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tui_llm.llm.model.model import GPT, KVCache
+from tui_llm.llm.model.kv_cache import KVCache
+from tui_llm.llm.model.model import GPT
 
 _WARM_UP = 3  # runs before recording: libraries allocate their workspaces and choose kernels
 
@@ -45,9 +46,10 @@ class StaticCache(KVCache):
     def positions(self, count: int) -> Tensor:
         return self.position
 
-    def mask(self, count: int) -> Tensor | None:
-        """True up to the token itself, bool (1, context)."""
-        return (self._places <= self.position)[None]
+    def mask(self, count: int, window: int = 0) -> Tensor | None:
+        """True up to the token itself, with a `window` for that many, bool (1, context)."""
+        seen = self._places <= self.position
+        return (seen & (self._places > self.position - window) if window else seen)[None]
 
 
 class StaticStep:
@@ -70,7 +72,7 @@ class StaticStep:
         """Features (1, C) and logits (1, V) of the token in `_id`, fp32."""
         self._static.length = 0
         features = self.model.features(self._id, self._static)[0]
-        return features.float(), self.model.head(features).float()
+        return features.float(), self.model.logits(features).float()
 
     def _launch(self) -> tuple[Tensor, Tensor]:
         return self._compute()

@@ -1,4 +1,4 @@
-"""Parse a model folder's `config.json`: Hugging Face's GPT-2 config → GPTConfig. No torch here."""
+"""Parse a model folder's `config.json`: Hugging Face's GPT-2 config, or one of `layouts.py` → GPTConfig. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json, whole_number
-from tui_llm.llm.model import shards
+from tui_llm.llm.model import layouts, shards
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH, shown
 from tui_llm.llm.model.shape import GPTConfig
 
 GGUF = ".gguf"
@@ -24,21 +25,25 @@ GENERAL_NAMES = {
     "n_embd": "hidden_size",
 }
 
-ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu")  # the first two are the same approximation with tanh
-
-# Upper bounds for a config: far beyond any GPT-2, and small enough that products of them are harmless.
-MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
+# The first two are the same approximation with tanh.
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu2")
 
 
 def config_from_json(raw: Any, where: Path) -> GPTConfig:
-    """Convert Hugging Face's GPT-2 config. Raises `UserError` on another architecture or an invalid shape."""
-    if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
-        kind = raw.get("model_type") if isinstance(raw, dict) else None
-        raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
+    """Convert Hugging Face's config of a GPT-2, or of a model with architecture switches. Raises `UserError` on another
+    architecture or an invalid shape."""
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if isinstance(kind, str) and kind in layouts.LAYOUTS:
+        try:
+            return layouts.from_json(raw)
+        except ValueError as error:
+            raise UserError(f"{where} is of a {kind} that tui-llm's own model is not: {error}") from error
+    if not isinstance(raw, dict) or kind != "gpt2":
+        raise UserError(f"{where} is not a GPT-2 config (model_type {shown(kind)}); only GPT-2's layout can be opened")
     raw = _with_own_names(raw, where)
     activation = raw.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
-        raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
+        raise UserError(f"{where} asks for the activation {shown(activation)}; GPT-2's is gelu_new")
     try:
         if (
             _flag(raw, "scale_attn_by_inverse_layer_idx", False)
@@ -58,6 +63,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
             epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
             tied=_flag(raw, "tie_word_embeddings", True),
             exact_gelu=activation == "gelu",
+            relu2=activation == "relu2",
         )
     except ValueError as error:
         raise UserError(f"{where} does not describe a GPT-2: {error}") from error
@@ -72,7 +78,7 @@ def _with_own_names(raw: dict[str, Any], where: Path) -> dict[str, Any]:
             continue
         if own in raw and (raw[own] != raw[general] or type(raw[own]) is not type(raw[general])):
             raise UserError(
-                f"{where} says {own} {_shown(raw[own])} and {general} {_shown(raw[general])}, two names of one size: "
+                f"{where} says {own} {shown(raw[own])} and {general} {shown(raw[general])}, two names of one size: "
                 "remove the wrong one"
             )
         named[own] = raw[general]
@@ -86,30 +92,21 @@ def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None)
     value = raw.get(name, default)
     size = whole_number(value, 1, most)
     if size is None:
-        raise ValueError(f"{name} is {_shown(value)}, not an integer from 1 to {most:,}")
+        raise ValueError(f"{name} is {shown(value)}, not an integer from 1 to {most:,}")
     return size
 
 
 def _epsilon(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1 or not math.isfinite(value):
-        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, not a number from 0 to 1")
+        raise ValueError(f"layer_norm_epsilon is {shown(value)}, not a number from 0 to 1")
     return float(value)
 
 
 def _flag(raw: dict[str, Any], name: str, default: bool) -> bool:
     value = raw.get(name, default)
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {_shown(value)}, neither true nor false")
+        raise ValueError(f"{name} is {shown(value)}, neither true nor false")
     return value
-
-
-def _shown(value: Any) -> str:
-    """`repr(value)` cut to one line; also for integers with more digits than Python converts to a string."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def read_config(folder: Path) -> GPTConfig:
@@ -147,7 +144,8 @@ def _has_own_head(folder: Path) -> bool:
     try:
         tensors = shards.read_tensors(folder)
         head = prefix_of(tensors) + "lm_head.weight"
-        embeddings = (f"{prefix_of(tensors)}transformer.wte.weight", f"{prefix_of(tensors)}wte.weight")
+        names = ("transformer.wte.weight", "wte.weight", "model.embed_tokens.weight", "embed_tokens.weight")
+        embeddings = [prefix_of(tensors) + name for name in names]
         own = next((tensors[name] for name in embeddings if name in tensors), None)
         return head in tensors and own is not None and not shards.equal(tensors[head], own)
     except UserError:  # missing or damaged weights: loading them reports it
@@ -157,14 +155,16 @@ def _has_own_head(folder: Path) -> bool:
 def prefix_of(names: Collection[str]) -> str:
     """What stands before every name: `_orig_mod.` if a compiled model was saved, `module.` if one under
     DistributedDataParallel was; empty if they have none in common."""
-    embedding = next((name for name in names if name.endswith("wte.weight")), "")
+    embedding = next((name for name in names if name.endswith(("wte.weight", "embed_tokens.weight"))), "")
     prefix = embedding.removesuffix("wte.weight").removesuffix("transformer.")
+    prefix = prefix.removesuffix("embed_tokens.weight").removesuffix("model.")
     return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
 def is_gpt2(path: Path) -> bool:
-    """Whether our own GPT class can load it: GPT-2's layout, activation and attention. Also True if it is no model
-    folder at all: loading it then gives the better error message."""
+    """Whether our own GPT class can load it: GPT-2's layout, activation and attention, or a layout of `layouts.py` whose
+    config has nothing that ours does not compute. Also True if it is no model folder at all: loading it then gives the
+    better error message."""
     if path.suffix == ".gguf" and path.is_file():
         return False
     config = path / "config.json"
@@ -178,6 +178,14 @@ def is_gpt2(path: Path) -> bool:
     except UserError:
         return raw.get("model_type") == "gpt2" and not _other_gpt2(raw)
     return True
+
+
+def is_gpt2_type(path: Path) -> bool:
+    """Whether the config of a model folder is GPT-2's, so that transformers takes GPT-2's tokenizer where no file names
+    one; True if there is none."""
+    config = path / "config.json"
+    raw = read_json(config) if config.is_file() else None
+    return not isinstance(raw, dict) or raw.get("model_type") in (None, "gpt2")
 
 
 def _other_gpt2(raw: dict[str, Any]) -> bool:

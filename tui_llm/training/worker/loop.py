@@ -18,7 +18,7 @@ from tui_llm.llm.model import aligned_head, attention_only, torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model import GPT, capped
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan import cost
@@ -101,9 +101,11 @@ class Trainer:
         self.upload = Upload(device)
         # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
         self.fast_step: FastStep | NativeTrainingStep | None = None
-        if self.flat is not None and self.products is not None and FastStep.fits(model):
-            made = NativeTrainingStep if NativeTrainingStep.fits(model) else FastStep
-            self.fast_step = made(model, self.flat, self.products)
+        if self.flat is not None and self.products is not None:
+            if NativeTrainingStep.fits(model):
+                self.fast_step = NativeTrainingStep(model, self.flat, self.products)
+            elif FastStep.fits(model):
+                self.fast_step = FastStep(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         self.plans: list[TimePlan] = []  # of a run with a time budget; `settings.steps` is what the last one says
@@ -147,7 +149,8 @@ class Trainer:
         with self.autocast():
             features = self.model.features(x, products=self.products)
             dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
-            return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
+            logits = torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
+            return capped(logits, self.model.config.softcap)
 
     def steps(self, done: int = 0) -> Iterator[Metric]:
         """Runs steps `done + 1` to `settings.steps`, which may change in between, and yields the metrics of each.

@@ -24,13 +24,10 @@ from tui_llm.training.plan.fields import (
     NAMES,
     field_problems,
     launch_problems,
-    needs_download,
-    resolve_settings,
-    starting_model,
 )  # fmt: skip
 from tui_llm.training.run.promises import USUAL_CORPORA, usual_corpus
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRESETS, PRETRAINING, TrainingSettings, from_fields
+from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
@@ -43,9 +40,11 @@ from tui_llm.tui.runs.new_run_fields import (
     LABELS,
     MODELS_OWN,
     CorpusField,
+    arch_hint,
     corpus_note,
     create_and_start,
     default_texts,
+    examine,
     free_name,
     name_problem,
     names_for,
@@ -259,7 +258,8 @@ class NewRunScreen(RunForm):
         )
         for name in (*NAMES, *BESIDE):
             own = self._model is not None and name in MODELS_OWN
-            self._set_problem(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
+            hint = arch_hint(self.text(name)) if name == "arch" else HINTS.get(name, "")
+            self._set_problem(name, wrong.get(name, ""), "the model's own" if own else hint)
 
     def _set_problem(self, name: str, problem: str, otherwise: str = "") -> None:
         if problem:
@@ -308,18 +308,7 @@ class NewRunScreen(RunForm):
 
     @work(thread=True, exclusive=True, group="examine")
     def _examine(self, given: dict[str, str], preset: str, corpora: list[str]) -> None:
-        unfit: dict[str, str] = {}
-        model, settled, field = None, None, "from_model"
-        try:
-            if name := given.get("from_model", PRESETS[preset].from_model):
-                model, field = starting_model(name)[1], "block_size"
-            else:
-                field = "tokenizer" if given.get("objective", PRETRAINING) == PRETRAINING else "from_model"
-            if not needs_download(from_fields(given, PRESETS[preset]), corpora):
-                settled = resolve_settings(given, budget.start_preset(preset, given), corpora)[:2]
-        except UserError as error:
-            unfit[field] = str(error)
-        deliver(self, self._examined, given, preset, model, settled, unfit)
+        deliver(self, self._examined, given, preset, *examine(given, preset, corpora))
 
     def _examined(
         self,

@@ -17,17 +17,18 @@ from textual.widgets import Select, Static
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
+from tui_llm.llm.model import switches
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.budget import Plan, start_preset
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
-from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
+from tui_llm.training.plan.fields import NAMES, adapted, needs_download, resolve_settings, starting_model, text_of
 from tui_llm.training.plan.find_lr import RateFinder, tried_settings
 from tui_llm.training.plan.first_start import start_or_delete
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import BUDGET, OFF_ON, PRESETS, PRETRAINING, SETTINGS
+from tui_llm.training.run.settings import BUDGET, OFF_ON, PRESETS, PRETRAINING, SETTINGS, TrainingSettings, from_fields
 from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
@@ -39,13 +40,13 @@ CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if settin
 }
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
-MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
+MODELS_OWN = ("layers", "heads", "width", "tokenizer", "arch")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "minutes", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction"),
     "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
         "advantage", "updates", "clip_ratio", "kl_weight"),
-    "Shape": ("layers", "heads", "width", "block_size", "dropout"),
+    "Shape": ("layers", "heads", "width", "block_size", "arch", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
     "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
@@ -58,6 +59,7 @@ GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES i
 LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
     "corpus": "corpus",
     "from_model": "start from",
+    "arch": "architecture",
     "format": "text format",
     "field": "text field",
     "validation_fraction": "held-out share",
@@ -120,7 +122,7 @@ def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, m
     texts = {name: text_of(base, name) for name in NAMES}
     if model is not None:
         texts |= {"layers": str(model.layers), "heads": str(model.heads), "width": str(model.width),
-                  "block_size": str(model.context), "tokenizer": model_name}  # fmt: skip
+                  "block_size": str(model.context), "tokenizer": model_name, "arch": ""}  # fmt: skip
     return texts
 
 
@@ -129,7 +131,43 @@ def shape(preset: str) -> str:
     settings = PRESETS[preset]
     if preset == BUDGET:
         return "minutes and machine pick the model"
-    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
+    more = f", {settings.arch}" if settings.arch else ""
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}{more}"
+
+
+Settled = tuple[TrainingSettings, GPTConfig]
+
+
+def examine(
+    given: dict[str, str], preset: str, corpora: list[str]
+) -> tuple[GPTConfig | None, Settled | None, dict[str, str]]:
+    """The shape of the model to start from, the settings and shape of the run, and the field that is wrong, with why. Slow."""
+    model, settled, field = None, None, "from_model"
+    try:
+        if name := given.get("from_model", PRESETS[preset].from_model):
+            model, field = starting_model(name)[1], "block_size"
+        else:
+            field = "tokenizer" if given.get("objective", PRETRAINING) == PRETRAINING else "from_model"
+        if not needs_download(from_fields(given, PRESETS[preset]), corpora):
+            settled = resolve_settings(given, start_preset(preset, given), corpora)[:2]
+    except UserError as error:
+        return model, settled, {field: str(error)}
+    return model, settled, {}
+
+
+def arch_hint(text: str) -> str:
+    """What stands beside the architecture switches: what the last one does, and the layout that holds all."""
+    try:
+        found = switches.parse(text)
+    except UserError:
+        return ""  # the problem is shown instead
+    if not found:
+        return HINTS["arch"]
+    saved = f"saved as {switches.layout_of(found).title}"
+    if text.strip() in switches.SETS:
+        return f"{saved}: {', '.join(found)}"
+    last = next(one for one in switches.SWITCHES if one.name == list(found)[-1])
+    return f"{saved}. {last.name}: {last.sentence}"
 
 
 class CorpusField(Field):
@@ -174,13 +212,27 @@ def _model(text: str) -> str | None:
         return None
 
 
+class SwitchSuggester(Suggester):
+    """Completes the last of the architecture switches."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        before, comma, last = value.rpartition(",")
+        names = switches.NAMES if comma else (*switches.NAMES, *switches.SETS)
+        found = next((name for name in names if last and name.startswith(last)), None)
+        return None if found is None else f"{before}{comma}{found}"
+
+
 def entry(name: str) -> Widget:
     if name in CHOICES:
         choices = CHOICES[name]
         return Select(
             [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
         )
-    suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    suggester: Suggester | None = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    suggester = SwitchSuggester() if name == "arch" else suggester
     highlighter = SpacesHighlighter() if name == "sample_prompt" else None  # its spaces count
     return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester, highlighter=highlighter)
 
