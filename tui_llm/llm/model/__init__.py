@@ -4,6 +4,7 @@ shape.py          GPTConfig and its number of parameters
 model.py          the model: embeddings, blocks, output head
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 flat.py           all parameters in one buffer, and AdamW on it
+cautious.py       AdamW and Muon with cautious weight decay
 fast_step.py      loss and gradients of a batch without autograd
 native_training_step.py  the same with C between the products
 native_training.py  compile and load training.c, that C, with training_attention.c, training_products.c and training_vectors.h

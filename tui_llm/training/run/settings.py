@@ -81,6 +81,10 @@ class TrainingSettings:
     schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
     decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
     optimizer: str = _setting("adamw", "NAME", OPTIMIZERS, "muon: matrices; AdamW for the rest")
+    momentum_warmup_steps: int = _setting(0, "N", COUNT_OR_0, "muon: steps from 0.85 to 0.95; 0: off")
+    cautious_decay: str = _setting("off", "HOW", OFF_ON, "on: decay only along the update")
+    ema_decay: float = _setting(0.0, "F", SHARE_BELOW_1, "of the mean of the weights; 0: off", PRETRAINING)
+    shuffle_documents: str = _setting("off", "HOW", OFF_ON, "on: in each epoch anew", PRETRAINING)
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
@@ -147,6 +151,10 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         )
     if settings.attention_only == "on" and settings.from_model:
         found["attention_only"] = f"attention only is for random weights: {settings.from_model} has MLPs; leave one out"
+    if settings.momentum_warmup_steps and settings.optimizer != "muon":
+        found["momentum_warmup_steps"] = "momentum warmup steps are muon's: give the optimizer muon, or leave them out"
+    if settings.cautious_decay == "on" and settings.weight_decay == 0:
+        found["cautious_decay"] = "cautious decay is on, but weight decay is 0; give a weight decay, or leave it out"
     return found | _objective_problems(settings, found)
 
 

@@ -6,6 +6,7 @@ job.py            one worker's part of a run, from first to last step
 inputs.py         device, vocabulary, corpus and model
 requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
+optimizers.py     the optimizers of a run, and the average of its weights
 answers.py        what the trainers of preferences and of a reward share
 preference.py     direct preference optimization of pairs of answers
 reward.py         policy gradient on drawn answers that a rule scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -145,13 +146,22 @@ class Job:
         if self.alarms is not None and (new := self.alarms.add([metric])):
             health.record(self.run, new)
         if metric.val_loss is not None:
-            view = checkpoints.gathered(self.trainer)
-            for record in evaluations.RECORDERS if self.ranks.first else ():
-                record(self.run, view, self.tokenizer, metric)
+            self._evaluate(metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint
             self.save(metric.step)
+
+    def _evaluate(self, metric: Metric) -> None:
+        """Records what is written at an evaluation, with the weights that each recorder is for."""
+        average = self.trainer.average is not None
+        passes = (evaluations.RECORDERS, evaluations.STEP_RECORDERS)
+        for recorders in passes if average else (sum(passes, ()),):
+            evaluated = self.trainer.evaluated_weights() if recorders is passes[0] else contextlib.nullcontext()
+            with evaluated:
+                view = checkpoints.gathered(self.trainer)
+                for record in recorders if self.ranks.first else ():
+                    record(self.run, view, self.tokenizer, metric)
 
     def _measure_peak(self, message: str) -> None:
         self.worker.report("running", "measuring this machine's peak FLOP/s, once")
