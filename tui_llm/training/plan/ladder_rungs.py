@@ -1,0 +1,83 @@
+"""The rungs of a ladder: what each changes in a run's settings, in a sentence with its source. Does not import torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.suggestions import no_such
+from tui_llm.training.run.settings import TrainingSettings
+
+MOMENTUM_WARMUP = 300  # steps, as in modded-nanogpt; …
+MOMENTUM_SHARE = 0.2  # … of a short run at most this share
+EMA_DECAY = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One idea. `changes` returns the settings that it sets in a run that has them otherwise as its argument."""
+
+    name: str
+    sentence: str
+    source: str
+    changes: Callable[[TrainingSettings], dict[str, Any]]
+
+
+def _fixed(**changes: Any) -> Callable[[TrainingSettings], dict[str, Any]]:
+    return lambda _settings: changes
+
+
+def momentum_warmup(steps: int) -> int:
+    """The steps in which Muon's momentum rises, in a run of `steps` steps."""
+    return max(1, min(MOMENTUM_WARMUP, round(MOMENTUM_SHARE * steps)))
+
+
+RUNGS = (
+    Rung(
+        "gpt2", "GPT-2's model, trained with AdamW: one step size for each weight, from its gradient's mean and square.",
+        "Radford et al. 2019; Loshchilov and Hutter 2019, arXiv:1711.05101", _fixed(),
+    ),
+    Rung(
+        "muon", "Muon makes the update of each matrix orthogonal, so that it moves all directions equally far.",
+        "Jordan et al. 2024, kellerjordan.github.io/posts/muon; scale: Liu et al. 2025, arXiv:2502.16982",
+        _fixed(optimizer="muon"),
+    ),
+    Rung(
+        "warm-momentum", "Muon's momentum rises from 0.85 to 0.95 at the start, while the gradient turns quickly.",
+        "modded-nanogpt, github.com/KellerJordan/modded-nanogpt",
+        lambda settings: {"optimizer": "muon", "momentum_warmup_steps": momentum_warmup(settings.steps)},
+    ),
+    Rung(
+        "cautious", "Weight decay applies only to weights that the update moves towards 0 as well.",
+        "Chen et al. 2025, arXiv:2510.12402", _fixed(cautious_decay="on"),
+    ),
+    Rung(
+        "ema", "What is evaluated and exported is the exponential moving average of the weights.",
+        "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv:2411.18704", _fixed(ema_decay=EMA_DECAY),
+    ),
+    Rung(
+        "shuffle", "The documents get another order in each epoch, so that each has other neighbours in its row.",
+        "Bottou 2012, “Stochastic Gradient Descent Tricks”, section 2", _fixed(shuffle_documents="on"),
+    ),
+)  # fmt: skip
+"""All rungs, in the order in which a ladder takes them."""
+
+DEFAULT = tuple(rung.name for rung in RUNGS if rung.name != "shuffle")  # a text may have no documents
+
+
+def find(name: str) -> Rung:
+    """Raises `UserError` if there is no such rung."""
+    found = {rung.name: rung for rung in RUNGS}
+    if name not in found:
+        raise UserError(no_such("rung", name[:60], found))
+    return found[name]
+
+
+def changed(settings: TrainingSettings, names: Sequence[str]) -> TrainingSettings:
+    """`settings` with the changes of these rungs, each on top of those before it. Raises `UserError`."""
+    for name in names:
+        settings = dataclasses.replace(settings, **find(name).changes(settings))
+    return settings
