@@ -31,9 +31,9 @@ def add(commands: Commands) -> None:
         "was stopped or killed goes on with the same command, or with --name alone; finished rungs are skipped. Ctrl+C saves and ends.",
         examples=(
             "tui-llm ladder stories --steps 300",
-            "tui-llm ladder book.txt --minutes 5 --name book --chart book.svg",
+            "tui-llm ladder book.txt --minutes 5 --name book --out book.svg",
             "tui-llm ladder --name book",
-            "tui-llm ladder --name book --show --target 4.5 --by time --chart time.svg",
+            "tui-llm ladder --name book --show --target 4.5 --by time --out time.svg",
             "tui-llm ladder --list",
         ),
     )
@@ -50,7 +50,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="another setting of all rungs, as of `train`: --set width=64; can be given several times")  # fmt: skip
     device_option(parser, default=None)
     parser.add_argument("--target", type=number, metavar="LOSS", help="compare tokens and time at this validation loss, in nats per token (default: the first rung's last)")  # fmt: skip
-    parser.add_argument("--chart", metavar="FILE", help="write all curves to FILE.svg, .png or .csv")
+    parser.add_argument("--out", metavar="FILE", help="write all curves to FILE.svg, .png or .csv")
     parser.add_argument("--by", default="tokens", choices=("step", "tokens", "time", "flops"), help="the chart's x axis; time in seconds of the steps (default tokens)")  # fmt: skip
     force_option(parser)
     parser.add_argument("--show", action="store_true", help="only show what the ladder has reached")
@@ -66,10 +66,10 @@ def climb_ladder(options: argparse.Namespace) -> int:
     if options.list:
         _list(as_json=options.json)
         return 0
-    path = _chart_path(options)
     if options.target is not None and not 0 < options.target < 1e6:
         raise UserError(f"--target is {options.target:g}; give a loss above 0, in nats per token")
     ladder = _ladder(options)
+    path = _chart_path(options, ladder)
     if options.show:
         _show(ladder_results.read(ladder, options.target), options, path)
         return 0
@@ -101,14 +101,24 @@ def _climb(ladder: Ladder, *, quiet: bool) -> int:
     return climb.climb(ladder, begin, lambda run: follow(run, quiet=quiet))
 
 
-def _chart_path(options: argparse.Namespace) -> Path | None:
-    if options.chart is None:
+def _chart_path(options: argparse.Namespace, ladder: Ladder) -> Path | None:
+    if options.out is None:
         return None
     from tui_llm.training.run import curve_charts
 
-    path = out_path(options.chart, "--chart")
-    curve_charts.check_export(path, force=options.force)
+    path = out_path(options.out, "--out")
+    curve_charts.check_export(path, force=options.force, inputs=_inputs(ladder))
     return path
+
+
+def _inputs(ladder: Ladder) -> list[Path]:
+    """What a chart must not replace."""
+    from pathlib import Path
+
+    from tui_llm.training.plan.ladder import path_of
+
+    runs = [ladder.run(at).path for at in range(len(ladder.rungs))]
+    return [path_of(ladder.name), *runs, *(Path(one) for one in ladder.corpus if Path(one).exists())]
 
 
 def _ladder(options: argparse.Namespace) -> Ladder:
@@ -155,7 +165,9 @@ def _show(results: LadderResults, options: argparse.Namespace, path: Path | None
 
     maker = ""
     if path is not None:
-        maker = curve_charts.export(ladder_results.chart(results, options.by), path, force=options.force)
+        maker = curve_charts.export(
+            ladder_results.chart(results, options.by), path, force=options.force, inputs=_inputs(results.ladder)
+        )
     if options.json:
         put_json({
             "ladder": results.ladder.name, "asked": ladders.as_json(results.ladder), "target": results.target,
@@ -167,6 +179,8 @@ def _show(results: LadderResults, options: argparse.Namespace, path: Path | None
     for one in results.rungs:
         if one.state in ("failed", "died"):
             put(f"{one.run} {one.state}: {visible(one.message)}")
+    if results.rungs[0].state and any(one.state != "finished" for one in results.rungs) and not options.show:
+        put(f"go on with it: tui-llm ladder --name {results.ladder.name}")
     put("loss: held out, nats per token; time: of the steps, without evaluations; ×: of the first rung's")
     if path is not None:
         put(f"chart written to {visible(str(path))}{f' ({maker})' if maker else ''}")

@@ -252,4 +252,5 @@ def parse_rungs(text: str) -> tuple[str, ...]:
 
 
 def as_json(ladder: Ladder) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(ladder)))  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(ladder)))
+    return found

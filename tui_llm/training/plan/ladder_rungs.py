@@ -13,7 +13,8 @@ from tui_llm.training.run.settings import TrainingSettings
 
 MOMENTUM_WARMUP = 300  # steps, as in modded-nanogpt; …
 MOMENTUM_SHARE = 0.2  # … of a short run at most this share
-EMA_DECAY = 0.99
+EMA_SHARE = 0.03  # of a run's steps that its average of the weights reaches back, …
+EMA_MOST = 1000  # … but at most so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ def _fixed(**changes: Any) -> Callable[[TrainingSettings], dict[str, Any]]:
 def momentum_warmup(steps: int) -> int:
     """The steps in which Muon's momentum rises, in a run of `steps` steps."""
     return max(1, min(MOMENTUM_WARMUP, round(MOMENTUM_SHARE * steps)))
+
+
+def ema_decay(steps: int) -> float:
+    """The decay of the average of the weights in a run of `steps` steps: 1 − 1 ÷ the steps that it reaches back."""
+    return round(1 - 1 / max(2.0, min(EMA_MOST, EMA_SHARE * steps)), 4)
 
 
 RUNGS = (
@@ -56,11 +62,11 @@ RUNGS = (
     ),
     Rung(
         "ema", "What is evaluated and exported is the exponential moving average of the weights.",
-        "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv:2411.18704", _fixed(ema_decay=EMA_DECAY),
+        "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv:2411.18704", lambda settings: {"ema_decay": ema_decay(settings.steps)},
     ),
     Rung(
         "shuffle", "The documents get another order in each epoch, so that each has other neighbours in its row.",
-        "Bottou 2012, “Stochastic Gradient Descent Tricks”, section 2", _fixed(shuffle_documents="on"),
+        "Bottou 2012, “Stochastic Gradient Descent Tricks”", _fixed(shuffle_documents="on"),
     ),
 )  # fmt: skip
 """All rungs, in the order in which a ladder takes them."""

@@ -346,7 +346,19 @@ PRESETS: dict[str, TrainingSettings] = {
         validation_fraction=0.005,
     ),
 }
-"""The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
+PRESETS["modern"] = dataclasses.replace(
+    PRESETS["nano"],
+    optimizer="muon",
+    learning_rate=5e-3,
+    schedule="wsd",
+    decay_fraction=0.4,
+    momentum_warmup_steps=300,
+    cautious_decay="on",
+)
+"""`modern` is `nano`'s shape with today's recipe: Muon with warm momentum, cautious decay, a stable rate that decays linearly
+over the last 40 % of the steps.
+
+The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
 table 2; the counts, the table's own being wrong, are from github.com/openai/gpt-2). How those were trained was not
 published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
 GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million

@@ -35,7 +35,7 @@ from tui_llm.tui.state.openers import opens
 
 INTERVAL = 2.0  # seconds between two looks at the files
 LEAST, MOST = 6, 24  # rows of the chart
-COLUMNS = (("state", 12), ("steps", 13), ("loss", 8), ("tokens", 8), ("time", 8), ("×tokens", 8), ("×time", 7))
+COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
 NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
 NOTHING = (
     "no ladder yet. n starts one: GPT-2's recipe with AdamW first, then Muon, then one more idea a rung, each as a run with the "
@@ -53,8 +53,8 @@ KEYS = (
     _key("ladder_go_on", "e", "go on", "Go on with a ladder that was stopped or has failed; finished rungs stay", "go_on", importance=3),
     _key("ladder_stop", "S", "stop", "Stop the ladder: the run that is trained saves, then ends", "stop", importance=3),
     _key("ladder_axis", "a", "by", "Draw over the next of: tokens, seconds of the steps, FLOPs, steps", "axis", importance=3),
-    _key("ladder_before", "left_square_bracket", "ladder", "Show the ladder before: the list is by age", "other(1)", together="other"),
-    _key("ladder_after", "right_square_bracket", "ladder", "Show the next newer ladder", "other(-1)", together="other"),
+    _key("ladder_before", "left_square_bracket", "ladder", "Show the ladder before: the list is by age", "other(1)", together="ladder"),
+    _key("ladder_after", "right_square_bracket", "ladder", "Show the next newer ladder", "other(-1)", together="ladder"),
     _key("ladder_curves", "C", "curves", "Show all curves of all rungs in a grid", "curves", importance=2),
     _key("ladder_export", "x", "export", "Write the chart to a new file: .svg, .png or .csv", "export", importance=2),
     _key("ladder_copy", "y", "copy", "Copy the table (tab-separated)", "copy"),
@@ -89,7 +89,6 @@ def look(name: str) -> LadderState:
 
 @opens("ladder")
 class LadderScreen(FullScreen):
-    tour_name = "ladder"
     TITLE_WORDS: ClassVar[str] = "Ladder"
     shows_model = False
     own_keys = KEYS
@@ -151,7 +150,7 @@ class LadderScreen(FullScreen):
             words = state.problem or NOTHING
             return [], wrapped(Text(visible(words), style=self.style("bad" if state.problem else "muted")), width)
         columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
-        room = max(8, width - 4 - sum(cells for _, cells in columns))
+        room = max(8, min(20, width - 4 - sum(cells for _, cells in columns)))
         lines = [self._head(state, width)]
         if state.problem:
             lines += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
@@ -203,7 +202,7 @@ class LadderScreen(FullScreen):
     def _chart(self, results: LadderResults, width: int, height: int, styles: Styles) -> list[Text]:
         """The curves of all rungs over `axis`; each ends with its number."""
         chart = ladder_results.chart(results, self.axis)
-        lines = {one.name: line for line in chart.lines for one in [line]}
+        lines = {line.name: line for line in chart.lines}
         numbers = [number for number, one in enumerate(results.rungs) if one.rung.name in lines]
         points = [[(x, y) for x, y in lines[results.rungs[n].rung.name].points if math.isfinite(x)] for n in numbers]
         shown = [x for one in points for x, _ in one]
@@ -214,15 +213,15 @@ class LadderScreen(FullScreen):
         height = max(LEAST, min(MOST, height - 1))
         view, cells = View(min(0.0, *shown), max(shown)), width - GUTTER - 1
         plot = drawn([("", one, False) for one in points], view, cells, height, lambda value: f"{value:.2f}")
-        for at, one in enumerate(points):
-            x, y = one[-1]
+        for at, curve in enumerate(points):
+            x, y = curve[-1]
             row = round((1 - plot.height_of(y)) * (height - 1))
             if 0 <= row < height:
                 plot.rows[row][max(0, min(cells - 1, round(view.share(x) * (cells - 1))))] = (f"{numbers[at] % 10}", at)
         made = []
-        for label, row in zip(plot.labels, plot.rows, strict=True):
+        for label, cells_of_row in zip(plot.labels, plot.rows, strict=True):
             text = Text(f"{label:>{GUTTER - 2}} ┤", self.style("muted"), no_wrap=True)
-            for char, number in row:
+            for char, number in cells_of_row:
                 text.append(char, styles(numbers[number]) if number >= 0 else "")
             made.append(text)
         ticks = x_ticks(view, cells, duration if self.axis == "time" else compact)
