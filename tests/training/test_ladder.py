@@ -59,6 +59,7 @@ def test_each_rung_adds_to_those_before_it() -> None:
     ladder = made(rungs=ladder_rungs.DEFAULT)
     found = [ladders.settings_of(ladder, at, 200) for at in range(5)]
     assert [s.optimizer for s in found] == ["adamw", *["muon"] * 4]
+    assert [s.learning_rate for s in found] == [3e-3, *[7.5e-3] * 4]  # Muon bears more
     assert [s.momentum_warmup_steps for s in found] == [0, 0, 40, 40, 40]
     assert [s.cautious_decay for s in found] == [*["off"] * 3, "on", "on"]
     assert [s.ema_decay for s in found] == [0, 0, 0, 0, 0.8333]

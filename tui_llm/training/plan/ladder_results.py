@@ -17,7 +17,7 @@ from tui_llm.training.run.status import number
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class RungEvaluation:
     """An evaluation of a rung. `seconds` are those of the steps up to it, without evaluations and checkpoints; `flops` is None
     where the run does not say what a token costs."""
 
@@ -44,13 +44,13 @@ class RungResult:
     step: int
     steps: int | None
     parameters: int | None
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[RungEvaluation, ...]
 
     @property
-    def last(self) -> Evaluation | None:
+    def last(self) -> RungEvaluation | None:
         return self.evaluations[-1] if self.evaluations else None
 
-    def reached(self, loss: float) -> Evaluation | None:
+    def reached(self, loss: float) -> RungEvaluation | None:
         """The first evaluation with at most this loss."""
         return next((one for one in self.evaluations if one.loss <= loss), None)
 
@@ -91,14 +91,14 @@ def _read(ladder: Ladder, at: int) -> RungResult:
     )
 
 
-def _evaluations(run: Run) -> tuple[Evaluation, ...]:
+def _evaluations(run: Run) -> tuple[RungEvaluation, ...]:
     try:
         s = run.config().settings
     except UserError:
         return ()
     each = s.batch_size * s.grad_accumulation_steps * s.block_size
     flops = number(run.facts().get("flops_per_token"))
-    seconds, found = 0.0, list[Evaluation]()
+    seconds, found = 0.0, list[RungEvaluation]()
     try:
         for line in jsonl.lines(run.metrics_path):
             metric = parse_metric(line)
@@ -109,7 +109,7 @@ def _evaluations(run: Run) -> tuple[Evaluation, ...]:
             if metric.val_loss is not None and math.isfinite(metric.val_loss):
                 tokens = metric.step * each
                 cost = None if flops is None else flops * tokens
-                found.append(Evaluation(metric.step, tokens, seconds, cost, metric.val_loss))
+                found.append(RungEvaluation(metric.step, tokens, seconds, cost, metric.val_loss))
     except OSError:
         pass
     return tuple(found)

@@ -13,6 +13,7 @@ from tui_llm.training.run.settings import TrainingSettings
 
 MOMENTUM_WARMUP = 300  # steps, as in modded-nanogpt; …
 MOMENTUM_SHARE = 0.2  # … of a short run at most this share
+MUON_RATE = 2.5  # Muon's best learning rate ÷ AdamW's, in small models (dev/LOG.md)
 EMA_SHARE = 0.03  # of a run's steps that its average of the weights reaches back, …
 EMA_MOST = 1000  # … but at most so many
 
@@ -31,6 +32,13 @@ def _fixed(**changes: Any) -> Callable[[TrainingSettings], dict[str, Any]]:
     return lambda _settings: changes
 
 
+def _muon(settings: TrainingSettings) -> dict[str, Any]:
+    if settings.optimizer == "muon":
+        return {}
+    rates = {name: getattr(settings, name) * MUON_RATE for name in ("learning_rate", "min_learning_rate")}
+    return {"optimizer": "muon", **rates}
+
+
 def momentum_warmup(steps: int) -> int:
     """The steps in which Muon's momentum rises, in a run of `steps` steps."""
     return max(1, min(MOMENTUM_WARMUP, round(MOMENTUM_SHARE * steps)))
@@ -47,14 +55,14 @@ RUNGS = (
         "Radford et al. 2019; Loshchilov and Hutter 2019, arXiv:1711.05101", _fixed(),
     ),
     Rung(
-        "muon", "Muon makes the update of each matrix orthogonal, so that it moves all directions equally far.",
+        "muon", "Muon makes the update of each matrix orthogonal, so that it moves all directions equally far; at 2.5 × the learning rate.",
         "Jordan et al. 2024, kellerjordan.github.io/posts/muon; scale: Liu et al. 2025, arXiv:2502.16982",
-        _fixed(optimizer="muon"),
+        _muon,
     ),
     Rung(
         "warm-momentum", "Muon's momentum rises from 0.85 to 0.95 at the start, while the gradient turns quickly.",
         "modded-nanogpt, github.com/KellerJordan/modded-nanogpt",
-        lambda settings: {"optimizer": "muon", "momentum_warmup_steps": momentum_warmup(settings.steps)},
+        lambda settings: {**_muon(settings), "momentum_warmup_steps": momentum_warmup(settings.steps)},
     ),
     Rung(
         "cautious", "Weight decay applies only to weights that the update moves towards 0 as well.",

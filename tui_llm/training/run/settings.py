@@ -81,7 +81,7 @@ class TrainingSettings:
     schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
     decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
     optimizer: str = _setting("adamw", "NAME", OPTIMIZERS, "muon: matrices; AdamW for the rest")
-    momentum_warmup_steps: int = _setting(0, "N", COUNT_OR_0, "muon: steps from 0.85 to 0.95; 0: off")
+    momentum_warmup_steps: int = _setting(0, "N", COUNT_OR_0, "muon: 0.85 to 0.95 in N steps")
     cautious_decay: str = _setting("off", "HOW", OFF_ON, "on: decay only along the update")
     ema_decay: float = _setting(0.0, "F", SHARE_BELOW_1, "of the mean of the weights; 0: off", PRETRAINING)
     shuffle_documents: str = _setting("off", "HOW", OFF_ON, "on: in each epoch anew", PRETRAINING)
