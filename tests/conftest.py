@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import durations, pilot_idle, screen_report, timeouts
+from tests import durations, pilot_idle, screen_report, stylesheets, timeouts
 from tui_llm.tui.state import garbage
 
 # No deadlines: a busy machine must not fail a test.
@@ -22,6 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 os.fsync = os.fstat  # type: ignore[assignment]
 
 pilot_idle.install()
+stylesheets.install()
 screen_report.install()
 pytest_runtest_makereport = screen_report.pytest_runtest_makereport
 

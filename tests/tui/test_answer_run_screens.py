@@ -55,7 +55,7 @@ async def test_k_shows_each_curve_of_a_run_that_learns_preferences() -> None:
     preference_run()
     app = PaneApp()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.state == "finished")
+        await until(pilot, lambda: app.state == "finished" and "loss (1 of 5" in app.text)
         snapshot = app.pane.snapshot
         assert snapshot is not None and [one.quantity.name for one in snapshot.series] == ["loss", "margin", "agreement %", "rewards", "KL"]  # fmt: skip
         assert snapshot.perplexity is None and snapshot.uniform_loss is None

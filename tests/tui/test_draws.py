@@ -27,7 +27,7 @@ def hint(lab: LabScreen) -> str:
 
 async def test_undo_and_redo_over_every_change_of_text() -> None:
     app = make_app(prompt="The")
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(200, 40)) as pilot:  # the line under the prompt has room for ghost text's keys too
         lab, state = app.lab_screen, app.lab_screen.lab
         await answered(pilot, lab)
         await pilot.press("space", "c", "a", "t")  # typed
@@ -131,7 +131,7 @@ async def test_a_stream_is_undone_at_once_and_another_model_forgets_its_tokens()
 
 async def test_the_undo_hint_shows_hostile_text_safely() -> None:
     app = make_app(FakeEngine(hostile=True), prompt="a")
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(200, 40)) as pilot:  # room for what the line says of ghost text too
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.prompt.post_message(events.Paste("\x1b]0;owned\x07[/][red]\u202eabc\x9b31m\u0301"))

@@ -20,7 +20,7 @@ import tui_llm.tui
 from tui_llm.tui.keymap import COMMANDS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-EVENTS = 2500  # about a minute on two idle cores
+EVENTS = 1700  # about a minute on two idle cores
 
 
 def soak(seed: int, events: int) -> list[str]:
