@@ -460,7 +460,7 @@ def test_in_the_engine(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         p = reference.get_output_embeddings()(one.norm(middle))[:size].softmax(-1)
     assert lens.rows[1].guesses[0].probability == pytest.approx(float(p.max()), abs=1e-4)
-    with pytest.raises(UserError, match="drawn for GPT-2's block only"):
+    with pytest.raises(UserError, match="drawn for tui-llm's own model only"):
         engine.answer(BlockQuestion(Request(prompt=text)))
     torch.manual_seed(2)
     layers, width = engine.weights().layers, engine.weights().width

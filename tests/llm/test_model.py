@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, stored_gpt
 from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.model.shape import GPTConfig
 
@@ -60,7 +60,7 @@ def test_loss_equals_transformers() -> None:
     ours = GPT(SHAPES[1])
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            key, transposed = checkpoint.hugging_face_name(name)
+            key, transposed = stored_gpt.hugging_face_name(name)
             value = reference.state_dict()[f"transformer.{key}"]
             parameter.copy_(value.T if transposed else value)
     ids = torch.randint(0, 300, (3, 17))

@@ -63,7 +63,7 @@ def block(options: argparse.Namespace) -> None:
 def _json(found: BlockFlow) -> dict[str, Any]:
     from tui_llm.facts import report
 
-    def norm(one: NormStatistics) -> dict[str, float]:
+    def norm(one: NormStatistics) -> dict[str, float | None]:
         return {"mean": one.mean, "sigma": one.sigma}
 
     def tokens(pushed: Sequence[PushedToken]) -> list[dict[str, Any]]:
@@ -149,13 +149,19 @@ def _text(found: BlockFlow) -> str:
             + ", ".join(
                 f"{f'after block {at - 1}' if at else 'embedding'} {norm:.3f}" for at, norm in enumerate(found.norms)
             ),
-            f"LayerNorm 1: mean {found.norm1.mean:.4f}, σ {found.norm1.sigma:.4f}",
+            _statistics(1, found.norm1),
             report.table(("head", "attends to (q·k ÷ √D)", "norm", "promotes", "suppresses"), heads, left=(0, 1, 3, 4)),
             f"attention adds a vector of norm {found.attention:.3f}; the stream's is then {found.middle:.3f}",
-            f"LayerNorm 2: mean {found.norm2.mean:.4f}, σ {found.norm2.sigma:.4f}",
-            f"MLP: {found.active:,} of {found.hidden:,} neurons are above 0 before GELU; those that add most:",
+            _statistics(2, found.norm2),
+            f"MLP: {found.active:,} of {found.hidden:,} neurons are above 0 before {found.activation}; those that add most:",
             report.table(("neuron", "before", "after", "norm", "promotes", "suppresses"), neurons, left=(4, 5)),
             f"the MLP adds a vector of norm {found.mlp:.3f}; the stream's is then {found.norms[found.layer + 1]:.3f}",
             "promotes, suppresses: what it adds to tokens' logits, through the final LayerNorm (σ frozen) and the output head",
         ]
     )
+
+
+def _statistics(number: int, one: NormStatistics) -> str:
+    if one.mean is None:
+        return f"{one.name} {number}: root mean square {one.sigma:.4f}"
+    return f"{one.name} {number}: mean {one.mean:.4f}, σ {one.sigma:.4f}"

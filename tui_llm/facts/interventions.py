@@ -15,8 +15,9 @@ TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY = (
     "token embedding", "position embedding", "head", "attention", "MLP", "layer", "residual", "attention to token",
 )  # fmt: skip
 ATTENTION_BIAS, FINAL_BIAS = "attention bias", "final norm bias"  # constants: they can't be changed
+SOFTCAP = "logit soft-cap"  # what it takes from a logit: it can't be changed either
 REMAINDER = "changes switched on"  # of a logit: what interventions add to the stream beside the parts' own values
-KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS, REMAINDER)
+KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER)
 
 ZERO, MEAN, PATCH, STEER = "zero", "mean", "patch", "steer"
 HOW = (ZERO, MEAN, PATCH, STEER)

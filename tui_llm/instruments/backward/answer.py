@@ -65,7 +65,7 @@ def _model(open_model: OpenModel) -> tuple[Differentiable, Kinds, bool]:
     """The model, the kinds of its parameters, and whether its output head is the token embedding."""
     if open_model.is_gpt:
         model = open_model.gpt
-        return DifferentiableGPT(model), gpt_kinds, model.config.tied
+        return DifferentiableGPT(model), gpt_kinds(model.config), model.config.tied
     from tui_llm.llm.adapters.parts import CausalLayout, DifferentiableCausal
 
     known = layout(open_model)

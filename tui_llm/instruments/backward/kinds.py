@@ -26,6 +26,8 @@ from tui_llm.instruments.backward.question import (
     UP,
     VALUE,
 )
+from tui_llm.llm.model.layouts import split_rows
+from tui_llm.llm.model.shape import GPTConfig
 
 if TYPE_CHECKING:
     from tui_llm.llm.adapters.parts import CausalLayout
@@ -50,16 +52,22 @@ _CAUSAL = {
 }
 
 
-def gpt_kinds(name: str, gradient: Tensor) -> list[tuple[int, str, Tensor]]:
+def gpt_kinds(config: GPTConfig) -> Kinds:
     """Those of our own GPT. Q, K and V are one matrix, and three kinds."""
-    if not name.startswith("blocks."):
-        return [(-1, _OTHERS.get(name, FINAL_NORM), gradient)]
-    _, layer, rest = name.split(".", 2)
-    if rest == "attention.qkv.weight":
-        return [(int(layer), kind, part) for kind, part in zip((QUERY, KEY, VALUE), gradient.chunk(3), strict=True)]
-    if rest.startswith("norm"):
-        return [(int(layer), NORMS, gradient)]
-    return [(int(layer), _MATRICES.get(rest, BIASES), gradient)]
+    rows, rms = split_rows(config), config.rmsnorm
+
+    def kinds(name: str, gradient: Tensor) -> list[tuple[int, str, Tensor]]:
+        if not name.startswith("blocks."):
+            return [(-1, _OTHERS.get(name, FINAL_RMS_NORM if rms else FINAL_NORM), gradient)]
+        _, layer, rest = name.split(".", 2)
+        if rest == "attention.qkv.weight":
+            parts = zip((QUERY, KEY, VALUE), gradient.split(rows), strict=True)
+            return [(int(layer), kind, part) for kind, part in parts]
+        if rest.startswith("norm"):
+            return [(int(layer), RMS_NORMS if rms else NORMS, gradient)]
+        return [(int(layer), _MATRICES.get(rest, BIASES), gradient)]
+
+    return kinds
 
 
 def causal_kinds(layout: CausalLayout) -> Kinds:

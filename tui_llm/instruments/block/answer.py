@@ -27,7 +27,7 @@ from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
 
 NOT_GPT = (
-    "{} is a {!r} model: the flow through a block is drawn for GPT-2's block only (queries not rotated, no gate in the MLP); "
+    "{} is a {!r} model: the flow through a block is drawn for tui-llm's own model only (no gate in the MLP); "
     "why (;), switch off (!), the attention (A) and the whole lens (A g) show its parts"
 )
 
@@ -89,6 +89,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
         len(strengths),
         int((found.hidden > 0).sum()),
         float(found.mlp.norm()),
+        "ReLU²" if model.config.relu2 else "GELU",
     )
 
 
@@ -100,9 +101,11 @@ def _neuron_norms(open_model: OpenModel, layer: int) -> Tensor:
     return norms
 
 
-def _statistics(norm: nn.LayerNorm, x: Tensor) -> NormStatistics:
-    x = x.double()
-    return NormStatistics(float(x.mean()), float((x.var(unbiased=False) + norm.eps).sqrt()))
+def _statistics(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> NormStatistics:
+    x, eps = x.double(), float(norm.eps or 0.0)
+    if isinstance(norm, nn.RMSNorm):
+        return NormStatistics(None, float((x.square().mean() + eps).sqrt()))
+    return NormStatistics(float(x.mean()), float((x.var(unbiased=False) + eps).sqrt()))
 
 
 def _push(open_model: OpenModel, effects: Tensor, count: int) -> Push:

@@ -25,10 +25,15 @@ class BlockQuestion(Question["BlockFlow"]):
 
 @dataclass(frozen=True, slots=True)
 class NormStatistics:
-    """What a LayerNorm subtracts and divides by: the mean of its input, and σ = √(variance + ε)."""
+    """What a LayerNorm subtracts and divides by: the mean of its input, and σ = √(variance + ε). An RMSNorm subtracts
+    nothing (mean is None) and divides by the root mean square √(Σ x² ÷ C + ε)."""
 
-    mean: float
+    mean: float | None
     sigma: float
+
+    @property
+    def name(self) -> str:
+        return "RMSNorm" if self.mean is None else "LayerNorm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class BlockHead:
 
 @dataclass(frozen=True, slots=True)
 class Neuron:
-    """hidden, activation: before and after GELU. norm: |activation| × ‖output weights‖, of what it adds to the residual
+    """hidden, activation: before and after GELU, or ReLU². norm: |activation| × ‖output weights‖, of what it adds to the residual
     stream."""
 
     number: int
@@ -89,6 +94,7 @@ class BlockFlow:
     norms: of the residual stream at the token: after the embedding, then after each block.
     attention, mlp: norms of what each adds to the stream. middle: norm of the stream between them.
     neurons: the largest `norm` first; `hidden` is their number in all, `active` that of those with hidden > 0.
+    activation: what the MLP applies to its neurons.
     """
 
     weights: Weights
@@ -104,3 +110,4 @@ class BlockFlow:
     hidden: int
     active: int
     mlp: float
+    activation: str = "GELU"

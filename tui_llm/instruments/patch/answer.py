@@ -116,7 +116,7 @@ def _grid(open_model: OpenModel, question: PatchQuestion, overtaken: Callable[[]
             clean, changed = prompts.clean, prompts.changed
             shared = patching.Patching(open_model.gpt, clean, changed, question.kind, pair, overtaken)
             config = shared.model.config
-            cost = 4 * config.width**2 + 2 * config.width * config.hidden
+            cost = config.block_matrices()
         else:
             run = PartEffects(text_blocks(open_model, prompts.changed), overtaken=overtaken)
             shared = patching.PartPatching(run, prompts.clean, question.kind, pair)

@@ -144,7 +144,7 @@ class _Asked:
                 self.run += len(ids)
                 features = torch.cat([features, tree_features(model, cache, ids, parents)])
             rows = features[[places[path] + 1 if path else 0 for path in paths]]
-            logits = model.head(rows)[:, : self.open_model.tokenizer.size].float().cpu()
+            logits = model.logits(rows)[:, : self.open_model.tokenizer.size].float().cpu()
         return list(logits)
 
     def _read_text(self) -> tuple[Tensor, KVCache]:

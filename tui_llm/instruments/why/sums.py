@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tui_llm.common.numbers import rounded, written
-from tui_llm.facts.interventions import ATTENTION_BIAS, FINAL_BIAS, HEAD, MLP, POSITIONS, REMAINDER, TOKENS, ModelPart
+from tui_llm.facts.interventions import (
+    ATTENTION_BIAS,
+    FINAL_BIAS,
+    HEAD,
+    MLP,
+    POSITIONS,
+    REMAINDER,
+    SOFTCAP,
+    TOKENS,
+    ModelPart,
+)
 from tui_llm.instruments.why.question import Neurons, Why
 
 DIGITS = 3  # decimal places
@@ -19,6 +29,7 @@ _KINDS = {
     MLP: "MLPs",
     ATTENTION_BIAS: "biases",
     FINAL_BIAS: "biases",
+    SOFTCAP: SOFTCAP,
     REMAINDER: REMAINDER,
 }
 
@@ -100,4 +111,10 @@ def _kind(part: ModelPart) -> str:
 
 
 def _layer(part: ModelPart) -> str:
-    return f"layer {part.layer}" if part.layer >= 0 else _KINDS[part.kind] if part.kind != FINAL_BIAS else part.name
+    return (
+        f"layer {part.layer}"
+        if part.layer >= 0
+        else part.name
+        if part.kind in (FINAL_BIAS, SOFTCAP)
+        else _KINDS[part.kind]
+    )

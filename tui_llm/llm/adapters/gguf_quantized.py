@@ -20,7 +20,7 @@ from tui_llm.llm.adapters.gguf_header import GgufInfo, GgufTensor, read_gguf
 from tui_llm.llm.adapters.gguf_vocabulary import ARRAYS, read_vocabulary
 from tui_llm.llm.adapters.llama_cpp_library import EXTRA, Array, LlamaCppModel
 from tui_llm.llm.adapters.vocabulary import JsonTokenizer
-from tui_llm.llm.model.model_config import MOST_ROWS
+from tui_llm.llm.model.layouts import MOST_ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor

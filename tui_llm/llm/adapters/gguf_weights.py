@@ -12,7 +12,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign, whole_number
 from tui_llm.llm.adapters import checks
 from tui_llm.llm.adapters.gguf_header import GgufInfo
-from tui_llm.llm.model.model_config import MOST_ROWS
+from tui_llm.llm.model.layouts import MOST_ROWS
 
 _FACTORS = "rope_freqs.weight"
 

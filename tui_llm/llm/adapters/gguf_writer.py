@@ -16,6 +16,7 @@ import regex
 
 from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
+from tui_llm.llm.model import switches
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.text import END_OF_TEXT
@@ -55,6 +56,11 @@ def write_gguf(model: GPT, tokenizer: BPETokenizer, path: Path, name: str, dtype
         import gguf
     except ImportError as error:
         raise UserError(f"writing GGUF needs an extra: {EXTRA}") from error
+    if not model.config.plain:
+        named = ", ".join(name for name in switches.names_of(model.config) if name != switches.UNTIED)
+        raise UserError(
+            f"{name} has the switches {named}, and GGUF is written for GPT-2's architecture only; export it as a folder instead"
+        )
     if model.config.exact_gelu:
         raise UserError(
             f"{name} has an exact GELU, and llama.cpp's GPT-2 the approximation with tanh; it can't be written as GGUF"

@@ -26,6 +26,7 @@ from tui_llm.facts.interventions import (
     POSITIONS,
     REMAINDER,
     RESIDUAL,
+    SOFTCAP,
     TOKENS,
     ModelPart,
     check_parts,
@@ -79,7 +80,7 @@ class CausalLayout:
         self.blocks: nn.ModuleList = self.body.get_submodule(self.paths.layers)
         self.norm: nn.Module = self.body.get_submodule(self.paths.norm)
         self.layers, self.heads, self.width = predictor.layers, predictor.heads, predictor.width
-        self.positions = bool(self.paths.positions)
+        self.positions, self.softcap = bool(self.paths.positions), 0.0  # those of `PATHS` have no soft cap
         self._where = torch.zeros(0, dtype=torch.long)
 
     # ── where values stand ──
@@ -100,7 +101,7 @@ class CausalLayout:
         check_parts((part,), self.layers, self.heads)
         if part.kind == POSITIONS and not self.positions:
             raise UserError(f"{self.name} has no position embedding: it rotates queries and keys by their position")
-        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, REMAINDER):
+        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER):
             raise UserError(f"{part.name} can't be read or changed")
         if part.kind in (TOKENS, POSITIONS):
             if not self.positions:

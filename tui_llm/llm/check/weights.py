@@ -17,7 +17,8 @@ from tui_llm.llm.adapters.description import HEADS
 from tui_llm.llm.check.checked_model import CheckedModel, listed, unchecked
 from tui_llm.llm.hub.open_model import choices_of, embedding_and_head
 from tui_llm.llm.model.model_config import is_gpt2, read_config
-from tui_llm.llm.model.stored_gpt import hugging_face_name
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.stored_gpt import hugging_face_names
 from tui_llm.llm.model.tensor_shapes import DTYPES
 
 # Tensors that older versions of transformers saved with GPT-2: the causal mask.
@@ -61,7 +62,8 @@ def tensors(model: CheckedModel) -> Finding:
 def _gpt2_names(model: CheckedModel, names: list[str]) -> tuple[list[str], list[str]]:
     """The tensors that a GPT-2 of the config's shape lacks, and those that it doesn't use. A prefix that all names share
     is ignored."""
-    wanted = {hugging_face_name(name)[0] for name, _ in _gpt2_shapes(model, len(names))}
+    kind = _config(model).model_type
+    wanted = {key for name, _ in _gpt2_shapes(model, len(names)) for key in hugging_face_names(name, kind)[0]}
     found = {name: next((key for key in _endings(name) if key in wanted), None) for name in names}
     missing = sorted(wanted - set(found.values()))
     if model.refusal is None:  # what opens is whole: a head that is stored only in the embedding, for one
@@ -73,11 +75,14 @@ def _gpt2_names(model: CheckedModel, names: list[str]) -> tuple[list[str], list[
 
 
 def _gpt2_shapes(model: CheckedModel, most: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    config = model.loaded.gpt.config if model.refusal is None and model.loaded.gpt else read_config(model.path)
-    for at, shape in enumerate(config.shapes()):
+    for at, shape in enumerate(_config(model).shapes()):
         if at > 2 * most + 100:  # a config may claim a million layers
             raise UserError(f"{model.path}: config.json describes a larger model than its {most:,} tensors can fill")
         yield shape
+
+
+def _config(model: CheckedModel) -> GPTConfig:
+    return model.loaded.gpt.config if model.refusal is None and model.loaded.gpt else read_config(model.path)
 
 
 def _endings(name: str) -> Iterator[str]:

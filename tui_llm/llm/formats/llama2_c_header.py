@@ -15,7 +15,7 @@ from pathlib import Path
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign, whole_number
 from tui_llm.llm.formats.detect import LLAMA2_C_MAGIC
-from tui_llm.llm.model.model_config import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 
 _LIMITS = (MOST_WIDTH, MOST_ROWS, MOST_LAYERS, MOST_HEADS, MOST_HEADS, MOST_ROWS, MOST_ROWS)
 

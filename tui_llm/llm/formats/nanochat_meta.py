@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json, whole_number
-from tui_llm.llm.model.model_config import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 
 _SIZES = {"sequence_len": MOST_ROWS, "vocab_size": MOST_ROWS, "n_layer": MOST_LAYERS, "n_head": MOST_HEADS, "n_kv_head": MOST_HEADS, "n_embd": MOST_WIDTH}  # fmt: skip
 GATE, SMEAR = 12, 24  # channels that the gates of value embeddings and of smear read

@@ -17,8 +17,9 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import whole_number
 from tui_llm.llm.formats import archive, gpt_weights
 from tui_llm.llm.model import shards
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.model_config import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH, prefix_of
+from tui_llm.llm.model.model_config import prefix_of
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.shards import StoredTensor
 

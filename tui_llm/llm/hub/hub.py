@@ -8,7 +8,7 @@ from pathlib import Path
 from tui_llm.common.errors import UserError
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.lookup import vocabulary_folder
-from tui_llm.llm.model.model_config import is_gpt2
+from tui_llm.llm.model.model_config import is_gpt2, is_gpt2_type
 from tui_llm.llm.tokens import closed
 from tui_llm.llm.tokens.catalog import load_named
 from tui_llm.llm.tokens.closed import ClosedTokenizer
@@ -41,13 +41,14 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer
         return own
     if not is_gpt2(path):
         return _by_library(path, name, rows, gpt2=False)
+    gpt2 = is_gpt2_type(path)
     try:
-        return load_folder(path, name, rows)
+        return load_folder(path, name, rows, gpt2=gpt2)
     except UnknownRule as error:
         if importlib.util.find_spec("tokenizers") is None:
             raise UserError(f"{error}; {_EXTRA}") from error
     try:
-        return _by_library(path, name, rows, gpt2=True)
+        return _by_library(path, name, rows, gpt2=gpt2)
     except UnknownRule as error:
         raise UserError(f"{error}; {_NO_JSON}") from error
 

@@ -12,7 +12,7 @@ from tui_llm.llm.adapters import description
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub import lookup, pull
 from tui_llm.llm.hub.lookup import LocalModel
-from tui_llm.llm.model.model_config import is_gpt2, read_config, untied_note
+from tui_llm.llm.model.model_config import is_gpt2, is_gpt2_type, read_config, untied_note
 from tui_llm.llm.tokens.folder_files import read_files
 
 CARD = "README.md"
@@ -51,7 +51,7 @@ def with_ids(info: ModelInfo) -> ModelInfo:
         return info
     gpt2 = is_gpt2(path)
     try:
-        ids = read_files(path, gpt2=gpt2).size(info.vocabulary)
+        ids = read_files(path, gpt2=is_gpt2_type(path)).size(info.vocabulary)
     except UserError as error:  # transformers knows more vocabularies than these
         return dataclasses.replace(info, problem=str(error)) if gpt2 else info
     return dataclasses.replace(info, vocabulary=ids, rows=info.vocabulary if ids < info.vocabulary else None)

@@ -16,7 +16,7 @@ from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
 from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import numpy_gpt
-from tui_llm.llm.model.model_config import GGUF, is_gpt2, untied_note
+from tui_llm.llm.model.model_config import GGUF, is_gpt2, is_gpt2_type, read_config, untied_note
 from tui_llm.llm.model.numpy_gpt import NumpyGPT
 from tui_llm.llm.tokens import tokenizer
 
@@ -120,7 +120,7 @@ def open_model(
 def _opened(path: Path, name: str, place: torch.device, weights: str, quantized: bool) -> LoadedModel:
     if detect.is_file(path):
         return _from_file(path, name, place, weights)
-    if not is_gpt2(path):
+    if not _is_ours(path, place):
         _check_exact(name, weights)
         made = _quantized(path, name) if quantized and place.type == "cpu" else ""
         if isinstance(made, LoadedModel):
@@ -134,7 +134,23 @@ def _opened(path: Path, name: str, place: torch.device, weights: str, quantized:
 
     gpt, kernel = checkpoint.load_prepared(path, place, weights)
     loaded = _gpt_folder(path, name, gpt, gpt.config.vocabulary)
-    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt, kernel.name), gpt=gpt)
+    kind = gpt.config.model_type
+    return dataclasses.replace(loaded, predictor=fast_decode.FastPredictor(gpt, kernel.name), gpt=gpt, kind=kind)
+
+
+def _is_ours(path: Path, place: torch.device) -> bool:
+    """Whether our own GPT opens a folder. A model that has GPT-2's layout, or has been saved by a run, always does; another
+    that could runs through transformers if it needs its tokenizer, or if only its stored weights fit into memory."""
+    if not is_gpt2(path):
+        return False
+    if is_gpt2_type(path):
+        return True
+    if not any((path / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        return False
+    from tui_llm.llm.model import device, stored_gpt
+
+    free = device.free_bytes(place)
+    return free is None or stored_gpt.need(read_config(path)) <= 0.8 * free
 
 
 def _quantized(path: Path, name: str) -> LoadedModel | str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tui_llm.llm.learn.instruct import IGNORE
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model import GPT, capped
 
 Row = tuple[Sequence[int], Sequence[int]]  # a prompt and one answer to it, as ids
 
@@ -52,7 +52,7 @@ def token_log_probabilities(
         features = model.features(inputs, products=products)[answer]
     weight = model.head.weight[:size]
     logits = F.linear(features, weight) if products is None else F.linear(features.to(products), weight.to(products))
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = capped(logits if logits.dtype == torch.float64 else logits.float(), model.config.softcap)
     if temperature != 1:
         logits = logits / temperature
     logs = -F.cross_entropy(logits, targets[answer], reduction="none")

@@ -85,7 +85,7 @@ def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | Non
             parents.append(at)
             at = len(ids) - 1
             before.append(at)
-    nothing = KVCache(dataclasses.replace(model.config, context=1), model.device, model.positions.weight.dtype)
+    nothing = KVCache(dataclasses.replace(model.config, context=1), model.device, model.dtype)
     features = model.features(torch.tensor([ids], device=model.device), TreeCache(nothing, parents))[0]
     return features[torch.tensor(before, device=model.device)]
 

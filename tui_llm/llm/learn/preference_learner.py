@@ -184,7 +184,7 @@ class PreferenceLearner:
             inputs[row, : len(prompt)] = torch.tensor(prompt)
         last = torch.tensor([len(prompt) - 1 for prompt in fed])
         features = model.features(inputs.to(model.device))[torch.arange(len(fed)), last]
-        return model.head(features)[:, : self.size].float().cpu()
+        return model.logits(features)[:, : self.size].float().cpu()
 
 
 def _never() -> bool:

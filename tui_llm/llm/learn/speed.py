@@ -204,15 +204,21 @@ def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine:
 
 def flops(config: GPTConfig, new: int, past: int) -> int:
     """Floating-point operations to run `new` tokens after `past` ones, up to the logits after the last."""
-    seen = new * past + new * (new + 1) // 2  # pairs of a query and a key
+    # Pairs of a query and a key.
+    seen = (
+        sum(min(at, config.window) for at in range(past + 1, past + new + 1))
+        if config.window
+        else new * past + new * (new + 1) // 2
+    )
     return 2 * _blocks(config) * new + 2 * config.vocabulary * config.width + 4 * config.layers * config.width * seen
 
 
 def moved(config: GPTConfig, new: int, past: int, weights: str) -> int:
     """Bytes read from memory for that: each weight once, and the cache, whose keys and values are fp32."""
     matrices = _blocks(config) + config.vocabulary * config.width
-    return BYTES[weights] * matrices + 8 * config.layers * config.width * (past + new)
+    seen = min(past + new, config.window or past + new)
+    return BYTES[weights] * matrices + 8 * config.layers * config.key_heads * config.size * seen
 
 
 def _blocks(config: GPTConfig) -> int:
-    return config.layers * (4 * config.width**2 + 2 * config.width * config.hidden)
+    return config.layers * config.block_matrices()

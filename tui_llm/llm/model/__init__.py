@@ -1,7 +1,9 @@
-"""GPT-2: shape, weights, forward pass; devices and their measured peak rates.
+"""GPT-2, and what differs in today's models: shape, weights, forward pass; devices and their measured peak rates.
 
 shape.py          GPTConfig and its number of parameters
+switches.py       the architecture switches: what each does, its source, the layouts that hold it
 model.py          the model: embeddings, blocks, output head
+kv_cache.py       the keys and values of the tokens processed so far
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 flat.py           all parameters in one buffer, and AdamW on it
 cautious.py       AdamW and Muon with cautious weight decay
@@ -31,6 +33,7 @@ predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header
 shards.py         weight files of a folder: one, or the shards of an index
+layouts.py        the layouts of transformers that hold the switches: Starcoder2, Arcee, NanoChat
 stored_gpt.py     the tensors of a folder in Hugging Face's GPT-2 layout, found and checked
 checkpoint.py     model folders in Hugging Face's GPT-2 layout
 numpy_gpt.py      GPT-2 once more, in numpy: reads small models without torch

@@ -3,7 +3,7 @@
 The residual stream after the last block is a sum: embeddings, every head, every MLP, and the biases of the attention
 layers. The final norm divides by σ, the standard deviation of that stream (RMSNorm: its root mean square); with σ frozen
 it is linear, so a logit is the sum of the parts' projections onto one direction, and a constant (Elhage et al. 2021, "A
-Mathematical Framework for Transformer Circuits"). Letters: C the width, H heads, D the size of a head, n tokens whose
+Mathematical Framework for Transformer Circuits"). What a soft cap takes from that sum is a part of its own. Letters: C the width, H heads, D the size of a head, n tokens whose
 logits are split.
 """
 
@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.interventions import ATTENTION_BIAS, FINAL_BIAS, HEAD, REMAINDER, RESIDUAL, ModelPart, all_parts
+from tui_llm.facts.interventions import (
+    ATTENTION_BIAS,
+    FINAL_BIAS,
+    HEAD,
+    REMAINDER,
+    RESIDUAL,
+    SOFTCAP,
+    ModelPart,
+    all_parts,
+)
 from tui_llm.llm.model.interventions import Layout, record
 
 EXACT, REDUCED = 1e-3, 3e-2  # of a norm, with fp32 weights and with fewer bits: more is no rounding
@@ -112,6 +121,9 @@ def attribute(
                 "normalized before they are added), so a logit can't be split"
             )
         made.append((ModelPart(REMAINDER), directions @ rest))
+    if layout.softcap:
+        before = torch.stack([value for _, value in made]).sum(0)
+        made.append((ModelPart(SOFTCAP), layout.softcap * torch.tanh(before / layout.softcap) - before))
     return Attribution(tuple(part for part, _ in made), torch.stack([value for _, value in made]), float(norm.scale))
 
 
@@ -128,7 +140,7 @@ def _heads(layout: Layout, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class NeuronAttribution:
-    """What the neurons of one MLP add to n logits: values[i, t] by neuron i, `bias` by the output projection's bias.
+    """What the neurons of one MLP add to n logits, before a soft cap: values[i, t] by neuron i, `bias` by the output projection's bias.
     activations: the neurons' values before that projection, (F,)."""
 
     activations: Tensor

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tui_llm.llm.model import device, inside
+from tui_llm.llm.model.attribution import frozen
 from tui_llm.llm.model.model import GPT, Block
 
 
@@ -25,7 +26,7 @@ class BlockTrace:
     stream, middle, end: the residual stream (C,) before the block, after attention, and after the block.
     scores, weights: of each head for the tokens up to `at`, (H, at + 1): q · k ÷ √D, −inf where the token is masked, and
         its softmax.
-    values: ‖v‖ of these tokens, (H, at + 1).
+    values: ‖v‖ of these tokens, (H, at + 1). Queries and keys as they are multiplied: rotated and normalized, if so.
     heads: what each head adds to the residual stream, (H, C); their sum and the bias are `attention` (C,).
     hidden, activations: the neurons before and after GELU, (M,). mlp: what the MLP adds, (C,).
     """
@@ -51,18 +52,21 @@ def block_trace(model: GPT, traced: inside.Trace, layer: int, at: int) -> BlockT
     assert isinstance(block, Block)
     attention, mlp = block.attention, block.mlp
     x = traced.residuals[layer, : at + 1][None]  # (1, T, C): later tokens do not change it
-    model.positions(torch.arange(at + 1, device=x.device))  # tells hooks which tokens these are
+    # Tells hooks which tokens these are, too.
+    _, rotation = model.embed(
+        torch.tensor([traced.ids[: at + 1]], device=x.device), torch.arange(at + 1, device=x.device)
+    )
     with (
         device.threads(x.numel() * x.size(-1) * 12),
         _recorded((attention.out, block.norm2, mlp.down), (attention.qkv, attention, mlp.up, mlp)) as (given, made),
     ):
-        block.forward(x)  # not `block(x)`: the hooks on the block itself have changed the stream before and after it
-    H = attention.heads
-    q, k, v = (
-        part.float().view(at + 1, H, -1).transpose(0, 1) for part in made[attention.qkv][0].chunk(3, dim=1)
-    )  # (H, T, D)
+        block.forward(
+            x, rotation=rotation
+        )  # not `block(x)`: the hooks on the block itself have changed the stream before and after it
+    q, k, v = (part.float() for part in attention.split(made[attention.qkv][0], rotation))
+    k, v = attention.shared(k), attention.shared(v)  # (H, T, D)
     scores = (k @ q[:, at, :, None])[..., 0] / math.sqrt(k.size(-1))  # (H, T)
-    scores[:, [number for number in traced.cut if number < at]] = -math.inf
+    scores[:, traced.hidden(at)] = -math.inf
 
     def here(value: Tensor) -> Tensor:
         return value[0, at].float().cpu()
@@ -143,12 +147,11 @@ def neuron_outputs(model: GPT, layer: int, activations: Tensor, neurons: Sequenc
 
 @torch.inference_mode()
 def pushed(model: GPT, final: Tensor, vectors: Tensor) -> Tensor:
-    """What vectors (n, C), added to the residual stream, add to each logit: (n, V). They pass the final LayerNorm with
+    """What vectors (n, C), added to the residual stream, add to each logit before a soft cap: (n, V). They pass the final LayerNorm with
     its σ frozen at that of `final` (C,), the stream after the last block, then the output head; see `attribution.py`."""
-    norm = model.norm
-    scale = (final.float().var(unbiased=False) + norm.eps).sqrt()
-    centred = vectors - vectors.mean(-1, keepdim=True)
-    scaled = norm.weight.float().cpu() * centred / scale
+    norm = frozen(model.norm, final.double())
+    vectors = vectors - vectors.mean(-1, keepdim=True) if norm.centred else vectors
+    scaled = (norm.gain * vectors / norm.scale).float()
     with device.threads(vectors.numel() * model.config.vocabulary):
         logits: Tensor = model.head.forward(scaled.to(model.device)).float().cpu()
         return logits

@@ -1,4 +1,5 @@
-"""Model folders in Hugging Face's GPT-2 layout: read `config.json` and `model.safetensors` (or its shards), and write them.
+"""Model folders in Hugging Face's GPT-2 layout, or one of `layouts.py`: read `config.json` and `model.safetensors` (or its
+shards), and write them.
 
 Compatible with `transformers.AutoModelForCausalLM.from_pretrained` and `save_pretrained`. Weights are read from
 safetensors only, never from pickles.
@@ -21,22 +22,28 @@ from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_aside, write_json
 from tui_llm.common.foreign_files import open_foreign
-from tui_llm.llm.model import fast_decode, shards, stored_gpt
+from tui_llm.llm.model import fast_decode, layouts, shards, stored_gpt, switches
 from tui_llm.llm.model.device import free_bytes
 from tui_llm.llm.model.kernels import Kernel
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.model.stored_gpt import StoredGPT, StoredParameter, hugging_face_name
+from tui_llm.llm.model.shards import StoredTensor
+from tui_llm.llm.model.stored_gpt import StoredGPT, StoredParameter, hugging_face_names
 
 WEIGHTS = shards.WHOLE
 
 
 def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of `config.json` for a GPT2LMHeadModel; the opposite of `model_config.config_from_json`."""
+    """The content of `config.json` for the class of transformers that holds the model's switches, GPT2LMHeadModel without
+    any; the opposite of `model_config.config_from_json`. Raises `UserError` if no class holds them."""
+    kind = str(dtype).removeprefix("torch.")
+    if config.model_type != "gpt2":
+        return layouts.to_json(config, end_of_text, kind)
+    switches.layout_of(switches.names_of(config))
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "activation_function": "gelu" if config.exact_gelu else "gelu_new",
+        "activation_function": "relu2" if config.relu2 else "gelu" if config.exact_gelu else "gelu_new",
         "vocab_size": config.vocabulary,
         "n_positions": config.context,
         "n_ctx": config.context,
@@ -52,7 +59,7 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
         "tie_word_embeddings": config.tied,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": kind,
     }
 
 
@@ -83,11 +90,14 @@ class StoredMatrix:
     def __init__(self, stored: StoredParameter) -> None:
         self._stored = stored
         self._whole: Tensor | None = None
-        shape = stored.tensor.info.shape
-        self.shape = shape[::-1] if stored.transposed else shape
+        shapes = [one.info.shape for one in stored.tensors]
+        rows = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        self.shape = rows[::-1] if stored.transposed else rows
 
     def __getitem__(self, rows: slice) -> Tensor:
-        if self._stored.transposed:  # its rows are columns there: read at once
+        if (
+            self._stored.transposed or self._stored.below
+        ):  # its rows are columns there, or in several places: read at once
             if self._whole is None:
                 self._whole = _read(self._stored)
             return self._whole[rows]
@@ -109,9 +119,8 @@ def _filled(stored: StoredGPT, device: torch.device | str, skip: Callable[[str],
     with torch.device("meta"):
         model = GPT(stored.config)
     # What is copied, transposed, is read into one place: glibc would keep the freed memory of each.
-    place = torch.empty(
-        max(one.tensor.info.bytes for one in stored.tensors.values() if one.transposed), dtype=torch.uint8
-    )
+    most = max((one.bytes for one in stored.tensors.values() if one.transposed), default=0)
+    place = torch.empty(most, dtype=torch.uint8)
     for name, parameter in list(model.named_parameters()):
         if not skip(name):
             one = stored.tensors[name]
@@ -125,18 +134,25 @@ _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 def _read(parameter: StoredParameter, start: int = 0, stop: int | None = None, place: Tensor | None = None) -> Tensor:
-    """A parameter in float32, in our order of dimensions; of one that is not transposed, rows `start` to `stop`. It may be
-    in the bytes `place`, if there are any. Read, not mapped: mapped pages stay in memory beside the copies that are made of
-    them."""
-    info, path = parameter.tensor.info, parameter.tensor.path
+    """A parameter in float32, in our order of dimensions; of one that is neither transposed nor in several places, rows
+    `start` to `stop`. It may be in the bytes `place`, if there are any. Read, not mapped: mapped pages stay in memory beside
+    the copies that are made of them."""
+    if parameter.below:
+        return torch.cat([_read_tensor(tensor) for tensor in parameter.tensors])
+    tensor = _read_tensor(parameter.tensor, start, stop, place)
+    return tensor.T if parameter.transposed else tensor
+
+
+def _read_tensor(stored: StoredTensor, start: int = 0, stop: int | None = None, place: Tensor | None = None) -> Tensor:
+    info, path = stored.info, stored.path
     if (dtype := _TYPES.get(info.dtype)) is None:
         raise UserError(f"{path}: its weights are of type {info.dtype}; save them as F32, F16 or BF16")
     rows, rest = info.shape[0], info.shape[1:]
     stop = rows if stop is None else stop
     size = info.bytes // max(1, rows)
     count = (stop - start) * size
-    stored = torch.empty(count, dtype=torch.uint8) if place is None else place[:count]
-    buffer: Any = stored.numpy()
+    bytes = torch.empty(count, dtype=torch.uint8) if place is None else place[:count]
+    buffer: Any = bytes.numpy()
     try:
         with open_foreign(path) as file:
             file.seek(info.begin + start * size)
@@ -145,8 +161,7 @@ def _read(parameter: StoredParameter, start: int = 0, stop: int | None = None, p
         raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
     if read != count:
         raise UserError(f"{path} can't be read to its end; it may be cut short: get it again")
-    tensor = stored.view(dtype).view(stop - start, *rest).to(torch.float32)
-    return tensor.T if parameter.transposed else tensor
+    return bytes.view(dtype).view(stop - start, *rest).to(torch.float32)
 
 
 def _finished(model: GPT) -> GPT:
@@ -169,17 +184,20 @@ def save(
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, each atomically."""
-    tensors: dict[str, Tensor] = {}
+    config, tensors = model.config, dict[str, Tensor]()
+    described = config_to_json(config, end_of_text=end_of_text, dtype=dtype)
     for name, parameter in model.weights():
-        key, transposed = hugging_face_name(name)
+        keys, transposed = hugging_face_names(name, config.model_type)
         tensor = parameter.detach().to("cpu", dtype)
-        full = key if key.startswith("lm_head") else f"transformer.{key}"
-        tensors[full] = (tensor.T if transposed else tensor).contiguous()
+        if config.model_type in layouts.LAYOUTS:
+            parts = tensor.split(layouts.split_rows(config)) if len(keys) > 1 else (tensor,)
+            made = {layouts.full_name(key): part.contiguous() for key, part in zip(keys, parts, strict=True)}
+        else:
+            full = keys[0] if keys[0].startswith("lm_head") else f"transformer.{keys[0]}"
+            made = {full: (tensor.T if transposed else tensor).contiguous()}
+        tensors |= made
     write_tensors(folder / WEIGHTS, tensors)
-    write_json(
-        folder / "config.json",
-        {**config_to_json(model.config, end_of_text=end_of_text, dtype=dtype), **(extra or {})},
-    )
+    write_json(folder / "config.json", {**described, **(extra or {})})
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

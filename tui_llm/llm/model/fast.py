@@ -19,6 +19,7 @@ No dropout; first-order gradients only. Letters as in `model.py`; N = B · T row
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -28,12 +29,23 @@ import torch
 from torch import Tensor
 
 from tui_llm.llm.model import torch_private
+from tui_llm.llm.model.shape import GPTConfig
 
 SHORT = 1024  # up to this many tokens, attention scores are stored, which is faster than SDPA
 CHUNK = 1 << 25  # logits materialized at a time
 PIECE = 1 << 19  # elements per GELU or softmax pass: the intermediate values fit into a core's cache
 MANY = 2048  # rows from which oneDNN's products in float32 are faster than MKL's; in bfloat16 they always are
 QUERIES = 64  # minimum size of a query block (and at least a quarter of the row)
+
+
+def fits(config: GPTConfig) -> bool:
+    """Whether `block` computes the blocks of such a model, dropout aside."""
+    return not config.exact_gelu and config.plain
+
+
+def autocast(products: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Matrix products in that dtype, for a block that is not fused."""
+    return torch.autocast("cpu", products) if products == torch.bfloat16 else contextlib.nullcontext()
 
 
 def block(self: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -233,17 +245,19 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
     return made.view(3, B, H, T, D).permute(1, 3, 0, 2, 4).reshape(B * T, 3 * H * D)
 
 
-def head_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK) -> Tensor:
+def head_loss(
+    x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK, cap: float = 0.0
+) -> Tensor:
     """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) with ids below
-    V. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
+    V. With `cap`, the logits are soft-capped. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
     only once. `torch.compile` must not trace it: wrap it in `torch.compiler.disable` before (torch_compile.py)."""
     return _HeadLoss.apply(
-        x.reshape(-1, x.size(-1)), weight, targets.reshape(-1), dtype, chunk, torch.is_grad_enabled()
+        x.reshape(-1, x.size(-1)), weight, targets.reshape(-1), dtype, chunk, torch.is_grad_enabled(), cap
     )
 
 
 def head_pass(
-    x: Tensor, weight: Tensor, targets: Tensor, chunk: int, add: Callable[[Tensor], object] | None
+    x: Tensor, weight: Tensor, targets: Tensor, chunk: int, add: Callable[[Tensor], object] | None, cap: float = 0.0
 ) -> tuple[Tensor, Tensor | None]:
     """The summed loss of x (N, C) and, with `add`, its gradient by x; `add` gets that by `weight` (V, C), a summand for
     each chunk. All in the dtype of x and `weight`."""
@@ -256,7 +270,7 @@ def head_pass(
         logits = x[mine] @ weight.t()  # overwritten piece by piece by its gradient p − y
         piece = rows if x.is_cuda else max(1, PIECE // V)
         for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
-            total += _softmax_loss(z, y[:, None])
+            total += _softmax_loss(z, y[:, None], cap)
         if add is not None and dx is not None:
             torch.mm(logits, weight, out=dx[mine])
             add(logits.t() @ x[mine])
@@ -266,13 +280,13 @@ def head_pass(
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int,
-                learns: bool) -> Tensor:  # fmt: skip
+                learns: bool, cap: float) -> Tensor:  # fmt: skip
         made: list[Tensor] = []
 
         def add(one: Tensor) -> None:
             made[:] = [made[0].add_(one) if made else one.float()]
 
-        total, dx = head_pass(x.to(dtype), weight.to(dtype), targets, chunk, add if learns else None)
+        total, dx = head_pass(x.to(dtype), weight.to(dtype), targets, chunk, add if learns else None, cap)
         ctx.gradients = dx, made[0] if made else None
         return total / len(x)
 
@@ -283,15 +297,20 @@ class _HeadLoss(torch.autograd.Function):
             raise RuntimeError("the gradients of the loss have been fetched already")
         ctx.gradients = None, None
         share = gradients[0] / len(dx)
-        return dx.float().mul_(share), dweight.mul_(share), None, None, None, None
+        return dx.float().mul_(share), dweight.mul_(share), None, None, None, None, None
 
 
-def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def _softmax_loss(logits: Tensor, targets: Tensor, cap: float = 0.0) -> Tensor:
     """The summed loss of some rows (n, V) on `targets` (n, 1). Overwrites the logits with their gradient."""
     z = logits.float() if logits.dtype != torch.float32 else logits
+    bent = torch.tanh(z / cap) if cap else None
+    z = z if bent is None else bent * cap
     largest, wanted = z.amax(1, keepdim=True), z.gather(1, targets)
     p = torch.softmax(z, 1)
     # logsumexp z = max z − ln max p, since max p = e^(max z − logsumexp z).
     loss = (largest - p.amax(1, keepdim=True).log() - wanted).sum()
-    logits.copy_(p.scatter_add_(1, targets, p.new_full((len(p), 1), -1.0)))
+    p.scatter_add_(1, targets, p.new_full((len(p), 1), -1.0))
+    if bent is not None:  # the derivative of cap · tanh(z ÷ cap)
+        p.mul_(1 - bent.square_())
+    logits.copy_(p)
     return loss

@@ -27,8 +27,9 @@ from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device, kernels, native, native_step
 from tui_llm.llm.model.kernels import Kernel
+from tui_llm.llm.model.kv_cache import KVCache
 from tui_llm.llm.model.linear_layers import Exact, Function, Matrix, Reduced, Rows
-from tui_llm.llm.model.model import GPT, Block, KVCache
+from tui_llm.llm.model.model import GPT, Attention, Block, activation
 from tui_llm.llm.model.native_step import NativeStep
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.weight_names import check_weights
@@ -43,9 +44,10 @@ class FastPredictor(GPTPredictor):
     def __init__(self, model: GPT, kernel: str = "torch", *, steps: bool = True) -> None:
         super().__init__(model)
         self.kernel = kernel
-        self._step: _Step | NativeStep | None = None
+        self._step: _Step | _SwitchedStep | NativeStep | None = None
         if steps and model.device.type == "cpu":
-            self._step = (NativeStep if native_step.fits(model) else _Step)(model, self._cache)
+            step = NativeStep if native_step.fits(model) else _Step if model.config.plain else _SwitchedStep
+            self._step = step(model, self._cache)
 
     def run(self, ids: Sequence[int]) -> Tensor:
         if len(ids) == 1 and self._step is not None:
@@ -60,7 +62,7 @@ class FastPredictor(GPTPredictor):
         features = torch.as_tensor(features)
         T, C = features.shape
         with torch.inference_mode(), device.threads(max(T, _STREAMED) * C * size):
-            logits: Tensor = self.model.head(features.to(self.model.device))
+            logits = self.model.logits(features.to(self.model.device))
             return logits[:, :size].float().cpu()
 
 
@@ -99,6 +101,44 @@ class _Step:
         return self.norm(x)
 
 
+class _SwitchedStep:
+    """The same for a model with architecture switches."""
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        self.model, self.cache = model, cache
+        self.layers = [_layer(block, cache, number) for number, block in enumerate(model.blocks)]
+        self.splits = [_attention(block).split for block in model.blocks]
+        self.norm = _norm(model.norm)
+        self.key_heads, self.window = model.config.key_heads, model.config.window
+        self.scale = model.config.size**-0.5
+        self.nothing = torch.zeros(1, 1, 1)
+        self.activation = activation(model.config)
+
+    def __call__(self, id: int) -> Tensor:
+        """The features (1, C) of token `id`. Raises ValueError if the context is full."""
+        past, context = self.cache.length, self.model.config.context
+        if past >= context:
+            raise ValueError(f"{past + 1} tokens in a context of {context}")
+        x, rotation = self.model.embed(torch.tensor([id]), torch.tensor([past]))  # (1, C)
+        C = x.size(1)
+        first = max(0, past + 1 - self.window) if self.window else 0
+        for split, layer in zip(self.splits, self.layers, strict=True):
+            norm1, qkv, out, norm2, up, down, keys, values = layer
+            q, k, v = split(qkv(norm1(x)), rotation)  # (H, 1, D), (K, 1, D)
+            keys.narrow(1, past, 1).copy_(k)
+            values.narrow(1, past, 1).copy_(v)
+            seen, there = (
+                one.narrow(1, first, past + 1 - first) for one in (keys, values)
+            )  # (K, P + 1, D), not copied
+            q = q.view(self.key_heads, -1, q.size(2))  # (K, H / K, D): the query heads that share keys
+            # For one query two products are faster than scaled_dot_product_attention.
+            scores = torch.baddbmm(self.nothing, q, seen.transpose(1, 2), beta=0, alpha=self.scale)  # (K, H / K, P + 1)
+            x = x + out(torch.bmm(scores.softmax(-1), there).view(1, C))
+            x = x + down(self.activation(up(norm2(x))))
+        self.cache.length = past + 1
+        return self.norm(x)
+
+
 def _layer(block: nn.Module, cache: KVCache, number: int) -> _Layer:
     assert isinstance(block, Block)
     attention, mlp = block.attention, block.mlp
@@ -109,9 +149,14 @@ def _layer(block: nn.Module, cache: KVCache, number: int) -> _Layer:
         _norm(block.norm2),
         _one(mlp.up),
         _one(mlp.down),
-        cache.keys[number, 0],  # (H, context, D)
+        cache.keys[number, 0],  # (K, context, D)
         cache.values[number, 0],
     )
+
+
+def _attention(block: nn.Module) -> Attention:
+    assert isinstance(block, Block)
+    return block.attention
 
 
 def _one(layer: nn.Module) -> Function:
@@ -119,8 +164,11 @@ def _one(layer: nn.Module) -> Function:
     return layer.one()
 
 
-def _norm(layer: nn.LayerNorm) -> Function:
-    shape, weight, bias, eps = list(layer.normalized_shape), layer.weight, layer.bias, layer.eps
+def _norm(layer: nn.LayerNorm | nn.RMSNorm) -> Function:
+    shape, weight = list(layer.normalized_shape), layer.weight
+    if isinstance(layer, nn.RMSNorm):
+        return lambda x: torch.rms_norm(x, shape, weight, layer.eps)
+    bias, eps = layer.bias, layer.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
@@ -160,9 +208,9 @@ def prepare(model: GPT, weights: str, read: Callable[[str], Matrix] | None = Non
     tied = model.head.weight is model.tokens.weight
     for number, block in enumerate(model.blocks):  # each replaced one is freed before the next is converted
         for name in _REDUCED:
-            bias = block.get_submodule(name).bias
-            assert isinstance(bias, Tensor)
-            block.set_submodule(name, chosen.reduced(matrix(f"blocks.{number}.{name}.weight"), bias.detach()))
+            bias: Any = block.get_submodule(name).bias
+            bias = None if bias is None else bias.detach()
+            block.set_submodule(name, chosen.reduced(matrix(f"blocks.{number}.{name}.weight"), bias))
         memory.trim()
     rows = chosen.table(matrix("tokens.weight"))
     head = rows if tied else chosen.table(matrix("head.weight"))

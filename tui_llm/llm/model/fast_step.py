@@ -43,7 +43,7 @@ class FastStep:
     @staticmethod
     def fits(model: GPT) -> bool:
         """Whether the model is one that fast.py computes."""
-        return not model.config.exact_gelu and not model.config.dropout
+        return fast.fits(model.config) and not model.config.dropout
 
     name = "without autograd"
 

@@ -87,6 +87,8 @@ def attention_of(traced: inside.Trace, overtaken: Callable[[], bool] = lambda: F
     the query. Raises `Overtaken` between two layers."""
     T = len(traced.ids)
     future = torch.full((T, T), -math.inf).triu(1)
+    if traced.window:
+        future += torch.full((T, T), -math.inf).tril(-traced.window)
     for queries, keys in zip(traced.queries, traced.keys, strict=True):
         if overtaken():
             raise Overtaken

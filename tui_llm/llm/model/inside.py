@@ -8,6 +8,7 @@ tokens, C the width, H heads, D = C ÷ H, V the vocabulary; N is the number of b
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,29 +19,32 @@ from torch import Tensor, nn
 
 from tui_llm.common.errors import Overtaken
 from tui_llm.llm.model import device
-from tui_llm.llm.model.model import GPT, Attention, Block
+from tui_llm.llm.model.model import GPT, Attention, Block, Rotation, capped
 from tui_llm.llm.model.tuned_lens import TunedLens
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The intermediate values of one forward pass. Stores queries and keys, T × C numbers per block, rather than the
-    attention weights, H × T × T."""
+    attention weights, H × T × T. Rotated and normalized, if the model does that; keys are those of each query head."""
 
     ids: tuple[int, ...]
     residuals: Tensor  # (N + 1, T, C): what each block gets, then what the final LayerNorm gets
     queries: Tensor  # (N, H, T, D)
     keys: Tensor  # (N, H, T, D)
     cut: tuple[int, ...] = ()  # tokens to which no other attends (see `interventions`)
+    window: int = 0  # number of tokens that a token attends to, itself included; 0: all
+
+    def hidden(self, at: int) -> list[int]:
+        """The earlier tokens that token number `at` does not attend to."""
+        before = range(at - self.window + 1) if self.window else ()
+        return sorted({*before, *(token for token in self.cut if token < at)})
 
 
-def projections(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The queries, keys and values, each (H, T, D), of an attention layer for its input x (T, C)."""
-    T, C = x.shape
-    q, k, v = (
-        part.view(T, attention.heads, C // attention.heads).transpose(0, 1) for part in attention.qkv(x).split(C, dim=1)
-    )
-    return q, k, v
+def projections(attention: Attention, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries, keys and values of each query head, (H, T, D) each, of an attention layer for its input x (T, C)."""
+    q, k, v = attention.split(attention.qkv(x), rotation)
+    return q, attention.shared(k), attention.shared(v)
 
 
 @torch.inference_mode()
@@ -50,9 +54,9 @@ def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda
     config, T = model.config, len(ids)
     if not 1 <= T <= config.context:
         raise ValueError(f"{T} tokens in a context of {config.context}")
-    x = model.tokens(torch.tensor([list(ids)], device=model.device))
-    x = x + model.positions(torch.arange(T, device=model.device))  # (1, T, C)
-    shape = (config.layers, config.heads, T, config.width // config.heads)
+    where = torch.arange(T, device=model.device)
+    x, rotation = model.embed(torch.tensor([list(ids)], device=model.device), where)  # (1, T, C)
+    shape = (config.layers, config.heads, T, config.size)
     queries, keys = x.new_empty(shape), x.new_empty(shape)
     residuals = x.new_empty(config.layers + 1, T, config.width)
     cut: tuple[int, ...] = ()
@@ -63,14 +67,14 @@ def trace(model: GPT, ids: Sequence[int], overtaken: Callable[[], bool] = lambda
         attention = block.attention
         # The block's own forward, hooks included, so that the trace can't differ from the model.
         with device.threads(config.parameters() // config.layers * T), _seen(block) as seen:
-            x = block(x)
+            x = block(x, rotation=rotation)
         residuals[layer] = seen[block][0]
-        queries[layer], keys[layer], _ = projections(attention, block.norm1.forward(seen[block])[0])
+        queries[layer], keys[layer], _ = projections(attention, block.norm1.forward(seen[block])[0], rotation)
         cut = getattr(vars(attention).get("forward"), "cut", cut)
     with _seen(model.norm) as seen:
         model.norm(x)
     residuals[config.layers] = seen[model.norm][0]
-    return Trace(tuple(ids), residuals, queries, keys, cut)
+    return Trace(tuple(ids), residuals, queries, keys, cut, config.window)
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def attention(traced: Trace, at: int) -> Tensor:
     keys = traced.keys[:, :, : at + 1].float()  # (N, H, at + 1, D)
     with device.threads(keys.numel()):
         scores = (keys @ queries[..., None])[..., 0] / math.sqrt(queries.size(-1))
-        scores[..., [token for token in traced.cut if token < at]] = -math.inf
+        scores[..., traced.hidden(at)] = -math.inf
         return scores.softmax(-1).cpu()
 
 
@@ -110,7 +114,7 @@ def lens(model: GPT, traced: Trace, at: int, tuned: TunedLens | None = None) -> 
     )  # without hooks: the trace met them
     with device.threads(x.numel() * model.config.vocabulary):
         # The last row separately, as the model computes it: a product of several rows rounds differently.
-        return torch.cat((model.head(x[:-1]), model.head(x[-1:]))).float().cpu()
+        return torch.cat((model.logits(x[:-1]), model.logits(x[-1:]))).float().cpu()
 
 
 @torch.inference_mode()
@@ -118,8 +122,7 @@ def unembedded(model: GPT, streams: Tensor) -> Tensor:
     """The final LayerNorm and output head applied to residual streams (n, C): logits (n, V), float32 on the CPU. Hooks
     on the LayerNorm do not apply: they change the last block's stream."""
     with device.threads(streams.numel() * model.config.vocabulary):
-        logits: Tensor = model.head(model.norm.forward(streams))
-        return logits.float().cpu()
+        return model.logits(model.norm.forward(streams)).float().cpu()
 
 
 class GPTReadout:
@@ -130,7 +133,7 @@ class GPTReadout:
         self.model, self.vocabulary = model, vocabulary
         self.layers, self.width = model.config.layers, model.config.width
         # Copies: tensors of inference mode can't be part of a gradient.
-        self._norm = [None if one is None else one.detach().clone() for one in (model.norm.weight, model.norm.bias)]
+        self._norm = copy.deepcopy(model.norm).requires_grad_(False)
         self._head = model.head.weight.detach()[:vocabulary].clone()
 
     def streams(self, ids: Sequence[int]) -> Tensor:
@@ -139,6 +142,4 @@ class GPTReadout:
 
     def logits(self, stream: Tensor) -> Tensor:
         """Final LayerNorm and output head applied to streams (n, C): (n, V)."""
-        weight, bias = self._norm
-        features = nn.functional.layer_norm(stream, (self.width,), weight, bias, self.model.norm.eps)
-        return nn.functional.linear(features, self._head)
+        return capped(nn.functional.linear(self._norm(stream), self._head), self.model.config.softcap)

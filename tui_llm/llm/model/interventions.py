@@ -32,6 +32,7 @@ from tui_llm.facts.interventions import (
     POSITIONS,
     REMAINDER,
     RESIDUAL,
+    SOFTCAP,
     STEER,
     TOKENS,
     Intervention,
@@ -39,7 +40,8 @@ from tui_llm.facts.interventions import (
     check_parts,
 )
 from tui_llm.llm.model import device
-from tui_llm.llm.model.model import GPT, Attention, Block, KVCache
+from tui_llm.llm.model.kv_cache import KVCache, attention_mask
+from tui_llm.llm.model.model import GPT, Attention, Block, Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Layout(Protocol):
     heads: int
     width: int
     positions: bool  # whether positions are embedded
+    softcap: float  # logits are soft-capped at it; 0: they are the output head's
     norm: nn.Module  # before the output head
 
     def site(self, part: ModelPart) -> Site:
@@ -105,16 +108,15 @@ class Layout(Protocol):
 class GPTLayout:
     """The parts of our own GPT."""
 
-    positions = True
-
     def __init__(self, model: GPT) -> None:
         self.model = model
         self.norm: nn.Module = model.norm
         self.layers, self.heads, self.width = model.config.layers, model.config.heads, model.config.width
+        self.positions, self.softcap = not model.config.rope, model.config.softcap
         self._where = torch.zeros(0, dtype=torch.long)
 
     def watch(self) -> Any:
-        # Every forward pass looks up its positions, with a cache and without.
+        # Every forward pass looks up its positions, or their rotation.
         return self.model.positions.register_forward_pre_hook(self._looked_up)
 
     def _looked_up(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -126,9 +128,14 @@ class GPTLayout:
     def site(self, part: ModelPart) -> Site:
         check_parts((part,), self.layers, self.heads)
         model = self.model
+        if part.kind == POSITIONS and not self.positions:
+            raise UserError("this model has no position embedding: it rotates queries and keys by their position")
         if part.kind in (TOKENS, POSITIONS):
-            return Site(model.tokens, through=model.positions) if part.kind == TOKENS else Site(model.positions)
-        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, REMAINDER):
+            tokens = (
+                Site(model.tokens, through=model.positions) if self.positions else Site(model.blocks[0], before=True)
+            )
+            return tokens if part.kind == TOKENS else Site(model.positions)
+        if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER):
             raise UserError(f"{part.name} can't be read or changed")
         if part.layer == self.layers:
             return Site(model.norm, before=True)
@@ -192,25 +199,20 @@ class _Masked:
         self.attention, self.cut = attention, tuple(sorted(set(tokens)))
         self.tokens = torch.tensor(self.cut)
 
-    def __call__(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        attention = self.attention
-        B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, attention.heads, C // attention.heads).transpose(1, 2)
-            for part in attention.qkv(x).split(C, dim=2)
-        )
-        past, mask = 0, None
+    def __call__(self, x: Tensor, cache: KVCache | None = None, rotation: Rotation | None = None) -> Tensor:
+        attention, T = self.attention, x.size(1)
+        q, k, v = attention.split(attention.qkv(x), rotation)
+        plain = attention_mask(T, 0, attention.window, x.device) if cache is None else cache.mask(T, attention.window)
         if cache is not None:
             k, v = cache.update(attention.layer, k, v)
-            past, mask = k.size(2) - T, cache.mask(T)
-        if mask is None:
-            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        past = k.size(2) - T
+        mask = x.new_ones(T, past + T, dtype=torch.bool).tril(past) if plain is None else plain.clone()
         tokens = self.tokens[self.tokens < past + T].to(x.device)
-        mask = mask.clone()
-        own = torch.arange(past, past + T, device=x.device)[:, None] == tokens  # a token attends to itself
-        mask[..., tokens] &= own
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = attention.out(y.transpose(1, 2).reshape(B, T, C))
+        mask[..., tokens] &= (
+            torch.arange(past, past + T, device=x.device)[:, None] == tokens
+        )  # a token attends to itself
+        y = F.scaled_dot_product_attention(q, attention.shared(k), attention.shared(v), attn_mask=mask)
+        out: Tensor = attention.out(y.transpose(1, 2).reshape(x.shape))
         return out
 
 

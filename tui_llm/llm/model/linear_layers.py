@@ -87,12 +87,12 @@ class Reduced(nn.Module):
         return y if self.bias is None else y.add_(self.bias)
 
     def one(self) -> Function:
-        """A function equal to `forward` for one token (1, C), for a layer with a bias and no mean."""
+        """A function equal to `forward` for one token (1, C), for a layer without a mean."""
         raise NotImplementedError
 
     def _offset(self) -> Tensor:
-        assert self.bias is not None and self.mean is None
-        return self.bias
+        assert self.mean is None
+        return torch.zeros(self.outputs) if self.bias is None else self.bias
 
     def rows(self, ids: Tensor | slice) -> Tensor:
         """Rows of the weight in fp32, without the mean."""

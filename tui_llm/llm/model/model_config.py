@@ -1,4 +1,4 @@
-"""Parse a model folder's `config.json`: Hugging Face's GPT-2 config → GPTConfig. No torch here."""
+"""Parse a model folder's `config.json`: Hugging Face's GPT-2 config, or one of `layouts.py` → GPTConfig. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json, whole_number
-from tui_llm.llm.model import shards
+from tui_llm.llm.model import layouts, shards
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 from tui_llm.llm.model.shape import GPTConfig
 
 GGUF = ".gguf"
@@ -24,16 +25,20 @@ GENERAL_NAMES = {
     "n_embd": "hidden_size",
 }
 
-ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu")  # the first two are the same approximation with tanh
-
-# Upper bounds for a config: far beyond any GPT-2, and small enough that products of them are harmless.
-MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
+# The first two are the same approximation with tanh.
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu2")
 
 
 def config_from_json(raw: Any, where: Path) -> GPTConfig:
-    """Convert Hugging Face's GPT-2 config. Raises `UserError` on another architecture or an invalid shape."""
-    if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
-        kind = raw.get("model_type") if isinstance(raw, dict) else None
+    """Convert Hugging Face's config of a GPT-2, or of a model with architecture switches. Raises `UserError` on another
+    architecture or an invalid shape."""
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if isinstance(kind, str) and kind in layouts.LAYOUTS:
+        try:
+            return layouts.from_json(raw)
+        except ValueError as error:
+            raise UserError(f"{where} is of a {kind} that tui-llm's own model is not: {error}") from error
+    if not isinstance(raw, dict) or kind != "gpt2":
         raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
     raw = _with_own_names(raw, where)
     activation = raw.get("activation_function", "gelu_new")
@@ -58,6 +63,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
             epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
             tied=_flag(raw, "tie_word_embeddings", True),
             exact_gelu=activation == "gelu",
+            relu2=activation == "relu2",
         )
     except ValueError as error:
         raise UserError(f"{where} does not describe a GPT-2: {error}") from error
@@ -147,7 +153,8 @@ def _has_own_head(folder: Path) -> bool:
     try:
         tensors = shards.read_tensors(folder)
         head = prefix_of(tensors) + "lm_head.weight"
-        embeddings = (f"{prefix_of(tensors)}transformer.wte.weight", f"{prefix_of(tensors)}wte.weight")
+        names = ("transformer.wte.weight", "wte.weight", "model.embed_tokens.weight", "embed_tokens.weight")
+        embeddings = [prefix_of(tensors) + name for name in names]
         own = next((tensors[name] for name in embeddings if name in tensors), None)
         return head in tensors and own is not None and not shards.equal(tensors[head], own)
     except UserError:  # missing or damaged weights: loading them reports it
@@ -157,14 +164,16 @@ def _has_own_head(folder: Path) -> bool:
 def prefix_of(names: Collection[str]) -> str:
     """What stands before every name: `_orig_mod.` if a compiled model was saved, `module.` if one under
     DistributedDataParallel was; empty if they have none in common."""
-    embedding = next((name for name in names if name.endswith("wte.weight")), "")
+    embedding = next((name for name in names if name.endswith(("wte.weight", "embed_tokens.weight"))), "")
     prefix = embedding.removesuffix("wte.weight").removesuffix("transformer.")
+    prefix = prefix.removesuffix("embed_tokens.weight").removesuffix("model.")
     return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
 def is_gpt2(path: Path) -> bool:
-    """Whether our own GPT class can load it: GPT-2's layout, activation and attention. Also True if it is no model
-    folder at all: loading it then gives the better error message."""
+    """Whether our own GPT class can load it: GPT-2's layout, activation and attention, or a layout of `layouts.py` whose
+    config has nothing that ours does not compute. Also True if it is no model folder at all: loading it then gives the
+    better error message."""
     if path.suffix == ".gguf" and path.is_file():
         return False
     config = path / "config.json"
@@ -178,6 +187,14 @@ def is_gpt2(path: Path) -> bool:
     except UserError:
         return raw.get("model_type") == "gpt2" and not _other_gpt2(raw)
     return True
+
+
+def is_gpt2_type(path: Path) -> bool:
+    """Whether the config of a model folder is GPT-2's, so that transformers takes GPT-2's tokenizer where no file names
+    one; True if there is none."""
+    config = path / "config.json"
+    raw = read_json(config) if config.is_file() else None
+    return not isinstance(raw, dict) or raw.get("model_type") in (None, "gpt2")
 
 
 def _other_gpt2(raw: dict[str, Any]) -> bool:

@@ -48,9 +48,9 @@ def _layers(block: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def fits(model: GPT) -> bool:
-    """Whether all linear layers of the blocks are native.c's, of one weight format, and the library is there."""
+    """Whether it is a GPT-2 without switches, all linear layers of the blocks are native.c's, of one weight format, and the library is there."""
     kinds = {type(layer) for block in model.blocks for layer in _layers(block)}
-    return len(kinds) == 1 and kinds < {*_FORMATS} and native.library() is not None
+    return model.config.plain and len(kinds) == 1 and kinds < {*_FORMATS} and native.library() is not None
 
 
 class NativeStep:
@@ -112,7 +112,8 @@ def _block(block: nn.Module, cache: KVCache, number: int) -> _NativeBlock:
     return _NativeBlock(_norm(block.norm1), _norm(block.norm2), *linear, keys.data_ptr(), values.data_ptr())
 
 
-def _norm(layer: nn.LayerNorm) -> _Norm:
+def _norm(layer: nn.LayerNorm | nn.RMSNorm) -> _Norm:
+    assert isinstance(layer, nn.LayerNorm)
     return _Norm(layer.weight.data_ptr(), layer.bias.data_ptr())
 
 

@@ -101,13 +101,13 @@ def _exact_gelu(x: Array) -> Array:
 
 
 def fits(folder: Path) -> bool:
-    """Whether `load` reads this model folder: at most `MOST_PARAMETERS`, with weights of a usual dtype. Raises
+    """Whether `load` reads this model folder: a GPT-2 without switches, of at most `MOST_PARAMETERS`, with weights of a usual dtype. Raises
     `UserError` if it is damaged."""
     return _fits(stored_gpt.find(folder))
 
 
 def _fits(stored: StoredGPT) -> bool:
-    if stored.config.parameters() > MOST_PARAMETERS:
+    if stored.config.parameters() > MOST_PARAMETERS or not stored.config.plain:
         return False
     return all(parameter.tensor.info.dtype in _DTYPES for parameter in stored.tensors.values())
 

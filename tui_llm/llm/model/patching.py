@@ -24,7 +24,8 @@ from tui_llm.facts.interventions import ATTENTION, MLP, PATCH, RESIDUAL, Interve
 from tui_llm.llm.model import device
 from tui_llm.llm.model.inside import projections
 from tui_llm.llm.model.interventions import GPTLayout, record
-from tui_llm.llm.model.model import GPT, Block
+from tui_llm.llm.model.kv_cache import attention_mask
+from tui_llm.llm.model.model import GPT, Block, Rotary, Rotation, capped
 from tui_llm.llm.model.part_effects import PartEffects
 
 KINDS = (RESIDUAL, ATTENTION, MLP)
@@ -139,7 +140,7 @@ class Patching:
     def _difference(self, x: Tensor) -> Tensor:
         """The residual stream after the last block (R, C) → the logit differences (R,), float64."""
         with torch.inference_mode():
-            logits = self.model.norm(x).double().cpu() @ self._direction.T
+            logits = capped(self.model.norm(x).double().cpu() @ self._direction.T, self.model.config.softcap)
         return logits[:, 0] - logits[:, 1]
 
     @torch.inference_mode()
@@ -179,30 +180,37 @@ class Patching:
         assert isinstance(block, Block)
         attention = block.attention
         R, S, C = x.shape
-        q, k, v = (
-            part.view(R, S, attention.heads, C // attention.heads).transpose(1, 2)  # (R, H, S, D)
-            for part in attention.qkv(block.norm1(x)).split(C, dim=2)
-        )
+        # (R, H, S, D) each
+        q, k, v = projections(attention, block.norm1(x), self._rotation(first, S))
         if layer == self.model.config.layers - 1:
             q, x = q[:, :, -1:], x[:, -1:]
-        mask = None
+        mask = attention_mask(S, first, attention.window, x.device)
+        mask = mask if mask is None else mask[-q.size(2) :]
         if first:
             keys, values = self._earlier(layer)
             k = torch.cat((keys[:, :first].expand(R, -1, -1, -1), k), dim=2)
             v = torch.cat((values[:, :first].expand(R, -1, -1, -1), v), dim=2)
-            if q.size(2) > 1:
-                mask = torch.ones(S, first + S, dtype=torch.bool, device=x.device).tril(first)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and q.size(2) > 1)
         x = x + attention.out(y.transpose(1, 2).reshape(R, -1, C))
         out: Tensor = x + block.mlp(block.norm2(x))
         return out
+
+    def _rotation(self, first: int, count: int) -> Rotation | None:
+        """That of `count` tokens from number `first` on."""
+        positions = self.model.positions
+        return (
+            positions(torch.arange(first, first + count, device=self.model.device))
+            if isinstance(positions, Rotary)
+            else None
+        )
 
     def _earlier(self, layer: int) -> tuple[Tensor, Tensor]:
         """The keys and values (H, T, D) of the changed text's tokens in a block."""
         if layer not in self._past:
             block = self.model.blocks[layer]
             assert isinstance(block, Block)
-            _, keys, values = projections(block.attention, block.norm1(self._streams[layer]))
+            rotation = self._rotation(0, self.count)
+            _, keys, values = projections(block.attention, block.norm1(self._streams[layer]), rotation)
             self._past[layer] = keys.contiguous(), values.contiguous()
         return self._past[layer]
 

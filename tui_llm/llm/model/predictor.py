@@ -67,7 +67,7 @@ class GPTPredictor:
         features = torch.as_tensor(features)
         with torch.inference_mode(), device.threads(features.numel() * size):
             weight = self.model.head.weight
-            logits: Tensor = self.model.head(features.to(weight.device, weight.dtype))
+            logits = self.model.logits(features.to(weight.device, weight.dtype))
             return logits[:, :size].float().cpu()
 
     def embedding(self) -> Tensor:

@@ -1,4 +1,5 @@
-"""The tensors of a model folder in Hugging Face's GPT-2 layout: found and checked before any is read. No torch here.
+"""The tensors of a model folder in Hugging Face's GPT-2 layout, or in one of `layouts.py`: found and checked before any is
+read. No torch here.
 
 `checkpoint.py` reads them with torch, `numpy_gpt.py` without.
 """
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import shards
+from tui_llm.llm.model import layouts, shards, switches
 from tui_llm.llm.model.model_config import prefix_of, read_config
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.shards import StoredTensor
@@ -26,10 +27,20 @@ _BLOCK = {
 _TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.weight": "ln_f.weight",
         "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
 
+_TITLES = {layout.model_type: layout.title for layout in switches.LAYOUTS if layout.model_type != "gpt2"}
+
+
+def hugging_face_names(name: str, model_type: str) -> tuple[tuple[str, ...], bool]:
+    """The tensors that a parameter of `GPT` is in Hugging Face's layout (without `transformer.` or `model.`), one below the
+    other, and whether they are stored transposed."""
+    if model_type in layouts.LAYOUTS:
+        return layouts.tensor_names(name, model_type), False
+    key, transposed = hugging_face_name(name)
+    return (key,), transposed
+
 
 def hugging_face_name(name: str) -> tuple[str, bool]:
-    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
-    stored transposed."""
+    """The same in GPT-2's layout, where each parameter is one tensor."""
     if name in _TOP:
         return _TOP[name], False
     _, layer, rest = name.split(".", 2)
@@ -39,12 +50,22 @@ def hugging_face_name(name: str) -> tuple[str, bool]:
 
 @dataclass(frozen=True, slots=True)
 class StoredParameter:
-    """Where a parameter is stored: its name in the weight files, its header entry, and whether it is stored
-    transposed."""
+    """Where a parameter is stored: its name in the weight files, its header entry, whether it is stored transposed, and
+    the tensors with the rows below: a layout can have three matrices where ours has one."""
 
     key: str
     tensor: StoredTensor
     transposed: bool
+    below: tuple[StoredTensor, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """All of them."""
+        return (self.tensor, *self.below)
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.info.bytes for one in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ def find(folder: Path) -> StoredGPT:
 def need(config: GPTConfig, size: int = 4) -> int:
     """Bytes of memory to load and run the model: its weights, of `size` bytes each, and its KV cache in float32, plus two
     copies of a matrix while it is transposed."""
-    cache = 2 * config.layers * config.context * config.width
+    cache = 2 * config.layers * config.context * config.key_heads * config.size
     return size * config.parameters() + 4 * (cache + 3 * config.width * config.hidden)
 
 
@@ -87,22 +108,34 @@ def _checked(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) 
     prefix = prefix_of(tensors)
     found: dict[str, StoredParameter] = {}
     for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
-        key, transposed = _find(name, tensors, folder, prefix)
-        path, tensor, wanted = tensors[key].path, tensors[key].info, shape[::-1] if transposed else shape
-        if tensor.shape != wanted:
-            raise UserError(
-                f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
-            )
-        if not tensor.dtype.startswith(("F", "BF")):
-            raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
-        found[name] = StoredParameter(key, tensors[key], transposed)
+        keys, transposed = _find(name, tensors, folder, prefix, config.model_type)
+        rows = layouts.split_rows(config) if len(keys) > 1 else shape[:1]
+        for key, count in zip(keys, rows, strict=True):
+            path, tensor, wanted = tensors[key].path, tensors[key].info, (count, *shape[1:])
+            wanted = wanted[::-1] if transposed else wanted
+            if tensor.shape != wanted:
+                raise UserError(
+                    f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different "
+                    "models"
+                )
+            if not tensor.dtype.startswith(("F", "BF")):
+                raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
+        first, *below = (tensors[key] for key in keys)
+        found[name] = StoredParameter(keys[0], first, transposed, tuple(below))
     return found
 
 
-def _find(name: str, tensors: dict[str, StoredTensor], folder: Path, prefix: str) -> tuple[str, bool]:
-    key, transposed = hugging_face_name(name)
-    for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
-        if candidate in tensors:
-            return candidate, transposed
-    where = folder / shards.WHOLE if (folder / shards.WHOLE).is_file() else folder
-    raise UserError(f"{where} has no tensor {key}; it is not a whole GPT-2")
+def _find(
+    name: str, tensors: dict[str, StoredTensor], folder: Path, prefix: str, model_type: str
+) -> tuple[list[str], bool]:
+    keys, transposed = hugging_face_names(name, model_type)
+    base = "model." if model_type in layouts.LAYOUTS else "transformer."
+    found = []
+    for key in keys:
+        # The original GPT-2 folders have no prefix.
+        there = next((one for one in (f"{prefix}{base}{key}", prefix + key) if one in tensors), None)
+        if there is None:
+            where = folder / shards.WHOLE if (folder / shards.WHOLE).is_file() else folder
+            raise UserError(f"{where} has no tensor {key}; it is not a whole {_TITLES.get(model_type, 'GPT-2')}")
+        found.append(there)
+    return found, transposed

@@ -50,13 +50,17 @@ class GPTBlocks:
         self.model, self.ids = model, tuple(ids)
         self.layout: Layout = GPTLayout(model)
         self.where = torch.arange(T, device=model.device)
-        self.tokens = model.tokens(torch.tensor([list(ids)], device=model.device))
-        self.positions: Tensor | None = model.positions(self.where)
+        given = torch.tensor([list(ids)], device=model.device)
+        self.positions: Tensor | None = None
+        if self.layout.positions:
+            self.tokens, self.positions, self._rotation = model.tokens(given), model.positions(self.where), None
+        else:
+            self.tokens, self._rotation = model.embed(given, self.where)
         self.work = max(1, config.parameters() // (config.layers + 1) * T)
 
     def block(self, layer: int, x: Tensor) -> Tensor:
         with device.threads(self.work * len(x)):
-            made: Tensor = self.model.blocks[layer](x)
+            made: Tensor = self.model.blocks[layer](x, rotation=self._rotation)
         return made
 
     def logits(self, x: Tensor) -> Tensor:
@@ -64,4 +68,4 @@ class GPTBlocks:
         x = model.norm(x)
         with device.threads(x.numel() * model.used):
             rows = max(1, _LOGITS // model.used)
-            return torch.cat([model.head(part)[..., : model.used].float().cpu() for part in x.split(rows)])
+            return torch.cat([model.logits(part)[..., : model.used].float().cpu() for part in x.split(rows)])

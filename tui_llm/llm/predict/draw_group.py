@@ -80,7 +80,7 @@ def draw_group(
     drawn: list[list[int]] = [[] for _ in seeds]
     ended = [False] * rows
     with torch.no_grad(), device.threads(model.config.parameters() * rows):
-        prompt = KVCache(model.config, model.device, model.positions.weight.dtype)
+        prompt = KVCache(model.config, model.device, model.dtype)
         features = model.features(torch.tensor([list(ids)], device=model.device), prompt)[:, -1]
         features = features.expand(rows, -1)
         cache = GroupCache(prompt, rows, count)
@@ -88,7 +88,7 @@ def draw_group(
             if overtaken():
                 raise Overtaken
             numbers = [uniform(seed, index) for seed in seeds]
-            chosen = _choose(model.head(features)[:, :size], numbers, temperature)
+            chosen = _choose(model.logits(features)[:, :size], numbers, temperature)
             for row, id in enumerate(chosen):
                 if not ended[row]:
                     drawn[row].append(id)

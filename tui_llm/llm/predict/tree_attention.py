@@ -49,8 +49,12 @@ class TreeCache(KVCache):
     def positions(self, count: int) -> Tensor:
         return self.length + self._depths
 
-    def mask(self, count: int) -> Tensor | None:
-        return self._mask
+    def mask(self, count: int, window: int = 0) -> Tensor | None:
+        if not window:
+            return self._mask
+        where = self.positions(count)
+        keys = torch.cat([torch.arange(self.length, device=where.device), where])
+        return self._mask & (where[:, None] - keys < window)
 
 
 def tree_features(model: GPT, text: KVCache, ids: Sequence[int], parents: Sequence[int]) -> Tensor:

@@ -20,10 +20,10 @@ from tui_llm.llm.tokens.vocab_json import check_ids
 from tui_llm.llm.tokens.vocabulary_files import merges_of
 
 
-def load_folder(folder: Path, name: str | None = None, rows: int | None = None) -> BPETokenizer:
+def load_folder(folder: Path, name: str | None = None, rows: int | None = None, *, gpt2: bool = True) -> BPETokenizer:
     """The vocabulary of a GPT-2 folder. `rows`: the number of ids that the model knows; added tokens beyond are left
-    out. Raises `UserError` if it has none, or a broken one; `UnknownRule` if tiktoken can't do what its files say."""
-    return from_files(read_files(folder, gpt2=True), name or folder.name, rows)
+    out; `gpt2` as for `read_files`. Raises `UserError` if it has none, or a broken one; `UnknownRule` if tiktoken can't do what its files say."""
+    return from_files(read_files(folder, gpt2=gpt2), name or folder.name, rows)
 
 
 def from_files(files: TokenizerFiles, name: str, rows: int | None = None) -> BPETokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from tui_llm.llm.model import switches
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
@@ -36,11 +37,14 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
     """Returns the FLOPs of training on one token: 6 · N + 12 · layers · width · T.
 
     The formula is that of PaLM (Chowdhery et al. 2022, appendix B). N is the number of parameters used in matrix
-    products, that is, all but the position embedding: 2 · N FLOPs for the forward pass and 4 · N for the backward pass.
-    The second term is attention over rows of T = `block_size` tokens, counted as if it were not causal.
+    products, that is, all but the position embedding and a token embedding that is not the head too: 2 · N FLOPs for the
+    forward pass and 4 · N for the backward pass. The second term is attention over rows of T = `block_size` tokens, or
+    over the tokens of a sliding window, counted as if it were not causal.
     """
-    multiply = config.parameters() - config.context * config.width
-    return 6 * multiply + 12 * config.layers * config.width * block_size
+    looked_up = (0 if config.rope else config.context) + (0 if config.tied else config.vocabulary)
+    multiply = config.parameters() - looked_up * config.width
+    seen = min(block_size, config.window or block_size)
+    return 6 * multiply + 12 * config.layers * config.width * seen
 
 
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
@@ -73,7 +77,7 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
     tokens = step_tokens * settings.steps
     width, layers = config.width, config.layers
     n = config.parameters()
-    matrices = layers * (4 * width**2 + 2 * width * config.hidden) if settings.optimizer == "muon" else 0
+    matrices = layers * config.block_matrices() if settings.optimizer == "muon" else 0
     block = 8 * width + 2 * config.hidden + config.heads
     numbers = layers * block + 2 * width + 2 * config.vocabulary
     return Cost(
@@ -91,4 +95,5 @@ def shape(settings: TrainingSettings, vocabulary: int) -> GPTConfig:
     """Returns the shape of the model that a run with `settings` trains, for a vocabulary of `vocabulary` tokens."""
     s = settings
     inner = 1 if s.attention_only == "on" else 0  # without an MLP, see llm/model/attention_only.py
-    return GPTConfig(vocabulary, s.block_size, s.layers, s.heads, s.width, inner, dropout=s.dropout)
+    plain = GPTConfig(vocabulary, s.block_size, s.layers, s.heads, s.width, inner, dropout=s.dropout)
+    return switches.applied(plain, s.arch) if s.arch else plain

@@ -9,6 +9,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
+from tui_llm.llm.model import switches
 from tui_llm.training.run.settings import TrainingSettings
 
 MOMENTUM_WARMUP = 300  # steps, as in modded-nanogpt; …
@@ -49,7 +50,12 @@ def ema_decay(steps: int) -> float:
     return round(1 - 1 / max(2.0, min(EMA_MOST, EMA_SHARE * steps)), 4)
 
 
-RUNGS = (
+def _switched(name: str) -> Callable[[TrainingSettings], dict[str, Any]]:
+    """Adds a switch to the architecture."""
+    return lambda settings: {"arch": ",".join([*filter(None, [settings.arch]), name])}
+
+
+_OPTIMIZER = (
     Rung(
         "gpt2", "GPT-2's model, trained with AdamW: one step size for each weight, from its gradient's mean and square.",
         "Radford et al. 2019; Loshchilov and Hutter 2019, arXiv:1711.05101", _fixed(),
@@ -72,6 +78,20 @@ RUNGS = (
         "ema", "What is evaluated and exported is the exponential moving average of the weights.",
         "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv:2411.18704", lambda settings: {"ema_decay": ema_decay(settings.steps)},
     ),
+
+)  # fmt: skip
+_MODERN = sorted(
+    switches.SETS[switches.MODERN].split(","), key=lambda name: name != switches.ROPE
+)  # the others need it
+_ARCHITECTURE = tuple(
+    Rung(one.name, one.sentence, one.source, _switched(one.name))
+    for name in (*_MODERN, switches.WINDOW, switches.GQA)
+    for one in switches.SWITCHES
+    if one.name == name
+)
+RUNGS = (
+    *_OPTIMIZER,
+    *_ARCHITECTURE,
     Rung(
         "shuffle", "The documents get another order in each epoch, so that each has other neighbours in its row.",
         "Bottou 2012, “Stochastic Gradient Descent Tricks”", _fixed(shuffle_documents="on"),
@@ -79,7 +99,8 @@ RUNGS = (
 )  # fmt: skip
 """All rungs, in the order in which a ladder takes them."""
 
-DEFAULT = tuple(rung.name for rung in RUNGS if rung.name != "shuffle")  # a text may have no documents
+DEFAULT = (*(rung.name for rung in _OPTIMIZER), *_MODERN)
+"""Without what a text may not have (documents to shuffle), and what saves memory rather than tokens."""
 
 
 def find(name: str) -> Rung:

@@ -31,7 +31,7 @@ def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> Tra
     """
     name = str(given["from_model"])
     shape = {"layers": config.layers, "heads": config.heads, "width": config.width, "tokenizer": name}
-    asked = from_fields(given, from_fields({"block_size": config.context, **shape}, base))
+    asked = from_fields(given, from_fields({"block_size": config.context, "arch": "", **shape}, base))
     for field, value in shape.items():
         if getattr(asked, field) != value:
             raise UserError(

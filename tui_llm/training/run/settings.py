@@ -90,6 +90,7 @@ class TrainingSettings:
     from_model: str = _setting("", "M", None, "start from this model's weights")
     format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name", PRETRAINING)
     field: str = _setting("", "NAME", None, "key or column with the text", PRETRAINING)
+    arch: str = _setting("", "LIST", None, "switches: rope,rmsnorm …; or modern", PRETRAINING)
     attention_only: str = _setting("off", "HOW", OFF_ON, "on: blocks without an MLP", PRETRAINING)
     objective: str = _setting(PRETRAINING, "NAME", OBJECTIVES, "learn text, preferences, or a reward")
     beta: float = _setting(0.1, "B", BETA, "pull to the start model (DPO)", PREFERENCE)
@@ -149,6 +150,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
             (settings.width // settings.heads + 1) * settings.heads
         )
+    if settings.arch and "arch" not in found:
+        found |= _arch_problems(settings, shaped=not {"layers", "width", "heads", "block_size"} & found.keys())
     if settings.attention_only == "on" and settings.from_model:
         found["attention_only"] = f"attention only is for random weights: {settings.from_model} has MLPs; leave one out"
     if settings.momentum_warmup_steps and settings.optimizer != "muon":
@@ -156,6 +159,19 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
     if settings.cautious_decay == "on" and settings.weight_decay == 0:
         found["cautious_decay"] = "cautious decay is on, but weight decay is 0; give a weight decay, or leave it out"
     return found | _objective_problems(settings, found)
+
+
+def _arch_problems(settings: TrainingSettings, *, shaped: bool) -> dict[str, str]:
+    """What contradicts in the architecture switches; `shaped`: the model's shape is valid, so that they can be held against it."""
+    from tui_llm.llm.model import switches  # only such runs need it
+    from tui_llm.llm.model.shape import GPTConfig
+
+    s = settings
+    if s.from_model and switches.SETS.get(s.arch.strip(), s.arch):
+        return {"arch": f"switches are for random weights: {s.from_model} has an architecture; leave one out"}
+    shape = GPTConfig(1, s.block_size, 1, s.heads, s.width) if shaped else None
+    why = switches.problem(s.arch, shape)
+    return {"arch": why} if why else {}
 
 
 def _objective_problems(settings: TrainingSettings, found: dict[str, str]) -> dict[str, str]:
@@ -213,6 +229,15 @@ def _preset(**fields: Any) -> TrainingSettings:
     return TrainingSettings(**fields)
 
 
+_NANO = _preset(
+    layers=4, heads=4, width=256, block_size=256, batch_size=16, steps=6000, learning_rate=2e-3, min_learning_rate=1e-4,
+    warmup_steps=150, beta2=0.99, eval_every=250, checkpoint_every=250, validation_fraction=0.02,
+)  # fmt: skip
+_MODERN = dataclasses.replace(
+    _NANO, arch="modern", optimizer="muon", learning_rate=5e-3, schedule="wsd", decay_fraction=0.4,
+    momentum_warmup_steps=300, cautious_decay="on",
+)  # fmt: skip
+
 PRESETS: dict[str, TrainingSettings] = {
     "toy": _preset(
         tokenizer="byte",
@@ -262,21 +287,8 @@ PRESETS: dict[str, TrainingSettings] = {
         eval_every=100,
         checkpoint_every=100,
     ),
-    "nano": _preset(
-        layers=4,
-        heads=4,
-        width=256,
-        block_size=256,
-        batch_size=16,
-        steps=6000,
-        learning_rate=2e-3,
-        min_learning_rate=1e-4,
-        warmup_steps=150,
-        beta2=0.99,
-        eval_every=250,
-        checkpoint_every=250,
-        validation_fraction=0.02,
-    ),
+    "nano": _NANO,
+    "modern": _MODERN,
     "gpt2": _preset(
         tokenizer="gpt2",
         layers=12,
@@ -346,19 +358,8 @@ PRESETS: dict[str, TrainingSettings] = {
         validation_fraction=0.005,
     ),
 }
-PRESETS["modern"] = dataclasses.replace(
-    PRESETS["nano"],
-    optimizer="muon",
-    learning_rate=5e-3,
-    schedule="wsd",
-    decay_fraction=0.4,
-    momentum_warmup_steps=300,
-    cautious_decay="on",
-)
-"""`modern` is `nano`'s shape with today's recipe: Muon with warm momentum, cautious decay, a stable rate that decays linearly
-over the last 40 % of the steps.
-
-The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
+"""`modern` is `nano` with today's architecture and optimizer. The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released
+models (124M, 355M, 774M, 1558M; Radford et al. 2019,
 table 2; the counts, the table's own being wrong, are from github.com/openai/gpt-2). How those were trained was not
 published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
 GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million

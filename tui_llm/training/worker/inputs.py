@@ -17,7 +17,7 @@ from tui_llm.llm.data.answer_rows import AnswerRows
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import document_starts
 from tui_llm.llm.hub import hub
-from tui_llm.llm.model import attention_only, model_config
+from tui_llm.llm.model import attention_only, model_config, switches
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.closed_files import KINDS
@@ -126,6 +126,8 @@ def random_model(worker: Worker, inputs: Inputs) -> GPT:
     shape = model_config.read_config(start) if start else cost.shape(s, inputs.tokenizer.size)
     worker.shape = dataclasses.replace(shape, dropout=s.dropout)
     model = GPT(worker.shape)
+    if s.arch and not start and switches.zeroed(s.arch):
+        model.zero_outputs()
     if s.attention_only == "on":
         attention_only.silence(model)
     worker.facts["parameters"] = model.config.parameters()

@@ -18,7 +18,7 @@ from tui_llm.llm.model import attention_only
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatParameters
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model import GPT, capped
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan import cost
@@ -122,7 +122,8 @@ class Trainer:
         with self.autocast():
             features = self.model.features(x, products=self.products)
             dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
-            return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
+            logits = torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
+            return capped(logits, self.model.config.softcap)
 
     def steps(self, done: int = 0) -> Iterator[Metric]:
         """Runs steps `done + 1` to `settings.steps` and yields the metrics of each.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tui_llm.llm.model.layouts import split_rows
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.run import matrix_statistics
 from tui_llm.training.run.matrix_statistics import MatrixStatistics
@@ -43,7 +44,8 @@ class _Part:
     rows: int
 
 
-def _parts(name: str, parameter: Tensor) -> list[_Part]:
+def _parts(name: str, parameter: Tensor, rows: tuple[int, int, int]) -> list[_Part]:
+    """`rows`: those of queries, keys and values in their one matrix."""
     layer, rest = 0, name
     if name.startswith("blocks."):
         _, number, rest = name.split(".", 2)
@@ -51,7 +53,7 @@ def _parts(name: str, parameter: Tensor) -> list[_Part]:
     if parameter.dim() < 2:
         return [_Part("vectors" if rest is not name else "final_norm", layer, 1)]
     if rest == "attention.qkv.weight":
-        return [_Part(kind, layer, len(parameter) // 3) for kind in ("q", "k", "v")]
+        return [_Part(kind, layer, count) for kind, count in zip(("q", "k", "v"), rows, strict=True)]
     return [_Part(_KINDS[rest], layer, len(parameter))]
 
 
@@ -62,7 +64,8 @@ class MatrixRecorder:
     def __init__(self, model: GPT, steps: int) -> None:
         self.model, self.steps = model, steps
         self.names, self.parameters = zip(*model.weights(), strict=True)
-        parts = [part for name, one in model.weights() for part in _parts(name, one)]
+        rows = split_rows(model.config)
+        parts = [part for name, one in model.weights() for part in _parts(name, one, rows)]
         self._starts = np.cumsum([0, *(part.rows for part in parts)])[:-1]
         self._layers = {part.kind: part.layer + 1 for part in parts}  # the last layer's part is the last
         self._parts = parts

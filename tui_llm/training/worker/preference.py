@@ -14,7 +14,7 @@ from tui_llm.llm.learn import preference
 from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.preference import EncodedPair, PreferenceTerms
-from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model import GPT, capped
 from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none
 
@@ -92,7 +92,12 @@ class PreferenceTrainer(AnswerTrainer):
             features = [model.features(inputs, products=self.products)[at] for model in (self.model, self.reference)]
             for start in range(0, len(features[0]), POSITIONS):
                 logits = [
-                    torch.nn.functional.linear(one[start : start + POSITIONS].float(), model.head.weight[: self.size])
+                    capped(
+                        torch.nn.functional.linear(
+                            one[start : start + POSITIONS].float(), model.head.weight[: self.size]
+                        ),
+                        model.config.softcap,
+                    )
                     for one, model in zip(features, (self.model, self.reference), strict=True)
                 ]
                 found.append(preference.divergence(logits[0].float(), logits[1].float()))

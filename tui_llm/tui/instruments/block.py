@@ -99,16 +99,16 @@ class BlockScreen(FullScreen):
         lines += packed(
             [self._words("‖stream‖"), *(self._norm(at, norm, most) for at, norm in enumerate(found.norms))], width
         )
-        lines.append(self._statistics("LayerNorm 1", found.norm1))
+        lines.append(self._statistics(1, found.norm1))
         lines.append(self._words("heads: norm of what each adds, the tokens it attends to (q·k ÷ √D)"))
         largest = max(head.norm for head in found.heads) or 1.0
         for head in found.heads:
             lines += self._head(head, largest, width)
         lines.append(self._added("attention", found.attention, found.middle))
-        lines.append(self._statistics("LayerNorm 2", found.norm2))
+        lines.append(self._statistics(2, found.norm2))
         lines.append(
             self._words(
-                f"MLP: {fmt.count(found.active)} of {fmt.count(found.hidden)} neurons are above 0 before GELU; those that add most:"
+                f"MLP: {fmt.count(found.active)} of {fmt.count(found.hidden)} neurons are above 0 before {found.activation}; those that add most:"
             )
         )
         largest = max((one.norm for one in found.neurons), default=1.0) or 1.0
@@ -127,12 +127,13 @@ class BlockScreen(FullScreen):
         part.append(fmt.bar(norm / most if most else 0.0, 4), self.style("bar"))
         return part.append(f" {fmt.figures(norm)}", self.style("strong" if here else "muted"))
 
-    def _statistics(self, name: str, one: NormStatistics) -> Text:
-        line = Text(no_wrap=True).append(name, self.style("strong"))
-        line.append(
+    def _statistics(self, number: int, one: NormStatistics) -> Text:
+        line = Text(no_wrap=True).append(f"{one.name} {number}", self.style("strong"))
+        if one.mean is None:
+            return line.append(f"  divides by the root mean square {fmt.number(one.sigma, 4)}", "not bold")
+        return line.append(
             f"  subtracts the mean {fmt.number(one.mean, 4)}, divides by σ = {fmt.number(one.sigma, 4)}", "not bold"
         )
-        return line
 
     def _added(self, name: str, norm: float, after: float) -> Text:
         line = Text(no_wrap=True).append(f"→ {name} adds ", self.style("muted"))
