@@ -10,7 +10,7 @@ import pytest
 from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.widgets import Input, Select
 
-from tui_llm.training.plan import climb
+from tui_llm.training.plan import climb, ladder_rungs
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.tui.runs.ladder import LadderScreen
@@ -18,7 +18,7 @@ from tui_llm.tui.runs.new_ladder import NewLadderScreen
 
 
 def make(name: str = "up", message: str = "") -> Ladder:
-    ladder = Ladder(name, ("/texts/tales.txt",), "toy", "steps", 100.0)
+    ladder = Ladder(name, ("/texts/tales.txt",), "toy", "steps", 100.0, ladder_rungs.DEFAULT[:5])
     ladders.keep(ladder)
     for at, done in enumerate((100, 60)):
         run = fake_run.make(
