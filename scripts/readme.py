@@ -198,6 +198,18 @@ def checks() -> str:
     return "\n".join(rows)
 
 
+def architecture() -> str:
+    """Returns the table of the architecture switches."""
+    from tui_llm.llm.model import switches
+
+    rows = [
+        f"| `{one.name}` | {cell(one.sentence)}{cell(f' `{one.name}=N`: {one.number}.') if one.number else ''} | "
+        f"{cell(one.source)} | {cell(switches.needs(one.name))} |"
+        for one in switches.SWITCHES
+    ]
+    return "\n".join(["| switch | what it does | source | layout |", "|---|---|---|---|", *rows])
+
+
 def written(text: str, name: str, made: str) -> str:
     """Returns `text` with the part between the markers of `name` replaced by `made`."""
     start, end = re.escape(f"<!-- {name}:"), re.escape(f"<!-- /{name} -->")
@@ -212,6 +224,7 @@ PAGES = {
     "docs/glossary.md": {"glossary": glossary},
     "docs/cli.md": {"commands": commands},
     "docs/lessons.md": {"checks": checks},
+    "docs/training.md": {"switches": architecture},
 }
 
 

@@ -134,3 +134,18 @@ def test_a_damaged_config_is_reported(text: Path) -> None:
     (run.path / "config.json").write_text('{"corpus": 3}')
     assert work(run) == 2
     assert run.status().state == "failed" and "config.json" in run.status().message
+
+
+@pytest.mark.parametrize(("arch", "optimizer"), [("modern", "muon"), ("rope,window=5,gqa", "adamw")])
+def test_a_killed_run_with_architecture_switches_too(arch: str, optimizer: str, text: Path) -> None:
+    """Its folders are those of NanoChat and Starcoder2; what is resumed from them is bit-identical."""
+    fields = {"arch": arch, "optimizer": optimizer, "width": 64}
+    unbroken, broken = (make(name, text, **fields) for name in ("unbroken", "broken"))
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+    assert work(broken, ("half a line", 12)) == -9
+    assert work(broken) == 0, broken.log_path.read_text()
+    assert losses(broken) == losses(unbroken)
+    assert lines(broken.samples_path) == lines(unbroken.samples_path)
+    assert lines(broken.matrices_path) == lines(unbroken.matrices_path)
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+    assert losses(unbroken)[-1][1] < losses(unbroken)[0][1] - 0.5

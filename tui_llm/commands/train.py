@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
             "tui-llm train --resume --run first",
             "tui-llm train --branch first --step 40 --learning-rate 1e-3",
             "tui-llm train stories --preset small --cost --measure",
+            "tui-llm train stories --preset small --arch rope,rmsnorm,relu2 --run today",
             "tui-llm train pairs.tsv --from nano --instruct --run tim",
             "tui-llm train pairs.jsonl --from tim --preference --run liked",
             "tui-llm train --from nano --reward contains:happy --run glad",
@@ -66,6 +67,7 @@ def _add_options(parser: Parser) -> None:
 
 def _settings_options(parser: Parser) -> None:
     """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
+    from tui_llm.llm.model import switches
     from tui_llm.training.run.settings import PRESETS, PRETRAINING, RENAMED, SETTINGS
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
@@ -73,8 +75,9 @@ def _settings_options(parser: Parser) -> None:
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
     parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
+    parser.add_argument("--arch", metavar="LIST", help=f"architecture switches, separated by commas: {switches.NAMED}; {switches.GPT2}: none; {switches.MODERN}: {switches.SETS[switches.MODERN]}; help: what each does, and what it needs (default: the preset's)")  # fmt: skip
     for name, setting in SETTINGS.items():
-        if name not in ("from_model", "reward"):
+        if name not in ("from_model", "reward", "arch"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
             about = f"{f'with {learns}: ' if learns else ''}{choices}{setting.help}"
@@ -98,6 +101,8 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.training.run.run import find
     from tui_llm.training.run.settings import SETTINGS, from_fields
 
+    if options.arch == "help":
+        return _explain_switches(options)
     if options.instruct:
         from tui_llm.commands.shared.instruct import instruct
 
@@ -138,6 +143,17 @@ def train(options: argparse.Namespace) -> int:
         _report_detached(run, options)
         return 0
     return follow(run, as_json=options.json)
+
+
+def _explain_switches(options: argparse.Namespace) -> int:
+    """Prints the table of architecture switches."""
+    from tui_llm.llm.model import switches
+
+    if options.json:
+        put_json([one._asdict() | {"needs": switches.needs(one.name)} for one in switches.SWITCHES])
+    else:
+        put("\n".join(switches.lines()))
+    return 0
 
 
 def _objective(options: argparse.Namespace) -> dict[str, str]:

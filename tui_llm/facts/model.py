@@ -29,6 +29,7 @@ class ModelChoices:
     start: the token that can precede a text, as text (empty: there is none); starts: whether training texts mostly
         began with it.
     chat: whether the model has a chat template.
+    switches: how its architecture differs from GPT-2's, beside the head (`llm/model/switches.py`).
     """
 
     tied: bool | None = None
@@ -39,6 +40,7 @@ class ModelChoices:
     start: str = "<|endoftext|>"
     starts: bool = False
     chat: bool = False
+    switches: tuple[str, ...] = ()
 
     def lines(
         self, dtype: str = "fp32", *, start_token: bool = False, chat: bool = False, fed: int = 0, count: int = 0
@@ -50,6 +52,8 @@ class ModelChoices:
             found.append(ModelChoice(INT8_ERROR))
         if self.tied is not None:
             found.append(ModelChoice("tied head") if self.tied else ModelChoice("untied head", True))
+        if self.switches:
+            found.append(ModelChoice(", ".join(self.switches), True))
         if self.padding:
             rows = "1 padding row" if self.padding == 1 else f"{self.padding:,} padding rows"
             found.append(ModelChoice(f"{rows} left out of the softmax", True))

@@ -96,6 +96,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from tui_llm.llm.model.model import GPT
 
     names, (name, config, folder) = bench_reading.peers_of(options), bench_reading.shape_of(options)
+    if not config.plain:
+        raise UserError(
+            f"{name} has architecture switches, and the peers are given a GPT-2; measure it without --against"
+        )
     threads = options.threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="tui-llm-bench-") as scratch:
         source = Path(scratch) / "model"

@@ -15,7 +15,7 @@ from tui_llm.llm.adapters import description
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
 from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
-from tui_llm.llm.model import numpy_gpt
+from tui_llm.llm.model import numpy_gpt, switches
 from tui_llm.llm.model.model_config import GGUF, is_gpt2, is_gpt2_type, read_config, untied_note
 from tui_llm.llm.model.numpy_gpt import NumpyGPT
 from tui_llm.llm.tokens import tokenizer
@@ -231,10 +231,11 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
     """What its numbers depend on beside weights and text; `path` is its folder or file."""
     own: GPT | NumpyGPT | None = model.gpt or model.numpy
     tied: bool | None = None
-    computed = "float32"
+    computed, named = "float32", tuple[str, ...]()
     stored = description.stored_dtype(path)
     if own is not None:
         tied = own.config.tied  # in fewer bits, embedding and head have tensors of their own
+        named = tuple(name for name in switches.names_of(own.config) if name != switches.UNTIED)
     elif (quantized := model.quantized) is not None:
         tied, computed, stored = quantized.tied, quantized.computed, quantized.stored
     else:
@@ -249,6 +250,7 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
         computed=computed,
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
         chat=model.chat is not None,
+        switches=named,
     )
 
 

@@ -81,7 +81,8 @@ def load_prepared(folder: Path, device: torch.device | str, weights: str) -> tup
     memory.check(stored_gpt.need(stored.config, 1), free_bytes(torch.device(device)), f"opening {folder}")
     with memory.enough(f"open {folder}"):
         model = _filled(stored, device, skip=fast_decode.is_reduced)
-        return model, fast_decode.prepare(model, weights, lambda name: StoredMatrix(stored.tensors[name]))
+        place = torch.device(device)
+        return model, fast_decode.prepare(model, weights, lambda name: StoredMatrix(stored.tensors[name]), place=place)
 
 
 class StoredMatrix:

@@ -188,13 +188,20 @@ def is_reduced(name: str) -> bool:
 
 
 @torch.no_grad()
-def prepare(model: GPT, weights: str, read: Callable[[str], Matrix] | None = None, *, kernel: str = "") -> Kernel:
+def prepare(
+    model: GPT,
+    weights: str,
+    read: Callable[[str], Matrix] | None = None,
+    *,
+    kernel: str = "",
+    place: torch.device | None = None,
+) -> Kernel:
     """Replace the linear layers and the embedding of an inference-only model by those of the format `weights`, in
     place. With `read`, the weights are those that it returns for a parameter's name, not the model's own. `kernel`: its
-    name, see `kernels.choose`. Returns the one used. Raises `UserError` on an unknown format or kernel, on int8 off the
+    name, see `kernels.choose`. `place`: where a model is that has no weights of its own yet. Returns the one used. Raises `UserError` on an unknown format or kernel, on int8 off the
     CPU, and on a weight that overflows fp16."""
     check_weights(weights)
-    place = model.device
+    place = model.device if place is None else place
     if weights == "int8" and place.type != "cpu":
         raise UserError(f"int8 weights are for the CPU, not for {place.type}; try --weights half, or --device cpu")
     chosen = kernels.choose(weights, kernel, place, model.config.parameters())

@@ -41,7 +41,7 @@ class Trace:
         return sorted({*before, *(token for token in self.cut if token < at)})
 
 
-def projections(attention: Attention, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+def projections(attention: Attention, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The queries, keys and values of each query head, (H, T, D) each, of an attention layer for its input x (T, C)."""
     q, k, v = attention.split(attention.qkv(x), rotation)
     return q, attention.shared(k), attention.shared(v)

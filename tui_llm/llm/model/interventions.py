@@ -130,11 +130,10 @@ class GPTLayout:
         model = self.model
         if part.kind == POSITIONS and not self.positions:
             raise UserError("this model has no position embedding: it rotates queries and keys by their position")
+        if part.kind == TOKENS and not self.positions:
+            return Site(model.blocks[0], before=True)
         if part.kind in (TOKENS, POSITIONS):
-            tokens = (
-                Site(model.tokens, through=model.positions) if self.positions else Site(model.blocks[0], before=True)
-            )
-            return tokens if part.kind == TOKENS else Site(model.positions)
+            return Site(model.tokens, through=model.positions) if part.kind == TOKENS else Site(model.positions)
         if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER):
             raise UserError(f"{part.name} can't be read or changed")
         if part.layer == self.layers:
@@ -208,9 +207,8 @@ class _Masked:
         past = k.size(2) - T
         mask = x.new_ones(T, past + T, dtype=torch.bool).tril(past) if plain is None else plain.clone()
         tokens = self.tokens[self.tokens < past + T].to(x.device)
-        mask[..., tokens] &= (
-            torch.arange(past, past + T, device=x.device)[:, None] == tokens
-        )  # a token attends to itself
+        own = torch.arange(past, past + T, device=x.device)[:, None] == tokens  # a token attends to itself
+        mask[..., tokens] &= own
         y = F.scaled_dot_product_attention(q, attention.shared(k), attention.shared(v), attn_mask=mask)
         out: Tensor = attention.out(y.transpose(1, 2).reshape(x.shape))
         return out

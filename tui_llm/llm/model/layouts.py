@@ -137,9 +137,9 @@ def from_json(raw: dict[str, Any]) -> GPTConfig:
     found = {**layout.defaults, **layout.fixed, **raw}
     for key, value in layout.fixed.items():
         if found[key] is not value:
-            raise ValueError(f"{key} is {found[key]!r}, not {value!r}")
+            raise ValueError(f"{key} is {shown(found[key])}, not {value!r}")
     if found["hidden_act"] not in _ACTIVATIONS:
-        raise ValueError(f"its activation is {str(found['hidden_act'])[:40]!r}")
+        raise ValueError(f"its activation is {shown(found['hidden_act'])}")
     relu2, exact = _ACTIVATIONS[found["hidden_act"]]
     heads, width = _size(found, "num_attention_heads", MOST_HEADS), _size(found, "hidden_size", MOST_WIDTH)
     if found.get("num_key_value_heads") is None:
@@ -147,7 +147,7 @@ def from_json(raw: dict[str, Any]) -> GPTConfig:
     kv_heads = _size(found, "num_key_value_heads", MOST_HEADS)
     tied = found["tie_word_embeddings"]
     if not isinstance(tied, bool):
-        raise ValueError(f"tie_word_embeddings is {tied!r}, neither true nor false")
+        raise ValueError(f"tie_word_embeddings is {shown(tied)}, neither true nor false")
     window = found.get("sliding_window")
     config = GPTConfig(
         vocabulary=_size(found, "vocab_size", MOST_ROWS),
@@ -176,7 +176,7 @@ def from_json(raw: dict[str, Any]) -> GPTConfig:
 
 def _check_rest(found: dict[str, Any], config: GPTConfig) -> None:
     if found["head_dim"] not in (None, config.size):
-        raise ValueError(f"heads of width {found['head_dim']!r} are not {config.width} ÷ {config.heads}")
+        raise ValueError(f"heads of width {shown(found['head_dim'])} are not {config.width} ÷ {config.heads}")
     if found["quantization_config"] is not None or found["partial_rotary_factor"] != 1:
         raise ValueError("it is quantized, or a part of each head is rotated")
     kinds = found["layer_types"]
@@ -203,7 +203,7 @@ def _theta(found: dict[str, Any]) -> float:
 def _size(found: dict[str, Any], name: str, most: int) -> int:
     size = whole_number(found.get(name), 1, most)
     if size is None:
-        raise ValueError(f"{name} is {str(found.get(name))[:40]!r}, not an integer from 1 to {most:,}")
+        raise ValueError(f"{name} is {shown(found.get(name))}, not an integer from 1 to {most:,}")
     return size
 
 
@@ -215,5 +215,14 @@ def _number(found: dict[str, Any], name: str, low: float, high: float) -> float:
         or not low <= value <= high
         or not math.isfinite(value)
     ):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, not a number from {low:g} to {high:g}")
+        raise ValueError(f"{name} is {shown(value)}, not a number from {low:g} to {high:g}")
     return float(value)
+
+
+def shown(value: Any) -> str:
+    """`repr(value)` cut to one line; also for integers with more digits than Python converts to a string."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:60] + "…"

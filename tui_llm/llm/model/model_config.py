@@ -11,7 +11,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json, whole_number
 from tui_llm.llm.model import layouts, shards
-from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from tui_llm.llm.model.layouts import MOST_HEADS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH, shown
 from tui_llm.llm.model.shape import GPTConfig
 
 GGUF = ".gguf"
@@ -39,11 +39,11 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
         except ValueError as error:
             raise UserError(f"{where} is of a {kind} that tui-llm's own model is not: {error}") from error
     if not isinstance(raw, dict) or kind != "gpt2":
-        raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
+        raise UserError(f"{where} is not a GPT-2 config (model_type {shown(kind)}); only GPT-2's layout can be opened")
     raw = _with_own_names(raw, where)
     activation = raw.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
-        raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
+        raise UserError(f"{where} asks for the activation {shown(activation)}; GPT-2's is gelu_new")
     try:
         if (
             _flag(raw, "scale_attn_by_inverse_layer_idx", False)
@@ -78,7 +78,7 @@ def _with_own_names(raw: dict[str, Any], where: Path) -> dict[str, Any]:
             continue
         if own in raw and (raw[own] != raw[general] or type(raw[own]) is not type(raw[general])):
             raise UserError(
-                f"{where} says {own} {_shown(raw[own])} and {general} {_shown(raw[general])}, two names of one size: "
+                f"{where} says {own} {shown(raw[own])} and {general} {shown(raw[general])}, two names of one size: "
                 "remove the wrong one"
             )
         named[own] = raw[general]
@@ -92,30 +92,21 @@ def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None)
     value = raw.get(name, default)
     size = whole_number(value, 1, most)
     if size is None:
-        raise ValueError(f"{name} is {_shown(value)}, not an integer from 1 to {most:,}")
+        raise ValueError(f"{name} is {shown(value)}, not an integer from 1 to {most:,}")
     return size
 
 
 def _epsilon(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1 or not math.isfinite(value):
-        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, not a number from 0 to 1")
+        raise ValueError(f"layer_norm_epsilon is {shown(value)}, not a number from 0 to 1")
     return float(value)
 
 
 def _flag(raw: dict[str, Any], name: str, default: bool) -> bool:
     value = raw.get(name, default)
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {_shown(value)}, neither true nor false")
+        raise ValueError(f"{name} is {shown(value)}, neither true nor false")
     return value
-
-
-def _shown(value: Any) -> str:
-    """`repr(value)` cut to one line; also for integers with more digits than Python converts to a string."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def read_config(folder: Path) -> GPTConfig:

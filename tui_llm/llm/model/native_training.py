@@ -22,7 +22,7 @@ OFF = "TUI_LLM_NATIVE_TRAINING"  # set to 0: train without it
 FOLDER = "TUI_LLM_NATIVE_DIR"  # where it is kept, instead of the cache folder
 _SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("training.c", "training_attention.c", "training_products.c", "training_vectors.h")
+    for name in ("training.c", "training_attention.c", "training_products.c", "training_rotary.c", "training_vectors.h")
 )
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
@@ -36,6 +36,14 @@ _SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
     "gelu_forward": ((*[_P] * 3, *[_N] * 2, *[_I] * 2), None),
     "gelu_backward": ((*[_P] * 4, *[_N] * 2, *[_I] * 3), None),
     "softmax_loss": ((*[_P] * 4, *[_N] * 2, _F, *[_I] * 2), None),
+    "embed_rms": ((*[_P] * 7, *[_N] * 2, _F, _I, _I), None),
+    "embedded_backward": ((*[_P] * 3, *[_N] * 2, _I), None),
+    "residual_rms": ((*[_P] * 6, *[_N] * 2, _F, _I, _I), None),
+    "rms_backward": ((*[_P] * 8, *[_N] * 2, *[_I] * 4), None),
+    "rotate": ((*[_P] * 4, *[_N] * 4, _F, _I, _I), None),
+    "rotate_backward": ((*[_P] * 5, *[_N] * 4, _I, _I), None),
+    "squared_relu": ((_P, _P, *[_N] * 2, _I, _I), None),
+    "capped_loss": ((*[_P] * 4, *[_N] * 2, _F, _F, *[_I] * 2), None),
     "sum_losses": ((_P, _N), ctypes.c_double),
     "attention_forward": ((*[_P] * 5, *[_N] * 4, *[_I] * 2), None),
     "attention_backward": ((*[_P] * 8, *[_N] * 4, *[_I] * 3), None),

@@ -34,15 +34,25 @@ class NativeTrainingStep:
         flat.library = library
         self.observe: Callable[[Tensor], None] | None = None
         self.low = flat.weights if dtype == torch.float32 else torch.empty_like(flat.weights, dtype=dtype)
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
+
+    def _new_plan(self, shape: BatchShape) -> Plan:
+        if self.model.config.rope:
+            from tui_llm.llm.model.native_rotary_step import RotaryPlan
+
+            return RotaryPlan(self, shape)
+        return Plan(self, shape)
 
     @staticmethod
     def fits(model: GPT) -> bool:
         """Whether training.c can be used, and computes this model."""
         c = model.config
-        sizes = c.width, c.width // c.heads, c.hidden
+        sizes = c.width, c.size, c.hidden
         whole = not any(size % WHOLE for size in sizes) and c.context <= fast.SHORT
-        return FastStep.fits(model) and whole and native_training.library() is not None
+        # training_rotary.c turns pairs of whole vectors; queries and keys have as many heads, and see all tokens.
+        rotary = c.rope and c.rmsnorm and not c.size % (2 * WHOLE) and c.key_heads == c.heads and not c.exact_gelu
+        computed = FastStep.fits(model) or (rotary and not c.dropout)
+        return bool(computed and whole) and native_training.library() is not None
 
     @property
     def name(self) -> str:
@@ -66,23 +76,23 @@ class NativeTrainingStep:
         """Returns `share` × the mean loss on inputs and targets, (B, T) each, in nats per token. Adds its gradient to the
         flat gradients, or overwrites them if `first`, and attaches them. Gives `observe` the blocks' outputs, (N, C), and
         forgets it."""
-        shape = _Shape(inputs.size(0), inputs.size(1), torch.get_num_threads())
+        shape = BatchShape(inputs.size(0), inputs.size(1), torch.get_num_threads())
         if self._plan is None or self._plan.shape != shape:
             self._plan = None  # frees its buffers before the next ones are allocated
-            self._plan = _Plan(self, shape)
+            self._plan = self._new_plan(shape)
         observe, self.observe = self.observe, None
         loss = self._plan.run(inputs.reshape(-1), targets.reshape(-1), share, first, observe)
         self.flat.attach()
         return loss
 
 
-class _Shape(NamedTuple):
+class BatchShape(NamedTuple):
     B: int
     T: int
     threads: int
 
 
-class _Saved(NamedTuple):
+class SavedBlock(NamedTuple):
     """What the backward pass of a block needs: x and middle (N, C) float32, the streams before attention and MLP; the
     normalized h1, h2 and the attended y (N, C); qkv (N, 3 C) without bias; inner and slope (N, F), GELU and its derivative."""
 
@@ -102,10 +112,10 @@ class _Saved(NamedTuple):
 Calls = list[Callable[[], object]]
 
 
-class _Plan:
+class Plan:
     """The buffers and the calls for batches of one shape."""
 
-    def __init__(self, step: NativeTrainingStep, shape: _Shape) -> None:
+    def __init__(self, step: NativeTrainingStep, shape: BatchShape) -> None:
         self.shape, self.flat, self.low = shape, step.flat, step.low
         self.library, self.dtype, config = step.library, step.dtype, step.model.config
         self.config, self.used = config, step.model.used
@@ -128,7 +138,7 @@ class _Plan:
 
         count = B * self.config.heads * lib.attention_weights(T)
         self.saved = [
-            _Saved(new(N, C, dtype=full), new(N, C), new(N, 3 * C), new(count), new(N, C), new(N, C, dtype=full), new(N, C),
+            SavedBlock(new(N, C, dtype=full), new(N, C), new(N, 3 * C), new(count), new(N, C), new(N, C, dtype=full), new(N, C),
                    new(N, F), new(N, F), new(2, N, dtype=full), new(2, N, dtype=full))
             for _ in range(layers)
         ]  # fmt: skip
@@ -270,11 +280,8 @@ class _Plan:
         self, ids: Tensor, targets: Tensor, share: float, first: bool, observe: Callable[[Tensor], None] | None
     ) -> float:
         """As `NativeTrainingStep.gradients`; ids and targets (N,)."""
-        N, C, (_, T, threads), begin = self.N, self.C, self.shape, self.saved[0]
-        self.library.embed_norm(
-            ids.data_ptr(), self._at("tokens.weight"), self._at("positions.weight"), begin.x.data_ptr(),
-            *self._norm("blocks.0.norm1", begin.h1, begin.stats1), N, T, C, self.config.epsilon, self.is_low, threads,
-        )  # fmt: skip
+        N = self.N
+        self._embed(ids)
         for call in self.forward:
             call()
         if observe is not None:
@@ -283,11 +290,32 @@ class _Plan:
         self._head(targets, share / N, first)
         for call in self.backward[first]:
             call()
-        self.library.embedding_backward(
-            ids.data_ptr(), self.g.data_ptr(), self._gradient("tokens.weight"), self._gradient("positions.weight"), N, T, C,
-            self.config.vocabulary, self.config.context, int(self.config.tied), int(not first), threads,
-        )  # fmt: skip
+        self._embedding_backward(
+            ids, self._gradient("positions.weight") if not self.config.rope else None, int(not first)
+        )
         return float(self.library.sum_losses(self.losses.data_ptr(), N)) * share / N
+
+    def _embed(self, ids: Tensor) -> None:
+        """The first block's x and h1."""
+        begin, (_, T, threads) = self.saved[0], self.shape
+        self.library.embed_norm(
+            ids.data_ptr(), self._at("tokens.weight"), self._at("positions.weight"), begin.x.data_ptr(),
+            *self._norm("blocks.0.norm1", begin.h1, begin.stats1), self.N, T, self.C, self.config.epsilon, self.is_low, threads,
+        )  # fmt: skip
+
+    def _embedding_backward(self, ids: Tensor, positions: int | None, add: int) -> None:
+        (_, T, threads), c = self.shape, self.config
+        self.library.embedding_backward(
+            ids.data_ptr(), self.g.data_ptr(), self._gradient("tokens.weight"), positions, self.N, T, self.C,
+            c.vocabulary, c.context, int(c.tied), add, threads,
+        )  # fmt: skip
+
+    def _loss(self, logits: Tensor, targets: Tensor, losses: Tensor, share: float) -> None:
+        """The losses of some rows of logits, which become their gradient."""
+        self.library.softmax_loss(
+            logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), self.own.data_ptr(), *logits.shape, share,
+            self.is_low, self.shape.threads,
+        )  # fmt: skip
 
     def _head(self, targets: Tensor, share: float, first: bool) -> None:
         """The losses of `h`, the head's gradient, and into `product` that of h. A chunk of logits at a time."""
@@ -303,10 +331,7 @@ class _Plan:
             count = part.stop - start
             logits, h = whole[:count], self.h[part]
             torch.mm(h, weight.t(), out=logits)
-            self.library.softmax_loss(
-                logits.data_ptr(), targets[part].data_ptr(), self.losses[part].data_ptr(), self.own.data_ptr(), count, used,
-                share, self.is_low, self.shape.threads,
-            )  # fmt: skip
+            self._loss(logits, targets[part], self.losses[part], share)
             torch.mm(logits, weight, out=self.product[part])
             if self.is_low:
                 made = logits.t() @ h

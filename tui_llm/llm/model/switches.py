@@ -78,6 +78,8 @@ SWITCHES = (
 )
 """In the order of `NAMES`."""
 
+NAMED = ", ".join(f"{switch.name}[=N]" if switch.number else switch.name for switch in SWITCHES)
+
 
 class SavedLayout(NamedTuple):
     """A layout that transformers opens: model_type in its config.json, its class, the switches that it always has and
@@ -174,6 +176,10 @@ def _contradiction(wanted: set[str]) -> str:
 def applied(config: GPTConfig, text: str) -> GPTConfig:
     """`config`, GPT-2's, with the switches in `text`. Raises `UserError` if they contradict each other or the shape."""
     found = parse(text)
+    if ROPE in found and config.size % 2:
+        raise UserError(
+            f"rope turns pairs of numbers: heads of width {config.size} can't be; give an even width ÷ heads"
+        )
     made = dataclasses.replace(
         config,
         rmsnorm=RMSNORM in found,
@@ -183,10 +189,6 @@ def applied(config: GPTConfig, text: str) -> GPTConfig:
         tied=UNTIED not in found,
         softcap=(found[SOFTCAP] or _CAP) if SOFTCAP in found else 0.0,
     )
-    if ROPE in found and config.width % config.heads == 0 and config.size % 2:
-        raise UserError(
-            f"rope turns pairs of numbers: heads of width {config.size} can't be; give an even width ÷ heads"
-        )
     return dataclasses.replace(made, window=_window(config, found), kv_heads=_kv_heads(config, found))
 
 

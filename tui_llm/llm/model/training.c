@@ -10,6 +10,7 @@
 
 #include "training_attention.c"
 #include "training_products.c"
+#include "training_rotary.c"
 
 /* ── LayerNorm, embeddings, residual connections ─────────────────────────────────────────────────────────────────── */
 
@@ -142,13 +143,13 @@ void embedding_backward(const int64_t *ids, const float *g, float *dtokens, floa
             float *row = dtokens + ids[n] * C;
             for (long i = from; i < to; i += LANES) store(row + i, load(row + i) + load(g + n * C + i));
         }
-        for (long t = 0; t < T; t++)
+        for (long t = 0; dpositions && t < T; t++) /* NULL where positions are not embedded */
             for (long i = from; i < to; i += LANES) {
                 vector sum = add ? load(dpositions + t * C + i) : all(0);
                 for (long b = 0; b < B; b++) sum += load(g + (b * T + t) * C + i);
                 store(dpositions + t * C + i, sum);
             }
-        if (!add)
+        if (!add && dpositions)
             for (long t = T; t < context; t++) memset(dpositions + t * C + from, 0, (to - from) * sizeof(float));
     }
 }

@@ -70,9 +70,11 @@ class Trainer:
         self.average = WeightAverage(model, settings.ema_decay, self.flat) if settings.ema_decay else None
         # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
         self.fast_step: FastStep | NativeTrainingStep | None = None
-        if self.flat is not None and self.products is not None and FastStep.fits(model):
-            made = NativeTrainingStep if NativeTrainingStep.fits(model) else FastStep
-            self.fast_step = made(model, self.flat, self.products)
+        if self.flat is not None and self.products is not None:
+            if NativeTrainingStep.fits(model):
+                self.fast_step = NativeTrainingStep(model, self.flat, self.products)
+            elif FastStep.fits(model):
+                self.fast_step = FastStep(model, self.flat, self.products)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         if corpus is not None:

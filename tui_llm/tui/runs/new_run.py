@@ -40,6 +40,7 @@ from tui_llm.tui.runs.new_run_fields import (
     LABELS,
     MODELS_OWN,
     CorpusField,
+    arch_hint,
     corpus_note,
     create_and_start,
     default_texts,
@@ -230,7 +231,8 @@ class NewRunScreen(RunForm):
         )
         for name in (*NAMES, *BESIDE):
             own = self._model is not None and name in MODELS_OWN
-            self._set_problem(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
+            hint = arch_hint(self.text(name)) if name == "arch" else HINTS.get(name, "")
+            self._set_problem(name, wrong.get(name, ""), "the model's own" if own else hint)
 
     def _set_problem(self, name: str, problem: str, otherwise: str = "") -> None:
         if problem:

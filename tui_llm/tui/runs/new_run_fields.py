@@ -17,6 +17,7 @@ from textual.widgets import Select, Static
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
+from tui_llm.llm.model import switches
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
@@ -37,13 +38,13 @@ CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if settin
 }
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
-MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
+MODELS_OWN = ("layers", "heads", "width", "tokenizer", "arch")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction", "shuffle_documents"),
     "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
         "advantage", "updates", "clip_ratio", "kl_weight"),
-    "Shape": ("layers", "heads", "width", "block_size", "dropout"),
+    "Shape": ("layers", "heads", "width", "block_size", "arch", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "momentum_warmup_steps",
         "learning_rate", "schedule", "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "cautious_decay", "beta1",
         "beta2", "clip", "ema_decay"),
@@ -57,6 +58,7 @@ GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES i
 LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
     "corpus": "corpus",
     "from_model": "start from",
+    "arch": "architecture",
     "format": "text format",
     "field": "text field",
     "validation_fraction": "held-out share",
@@ -121,12 +123,25 @@ def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, m
     texts = {name: text_of(base, name) for name in NAMES}
     if model is not None:
         texts |= {"layers": str(model.layers), "heads": str(model.heads), "width": str(model.width),
-                  "block_size": str(model.context), "tokenizer": model_name}  # fmt: skip
+                  "block_size": str(model.context), "tokenizer": model_name, "arch": ""}  # fmt: skip
     return texts
 
 
 def shape(settings: TrainingSettings) -> str:
-    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
+    more = f", {settings.arch}" if settings.arch else ""
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}{more}"
+
+
+def arch_hint(text: str) -> str:
+    """What stands beside the architecture switches: what the last one does, and the layout that holds all."""
+    try:
+        found = switches.parse(text)
+    except UserError:
+        return ""  # the problem is shown instead
+    if not found:
+        return HINTS["arch"]
+    last = next(one for one in switches.SWITCHES if one.name == list(found)[-1])
+    return f"saved as {switches.layout_of(found).title}. {last.name}: {last.sentence}"
 
 
 class CorpusField(Field):
@@ -171,13 +186,27 @@ def _model(text: str) -> str | None:
         return None
 
 
+class SwitchSuggester(Suggester):
+    """Completes the last of the architecture switches."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        before, comma, last = value.rpartition(",")
+        names = switches.NAMES if comma else (*switches.NAMES, *switches.SETS)
+        found = next((name for name in names if last and name.startswith(last)), None)
+        return None if found is None else f"{before}{comma}{found}"
+
+
 def entry(name: str) -> Widget:
     if name in CHOICES:
         choices = CHOICES[name]
         return Select(
             [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
         )
-    suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    suggester: Suggester | None = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    suggester = SwitchSuggester() if name == "arch" else suggester
     highlighter = SpacesHighlighter() if name == "sample_prompt" else None  # its spaces count
     return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester, highlighter=highlighter)
 
