@@ -8,14 +8,16 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad
 
 from tui_llm.llm.learn.row_gradients import RowGradients
+from tui_llm.llm.model import switches
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_shares_are_the_dot_products_with_the_batchs_gradient(tied: bool) -> None:
+@pytest.mark.parametrize("arch", ["gpt2", "untied", "modern", "rope,window=3,gqa"])
+def test_shares_are_the_dot_products_with_the_batchs_gradient(arch: str) -> None:
     torch.manual_seed(3)
-    model = GPT(GPTConfig(vocabulary=23, context=7, layers=2, heads=2, width=8, tied=tied)).double()
+    shape = GPTConfig(vocabulary=23, context=7, layers=2, heads=2, width=8)
+    model = GPT(switches.applied(shape, arch)).double()
     model.used = 21  # the last two ids pad the embedding
     with torch.no_grad():
         for parameter in model.parameters():

@@ -74,7 +74,7 @@ def replayed(run: Run, step: int, gradients: bool = False, **more: Any) -> Repla
     [
         {},
         {"dropout": 0.1, "grad_accumulation_steps": 2},
-        {"optimizer": "muon", "schedule": "wsd", "precision": "fp32"},
+        {"optimizer": "muon", "schedule": "wsd", "precision": "fp32", "arch": "modern", "width": 64},
     ],
 )
 def test_steps_are_recomputed_bit_for_bit_though_the_run_was_killed_between(

@@ -50,7 +50,7 @@ SWITCHES = (
     Switch(
         UNTIED,
         "The output head has weights of its own, instead of the token embedding's.",
-        "the opposite of Press and Wolf 2017, arXiv:1608.05859",
+        "Chung et al. 2020, arXiv:2010.12821",
     ),
     Switch(
         SOFTCAP,
@@ -123,7 +123,7 @@ def parse(text: str) -> dict[str, float | None]:
         if name in SETS:
             raise UserError(f"{name} is a whole set of switches; give it alone, or list the switches: {SETS[MODERN]}")
         if name not in known:
-            raise UserError(no_such("architecture switch", name[:40], known))
+            raise UserError(no_such("architecture switch", name[:40], known, "; a newer tui-llm may have others"))
         if name in found:
             raise UserError(f"the switch {name} stands twice; give it once")
         if given and not known[name].number:

@@ -17,7 +17,17 @@ from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 # What a model is: the state of another one does not fit.
-OF_THE_MODEL = ("layers", "heads", "width", "block_size", "tokenizer", "from_model", "attention_only", "objective")
+OF_THE_MODEL = (
+    "layers",
+    "heads",
+    "width",
+    "block_size",
+    "tokenizer",
+    "from_model",
+    "arch",
+    "attention_only",
+    "objective",
+)
 
 
 def free_name(parent: str, step: int) -> str:

@@ -21,6 +21,7 @@ SHAPE = (
     "width",
     "block_size",
     "tokenizer",
+    "arch",
     "attention_only",
     "from_model",
     "optimizer",

@@ -140,8 +140,11 @@ def arch_hint(text: str) -> str:
         return ""  # the problem is shown instead
     if not found:
         return HINTS["arch"]
+    saved = f"saved as {switches.layout_of(found).title}"
+    if text.strip() in switches.SETS:
+        return f"{saved}: {', '.join(found)}"
     last = next(one for one in switches.SWITCHES if one.name == list(found)[-1])
-    return f"saved as {switches.layout_of(found).title}. {last.name}: {last.sentence}"
+    return f"{saved}. {last.name}: {last.sentence}"
 
 
 class CorpusField(Field):
