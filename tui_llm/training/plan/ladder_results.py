@@ -122,7 +122,7 @@ def chart(results: LadderResults, axis: str = "tokens", *, log_x: bool = False, 
         for one in results.rungs
         if one.evaluations
     ]
-    levels = () if results.target is None else ((f"target {results.target:.4f}", results.target),)
+    levels = () if results.target is None else (("target", results.target),)
     title = f"validation loss of ladder {results.ladder.name}, nats per token ({results.ladder.budget} a rung)"
     x = "seconds of the steps" if axis == "time" else AXES[axis]
     return ChartData(title, x, tuple(lines), log_x, log_y, levels)
