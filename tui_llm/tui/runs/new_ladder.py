@@ -116,7 +116,7 @@ class NewLadderScreen(RunForm):
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
         self.set_class(room.width < 90, "-narrow")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 6)  # only the fields scroll
+        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
