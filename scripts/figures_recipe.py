@@ -26,7 +26,7 @@ from typing import Any
 # A name, the preset, further settings, and the share of the steps.
 SIDES = (
     ("adamw", "nano", {}, 1.0),
-    ("muon", "nano", {"optimizer": "muon", "learning_rate": "5e-3", "schedule": "wsd"}, 1.0),
+    ("muon", "nano", {"optimizer": "muon", "learning_rate": "1e-2", "schedule": "wsd", "decay_fraction": "0.4"}, 1.0),
     ("modern-half", "modern", {}, 0.5),
     ("modern-most", "modern", {}, 0.8),
 )
@@ -138,6 +138,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of all sides")
+    parser.add_argument(
+        "--adamw-rate", help="its learning rate (default: the preset's, 2e-3; small models bear more, see dev/LOG.md)"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="of the steps that are timed")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -158,7 +161,9 @@ def main() -> None:
                     "steps": str(steps),
                     "eval_every": str(max(1, steps // 20)),
                 }
-                if "learning_rate" in own:  # else the preset's warm-up is shortened for the steps
+                if name == "adamw" and options.adamw_rate:
+                    settings["learning_rate"] = options.adamw_rate
+                if "learning_rate" in settings:  # else the preset's warm-up is shortened for the steps
                     settings["warmup_steps"] = str(min(150, max(1, steps // 10)))
                 train(work, corpus, f"recipe-{name}-{seed}", preset, settings)
     ratios = step_ratio(given, options.rounds)

@@ -234,7 +234,7 @@ _NANO = _preset(
     warmup_steps=150, beta2=0.99, eval_every=250, checkpoint_every=250, validation_fraction=0.02,
 )  # fmt: skip
 _MODERN = dataclasses.replace(
-    _NANO, arch="modern", optimizer="muon", learning_rate=5e-3, schedule="wsd", decay_fraction=0.4,
+    _NANO, arch="modern", optimizer="muon", learning_rate=1e-2, schedule="wsd", decay_fraction=0.4,
     momentum_warmup_steps=300, cautious_decay="on",
 )  # fmt: skip
 
