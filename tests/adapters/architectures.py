@@ -72,6 +72,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "ernie4_5": lambda **c: t.Ernie4_5Config(head_dim=8, **GROUPED, **c),
     "exaone4": lambda **c: t.Exaone4Config(**ALTERNATING, **GROUPED, **c),
     "arcee": lambda **c: t.ArceeConfig(**GROUPED, **c),
+    "nanochat": lambda **c: t.NanoChatConfig(**GROUPED, **c),
     "mamba": lambda **c: t.MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=4, **c),
     "recurrent_gemma": lambda **c: t.RecurrentGemmaConfig(
         hidden_size=32, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, lru_width=32,

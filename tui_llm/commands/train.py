@@ -75,7 +75,7 @@ def _settings_options(parser: Parser) -> None:
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
     parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
-    parser.add_argument("--arch", metavar="LIST", help=f"architecture switches, separated by commas: {switches.NAMED}; {switches.GPT2}: none; {switches.MODERN}: {switches.SETS[switches.MODERN]}; help: what each does, and what it needs (default: the preset's)")  # fmt: skip
+    parser.add_argument("--arch", metavar="LIST", help=f"architecture {SETTINGS['arch'].help} ({switches.SETS[switches.MODERN]}), or {switches.GPT2} (none); of {switches.NAMED}; help prints what each does and needs (default: the preset's)")  # fmt: skip
     for name, setting in SETTINGS.items():
         if name not in ("from_model", "reward", "arch"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""

@@ -1,5 +1,5 @@
 """A training step with C between the matrix products, for the layouts with RMSNorm and rotary positions: Arcee's and
-NanoChat's (training_rotary.c). What differs from `native_training_step.Plan`: the norms, no biases, queries and keys rotated
+NanoChat's (training_rotary.c). What differs from `native_plan.Plan`: the norms, no biases, queries and keys rotated
 and normalized, ReLU², the soft cap.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tui_llm.llm.model.fast_step import LINEARS
 from tui_llm.llm.model.model import Rotary
-from tui_llm.llm.model.native_training_step import Calls, Plan
+from tui_llm.llm.model.native_plan import Calls, Plan
 
 
 class RotaryPlan(Plan):
