@@ -351,7 +351,7 @@ def test_generation_and_the_tuned_lens_readout(pair: Pair) -> None:
         continuation = tuple(made[len(TEXT) :])
         for count in range(6):
             reading = pair.engine.read(Request(prompt=TEXT, continuation=continuation[:count], sampler=request.sampler))
-            assert reading.distribution.candidates[0].token.id == continuation[count]
+            assert reading.distribution.candidates[0].id == continuation[count]
         gpt = pair.engine.gpt
         readout = inside.GPTReadout(gpt, 257)
         streams = readout.streams(pair.ids())
@@ -366,7 +366,7 @@ def test_it_opens_in_half_and_int8(pair: Pair, tmp_path: Path) -> None:
         engine = PipelineEngine("cpu", weights)
         engine.open(str(folder))
         for one in engine.read(Request(prompt=TEXT)).distribution.candidates[:5]:
-            assert one.raw_probability == pytest.approx(float(wanted[one.token.id]), abs=most)
+            assert one.raw_probability == pytest.approx(float(wanted[one.id]), abs=most)
         attention = engine.answer(AttentionQuestion(Request(prompt=TEXT)))
         assert len(attention.heads) == 2
         why = engine.answer(WhyQuestion(Request(prompt=TEXT)))

@@ -37,8 +37,8 @@ WRONG = {
     "beta1": ("1", "below 1"), "beta2": ("-0.1", "below 1"), "clip": ("-1", "from 0 up"), "seed": ("-1", "whole number from 0"),
     "eval_every": ("0", "1 or more"), "eval_batches": ("0", "1 or more"), "checkpoint_every": ("0", "1 or more"),
     "validation_fraction": ("1", "such as 0.05"), "sample_tokens": ("-1", "0 or more"), "decay_fraction": ("2", "from 0 to 1"),
+    "arch": ("softcap", "softcap is saved as NanoChat, which also needs rmsnorm, rope, qk-norm: add them"),
     "from_model": ("[/]", "no model folder [/]"), "momentum_warmup_steps": ("5", "are muon's"), "ema_decay": ("1", "below 1"),
-    "arch": ("no-such", "no-such"),
 }  # fmt: skip
 
 
