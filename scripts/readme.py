@@ -42,6 +42,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/instruments": "NAME/question.py (plain data) and NAME/answer.py per instrument",
     "tui_llm/training": "training runs",
     "tui_llm/training/run": "what a run directory contains; imports no torch",
+    "tui_llm/training/run/foreign": "checkpoints and logs of other programs",
     "tui_llm/training/plan": "settings, cost, launching",
     "tui_llm/training/worker": "the process that trains",
     "tui_llm/session": "the open model: from text and weights to plain facts",
@@ -83,10 +84,10 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
         "neighbours",
     ),
     "several models": ("compare-models", "versus"),
-    "learning": ("learn", "prefer", "reward", "sft", "train", "evaluate"),
+    "learning": ("learn", "prefer", "reward", "sft", "train", "find-lr", "evaluate"),
     "training runs": ("ladder", "runs", "control", "stop", "replay", "probes", "batch", "samples", "export"),
     "models and vocabularies": ("models", "check", "vocabulary"),
-    "the program": ("tour", "serve", "bench", "completion"),
+    "the program": ("tour", "serve", "bench", "device", "completion"),
 }
 
 

@@ -132,7 +132,7 @@ GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl", "heads.jsonl", "ala
 # Files with the current state: either version is correct, but it must be complete.
 TOLD = ("status.json", "control.json", "batch.json", "corpus.json")
 UNCOUNTED = ("lock", "worker.log", "pid")
-CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked", "bigram_entropy")
+CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "machine", "asked", "bigram_entropy")
 
 
 def _is_aside(path: Path) -> bool:

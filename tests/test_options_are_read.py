@@ -24,6 +24,7 @@ PARSERS = {path: parser for path, parser in parsers(build_parser()) if parser.ge
 # What a loop over names reads, with `getattr(options, name)`, beside the names written out in the function
 LOOPS: dict[str, set[str]] = {
     "tui_llm.commands.train": set(SETTINGS),
+    "tui_llm.commands.find_lr": set(SETTINGS),
     "tui_llm.commands.ladder": {"steps", "minutes", "flops"},
 }
 

@@ -51,7 +51,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert work(broken) == 0, broken.log_path.read_text()
 
     def measured(run: Run) -> list[dict[str, object]]:
-        timed = ("time", "tokens_per_second", "memory_bytes")
+        timed = ("time", "tokens_per_second", "memory_bytes", "machine")
         return [{name: value for name, value in line.items() if name not in timed} for line in lines(run.metrics_path)]
 
     assert measured(broken) == measured(unbroken) and len(measured(broken)) == 12

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import HANG
+from tests.fake_nvml import Card, FakeNvml, install
 from tests.training.run_helpers import TINY, lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory, paths
@@ -21,13 +24,15 @@ from tui_llm.common.numbers import memory_size
 from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import evenly_spaced
 from tui_llm.llm.hub import hub
-from tui_llm.llm.model import checkpoint, machine
+from tui_llm.llm.model import checkpoint, device_gauges, machine
+from tui_llm.llm.model.machine_reader import CudaDevice, MachineReader
+from tui_llm.llm.model.nvml import PROBLEMS
 from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
-from tui_llm.training.worker import measurements, process, worker
+from tui_llm.training.worker import machine_sampler, measurements, process, worker
 
 CPU = torch.device("cpu")
 
@@ -137,6 +142,68 @@ def test_memory_is_logged_at_evaluations(text: Path) -> None:
     assert parse_metric(b'{"step":1,"loss":1,"lr":1,"grad_norm":1,"tokens_per_second":1,"memory_bytes":"x"}') is None
 
 
+def test_the_machines_gauges_are_recorded_with_the_memory(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread reads while the run trains; the worker's end ends it."""
+    began = time.time()
+    read = machine_sampler.MachineSampler._work
+
+    def at_once(self: machine_sampler.MachineSampler) -> None:
+        self.newest = MachineReader().read()
+        read(self)
+
+    def start(self: machine_sampler.MachineSampler) -> machine_sampler.MachineSampler:
+        at_once_thread = threading.Thread(target=at_once, args=(self,), daemon=True)
+        at_once_thread.start()
+        while self.newest is None:
+            at_once_thread.join(0.001)
+        return self
+
+    monkeypatch.setattr(machine_sampler.MachineSampler, "__enter__", start)
+    run = make("run", text, steps=21, eval_every=10)
+    assert here(run) == 0
+    assert [line["step"] for line in lines(run.metrics_path) if "machine" in line] == [1, 10, 20, 21]
+    metric = run.last_metric()
+    assert metric is not None and metric.machine is not None and metric.machine.cpu is not None
+    assert metric.machine.gpus == () and metric.gpu_use is None and began <= metric.machine.time <= time.time()
+    assert metric.machine.cpu.cores and metric.machine.cpu.memory_process
+    assert gauges.newest(run.metrics_path) == metric.machine
+    assert main(["runs", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["runs"]
+    assert shown["machine"]["cpu"]["cores"] == metric.machine.cpu.cores
+
+
+def test_gauges_that_can_not_be_read_do_not_end_a_run(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> MachineReader:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(machine_sampler, "MachineReader", broken)
+    run = make("run", text, steps=2)
+    assert here(run) == 0 and run.last_metric().machine is None  # type: ignore[union-attr]
+
+
+def test_a_gpu_that_is_lost_while_training_ends_the_run_with_one_line(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py, a dependency, is not installed")
+    card = Card("GPU-1")
+    install(monkeypatch, FakeNvml([card]))
+
+    def train(_worker: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(process.job, "train", train)
+    run = make("run", text, steps=3)
+    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(device_gauges, "cuda_device", lambda _device: CudaDevice("cuda:0", "H100", "1"))
+    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")  # NVML sees nothing wrong
+    card.lose()
+    assert here(run) == 1
+    assert run.status().message == f"{PROBLEMS['GPU_IS_LOST']}; then resume from the last checkpoint"
+
+
 def test_resident_memory_grows_with_what_is_held() -> None:
     before = memory.resident_bytes()
     held = torch.ones(1 << 25)  # 128 MiB
@@ -144,7 +211,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
     assert before and after and len(held) and after - before > 100e6
     limit = memory.memory_limit()
     assert limit is None or limit > after / 2
-    assert measurements.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measurements.gpu_use(CPU) is None
+    assert measurements.memory_bytes(CPU) == pytest.approx(after, rel=0.2)
 
 
 def test_words_for_sizes() -> None:

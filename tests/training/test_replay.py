@@ -202,7 +202,9 @@ def test_what_differs_is_said(corpus: list[Path]) -> None:
 class InProcess:
     """A `ReplayProcess` that computes in this process."""
 
-    def __init__(self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True) -> None:
+    def __init__(
+        self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True, keep: bool = False
+    ) -> None:
         replay.check(run, step)
         self.made: list[dict[str, Any]] = []
         work = StepReplay(run, step, self.made.append, from_start=from_start)
@@ -244,6 +246,33 @@ def test_the_command(corpus: list[Path], capsys: pytest.CaptureFixture[str], mon
     out = capsys.readouterr().out
     assert "matches the log: yes" in out and "what made this" in out and "text.txt, byte" in out
     assert everything(run) == before
+
+
+def test_one_process_recomputes_step_after_step_bit_for_bit(corpus: list[Path]) -> None:
+    """Forward from the state before, back from the checkpoint, after a problem, and after the rows' shares were cut short."""
+    run = make("run", corpus, steps=8)
+    assert in_a_process(run) == 0
+    process = replay.ReplayProcess(run, 3, keep=True)
+    number, shares = process.process.pid, []
+    for step, known in ((3, False), (4, True), (5, True), (2, False), (3, True)):
+        if step != process.step:
+            process.again(step)
+        assert process.origin.known == known
+        found = step_rows.ReplayResult()
+        for record in process.records():
+            found.add(record)
+        assert found.step is not None and found.step.step == step and found.step.matches and found.complete
+        shares.append([found.shares[row].tokens for row in sorted(found.shares)])
+        assert process.ready and process.process.pid == number
+    assert shares[0] == shares[-1]
+    with pytest.raises(UserError, match="has the steps 1 to 8"):
+        process.again(9)
+    process.again(4)
+    process.finish()
+    list(process.records())
+    assert process.ready
+    process.cancel()
+    assert process.process.returncode is not None and not process.ready
 
 
 def test_what_cannot_be_recomputed_is_refused_in_a_line(

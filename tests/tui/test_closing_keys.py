@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fake_run
@@ -25,6 +26,7 @@ from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.why.question import NeuronsQuestion
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.step_rows import ReplayedStep, StepRow
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
@@ -60,6 +62,9 @@ from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.curves.screen import CurvesScreen
+from tui_llm.tui.runs.find_lr import FindRateScreen
+from tui_llm.tui.runs.foreign import ForeignScreen
+from tui_llm.tui.runs.gauges import MachineScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
 from tui_llm.tui.runs.new_ladder import NewLadderScreen
@@ -85,6 +90,10 @@ def quiet(screen: Any) -> Any:
     return screen
 
 
+def no_finder() -> Any:
+    raise UserError("nothing here")
+
+
 # How to open a screen: with keys of the lab, or by constructing it (if it needs a run or several places open it). A screen
 # that `opens` entered into the table of openers needs no line: its id opens it.
 OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
@@ -94,6 +103,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
     CurvesScreen: lambda app: CurvesScreen([fake_run.make("curves", done=20)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
+    ForeignScreen: lambda app: ForeignScreen(ForeignRun(Path("/nowhere"))),
     DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     DoubledSpaceScreen: lambda app: DoubledSpaceScreen("  purple"),
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
@@ -117,10 +127,12 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     AlarmsScreen: lambda app: AlarmsScreen(lambda: app.lab_screen.panes["training"].snapshot),
+    MachineScreen: lambda app: MachineScreen(lambda: app.lab_screen.panes["training"].snapshot),
     LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
     ReplayScreen: lambda app: ReplayScreen(fake_run.make("step", done=20), 30),
+    FindRateScreen: lambda app: FindRateScreen(no_finder, "0.003"),
     StepRowScreen: lambda app: StepRowScreen("run", *a_row(), "text.txt, byte 5"),
     SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
+from tui_llm.common.errors import UserError
 from tui_llm.facts.head_scores import HeadScore
+from tui_llm.training.plan import replay
 from tui_llm.training.run import head_readings, jsonl, matrix_statistics
 from tui_llm.training.run.matrix_statistics import MatrixStatistics
 from tui_llm.training.run.run import Run
@@ -20,6 +22,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.raster import Raster
 from tui_llm.tui.kit.widgets.probability_chart import Named, Probabilities
+from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.chart_export import probability_data
 from tui_llm.tui.runs.curves.grid import CurvesGrid
 from tui_llm.tui.runs.curves.plot import View
@@ -30,6 +33,7 @@ from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
+from tui_llm.tui.runs.step import ReplayScreen
 
 
 def made(name: str = "first", done: int = 60, layers: int = 2) -> Run:
@@ -213,6 +217,32 @@ async def test_the_other_charts_of_a_run_are_exported_by_one_key_too(tmp_path: P
         await until(pilot, lambda: any("no chart to export" in n.message for n in app._notifications))
         data = probability_data("a pin", Probabilities((Named("target", ((0, 0.25), (10, 0.5))),)), log_y=True)
         assert list(data.rows()) == [("step", "target"), ("0", "0.25"), ("10", "0.5")] and data.log_y
+
+
+async def test_enter_opens_the_step_under_the_cursor_and_a_branch_leaves_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay, "check", lambda *_: (_ for _ in ()).throw(UserError("not in this test")))
+    run, told = fake_run.make("tales", steps=100, done=60), []
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, [run])
+        curves = app.screen
+        assert isinstance(curves, CurvesScreen)
+        curves._branched = lambda parent, made: told.append((parent.name, made.name))
+        for keys, step in ((("enter",), 60), (("home", "enter"), 1)):
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
+            assert (app.screen.run_shown.name, app.screen.step) == ("tales", step)  # type: ignore[attr-defined]
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is curves)
+        await pilot.press("a", "end", "left", "enter")  # over tokens
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
+        assert 50 < app.screen.step < 60  # type: ignore[attr-defined]
+        await pilot.press("b")
+        await until(pilot, lambda: isinstance(app.screen, BranchScreen))
+        app.screen.dismiss(fake_run.make("branch"))
+        await until(pilot, lambda: app.screen is app.lab_screen and told == [("tales", "branch")])
 
 
 async def test_hostile_and_empty_runs() -> None:

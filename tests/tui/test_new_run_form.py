@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tui_llm.training.plan import cost as costs
 from tui_llm.training.plan import extras, launch, processes
 from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
 from tui_llm.training.plan.fields import NAMES, field_problems, text_of
-from tui_llm.training.plan.step_time import Rate
+from tui_llm.training.plan.run_time import RunTime
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.runs import estimate as estimating
@@ -261,11 +262,11 @@ class Slow:
         self.cancelled, self.go = False, threading.Event()
         Slow.made.append(self)
 
-    def take(self) -> Rate:
+    def take(self, say: Callable[[str], object]) -> RunTime:
         self.go.wait()
         if self.cancelled:
             raise UserError("not measured: it was stopped")
-        return Rate(4096.0, 5, 16, "cpu")
+        return RunTime(4.0, 0.2, 1.0, 0.8, 400, 9, 9, 40, 16, 1024, 0.0, 1.5, "cpu", True)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -273,18 +274,21 @@ class Slow:
 
 
 async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimating, "Measurement", Slow)
+    monkeypatch.setattr(estimating, "RunTimeMeasurement", Slow)
     Slow.made = []
-    app = ScreenApp(NewRunScreen())
+    app = ScreenApp(NewRunScreen("python-reference"))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "120,640" in cost(app) or "121 K" in cost(app))
+        await until(pilot, lambda: "corpus" not in app.shown._field_problems)  # type: ignore[attr-defined]
         await pilot.press("ctrl+e")
         await until(pilot, lambda: app.shown.estimate.measurement is not None)  # type: ignore[union-attr]
-        assert "running a few real steps" in estimate(app)
+        assert "beginning the run" in estimate(app)
         Slow.made[-1].go.set()
-        await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
+        await until(pilot, lambda: "1 min 40 s for all 400 steps; 8 of 10 runs take" in estimate(app))
+        assert "steps 80 %" in estimate(app) and "other processes took 33 % of the time" in estimate(app)
+        await until(pilot, lambda: "Cancel (Esc)" in app.text)  # the fields leave room for the buttons
         set_field(app, "steps", "800")  # the measured time is no longer valid
-        await until(pilot, lambda: "ctrl+e runs" in estimate(app))
+        await until(pilot, lambda: "ctrl+e begins" in estimate(app))
         for stop in ("ctrl+e", "escape"):
             await pilot.press("ctrl+e")
             await until(pilot, lambda: app.shown.estimate.measurement is not None)  # type: ignore[union-attr]

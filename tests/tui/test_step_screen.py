@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.app import App
 from textual.screen import Screen
 
+from tests import HANG
 from tests.training.run_helpers import words
 from tests.training.run_helpers import work as in_a_process
 from tui_llm.common.errors import UserError
@@ -44,8 +46,24 @@ SETTINGS = TrainingSettings(
 class InProcess:
     """A `ReplayProcess` that computes in this process."""
 
-    def __init__(self, run: Any, step: int, *, from_start: bool = False, gradients: bool = True) -> None:
+    made: list[InProcess] = []
+
+    def __init__(
+        self, run: Any, step: int, *, from_start: bool = False, gradients: bool = True, keep: bool = False
+    ) -> None:
         self.run, self.step, self.from_start = run, step, from_start
+        self.ready = False
+        self.asked = [step]
+        self.origin = Origin(0, 0, None)
+        self.made.append(self)
+
+    def again(self, step: int) -> None:
+        assert self.ready
+        self.asked.append(step)
+        self.step, self.ready = step, False
+
+    def finish(self) -> None:
+        pass
 
     def records(self) -> Iterator[Record]:
         made: list[dict[str, Any]] = []
@@ -54,9 +72,10 @@ class InProcess:
         for value in (*made, *work.gradients()):
             if (record := step_rows.parse(json.loads(json.dumps(value)))) is not None:
                 yield record
+        self.ready = True
 
     def cancel(self) -> None:
-        pass
+        self.ready = False
 
 
 class ScreenApp(App[None]):
@@ -199,11 +218,51 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         assert after[step] < before[step] - 0.5  # the spike is gone
 
 
+async def test_one_process_serves_step_after_step_and_only_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, cut = threading.Event(), threading.Event()
+
+    class Slow(InProcess):
+        def finish(self) -> None:
+            cut.set()
+
+        def records(self) -> Iterator[Record]:
+            if len(self.asked) == 2:  # the second step's rows take long
+                begun.set()
+                cut.wait(HANG)
+            value = {**HOSTILE, "step": self.step}
+            record = step_rows.parse(json.loads(json.dumps({"step": value})))
+            assert record is not None
+            yield record
+            self.ready = True
+
+    monkeypatch.setattr(step_module, "ReplayProcess", Slow)
+    monkeypatch.setattr(Slow, "made", [])
+    app = ScreenApp(ReplayScreen(fake_run.make("tales", done=40), 7))
+    async with app.run_test(size=(100, 30)) as pilot:
+        shown = app.opened.query_one(StepLines)
+
+        def known(step: int) -> bool:
+            return not shown.running and shown.replay.step is not None and shown.replay.step.step == step
+
+        await until(pilot, lambda: known(7))
+        await pilot.press("right")
+        await until(pilot, begun.is_set)
+        await pilot.press("right", "right")  # while it is at work; 9 is passed over, or not, and 10 is shown
+        await until(pilot, lambda: known(10))
+        (only,) = Slow.made
+        assert only.asked[:2] == [7, 8] and only.asked[-1] == 10 and cut.is_set()
+        await pilot.press("left")
+        await until(pilot, lambda: known(9))
+        await pilot.press("s", "right")
+        await until(pilot, lambda: known(10))
+        assert len(Slow.made) <= 2
+
+
 async def test_what_cannot_be_recomputed_is_said_and_can_be_insisted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.make("tales", steps=100, done=50)
     asked: list[bool] = []
 
-    def refuse(_run: Any, step: int, *, from_start: bool = False) -> Any:
+    def refuse(_run: Any, step: int, *, from_start: bool = False, keep: bool = False) -> Any:
         asked.append(from_start)
         raise UserError(f"step {step} is far from the last checkpoint before it: --from-start does it")
 

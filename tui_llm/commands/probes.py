@@ -24,12 +24,17 @@ def add(commands: Commands) -> None:
         probes,
         _add_options,
         more="Prints for each evaluation what the model predicted after each pinned prompt: the target's p, or the most likely token.",
-        examples=("tui-llm probes first", "tui-llm probes first --at 50", "tui-llm probes first --between 0 50"),
+        examples=(
+            "tui-llm probes first",
+            "tui-llm probes first --at 50",
+            "tui-llm probes first --between 0 50",
+            "tui-llm probes out/checkpoints/",
+        ),
     )
 
 
 def _add_options(parser: Parser) -> None:
-    run_argument(parser)
+    run_argument(parser, foreign="a folder of checkpoints of another program, which are read now")
     parser.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--at", type=whole, metavar="STEP", help="the candidates at the last evaluation up to this step")  # fmt: skip
@@ -40,9 +45,13 @@ def _add_options(parser: Parser) -> None:
 def probes(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared import pin_tables
     from tui_llm.training.run import pin_readings, pins
-    from tui_llm.training.run.run import find
+    from tui_llm.training.run.foreign.foreign_run import ForeignRun, find
 
     run = find(options.run)
+    if isinstance(run, ForeignRun):
+        from tui_llm.commands.shared.foreign_steps import read_checkpoints
+
+        read_checkpoints(run, [pins.parse(options.pin)] if options.pin is not None else ())
     found = pin_readings.evaluations(run)
     known = pin_readings.pins_of(found)
     if not known and run.pin_readings_path.is_file() and run.pin_readings_path.stat().st_size:

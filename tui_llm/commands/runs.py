@@ -7,7 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser, actions_of
-from tui_llm.commands.shared.options import action_json_option, force_option, json_option, run_argument
+from tui_llm.commands.shared.options import (
+    PIN,
+    action_json_option,
+    device_option,
+    force_option,
+    json_option,
+    run_argument,
+)
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -15,6 +22,8 @@ if TYPE_CHECKING:
     from tui_llm.training.run.health import Health
     from tui_llm.training.run.metrics import Metric
     from tui_llm.training.run.run import Run
+
+LOG = "a log of nanoGPT, nanochat, TensorBoard, wandb or transformers' Trainer (a file, or a folder that contains it)"
 
 
 def add(commands: Commands) -> None:
@@ -56,9 +65,9 @@ def _add_options(parser: Parser) -> None:
         "compare runs: the settings that differ, and the results",
         compare,
         more="Prints the settings in which the runs differ, and the last losses of each.",
-        examples=("tui-llm runs compare first second",),
+        examples=("tui-llm runs compare first second", "tui-llm runs compare first ../nanoGPT/out.log"),
     )
-    run_argument(action, nargs="+")
+    run_argument(action, nargs="+", foreign=LOG)
     action_json_option(action)
     action = actions.add(
         "curves",
@@ -71,9 +80,10 @@ def _add_options(parser: Parser) -> None:
             "tui-llm runs curves first",
             "tui-llm runs curves first --chart update.q --out update.svg",
             "tui-llm runs curves first second --chart loss --by time --log-y --out loss.csv",
+            "tui-llm runs curves first ../nanoGPT/out.log --chart loss",
         ),
     )
-    run_argument(action, nargs="+")
+    run_argument(action, nargs="+", foreign=LOG)
     action.add_argument("--chart", metavar="NAME", help="loss, val_loss, grad_norm, gradient, activation, update.q …, as the list without --chart names them")  # fmt: skip
     action.add_argument("--by", default="step", choices=("step", "tokens", "time", "flops"), help="what the x axis is; time in seconds of training, without pauses (default step)")  # fmt: skip
     action.add_argument("--log-x", action="store_true", help="make the picture's x axis logarithmic")
@@ -81,12 +91,43 @@ def _add_options(parser: Parser) -> None:
     action.add_argument("--out", metavar="FILE", help="write the chart to FILE.svg, .png or .csv; a PNG needs rsvg-convert or another converter")  # fmt: skip
     force_option(action)
     action_json_option(action)
+    _add_steps(actions)
+
+
+def _add_steps(actions: Commands) -> None:
+    action = actions.add(
+        "steps",
+        "read the checkpoints in a folder of another program, step by step",
+        steps,
+        more="PATH is a folder with checkpoints of one model side by side: checkpoint-500, step_1000, revisions, or files such as model_000500.pt. "
+        "Prints one row per checkpoint: the pinned prompts, the head with the highest induction score, and which checkpoints "
+        "have the same weights, byte for byte. --json: all of it, also a sample. What was read is kept in the cache; "
+        "the folder is never written to.",
+        examples=("tui-llm runs steps out/", 'tui-llm runs steps out/ --pin "The cat sat on the=> mat"', "tui-llm runs steps out/ --lens", "tui-llm runs steps out/ --list"),
+    )  # fmt: skip
+    action.add_argument("path", metavar="PATH", help="a folder of checkpoints")
+    action.add_argument("--pin", action="append", metavar="PIN", help=PIN)
+    action.add_argument(
+        "--list",
+        action="store_true",
+        help="only list the checkpoints, compare their files, and show what was read before; opens no model",
+    )
+    action.add_argument("--lens", action="store_true", help="also the logit lens of each pin: the target's p after each layer, step by step")  # fmt: skip
+    device_option(action)
+    action_json_option(action)
+
+
+def steps(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import foreign_steps
+
+    foreign_steps.show_steps(options)
 
 
 def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common import paths
     from tui_llm.common.display import visible
     from tui_llm.facts import report
+    from tui_llm.facts.machine_reading import as_json as as_object
     from tui_llm.training.run import gauges
     from tui_llm.training.run.health import as_json, listed
     from tui_llm.training.run.run import runs
@@ -97,18 +138,19 @@ def list_runs(options: argparse.Namespace) -> None:
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
         health = listed(run, alive=status.alive)
-        parent = _parent(run)
+        parent, machine = _parent(run), gauges.newest(run.metrics_path)
         branch = f"branch of {parent['parent']} after step {parent['parent_step']:,}; " if parent["parent"] else ""
         notes.append(branch + _note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate), "machine": as_object(machine) if machine is not None else None,
              "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
+    others = _foreign()
     if options.json:
-        put_json({"runs": rows})
+        put_json({"runs": rows, "foreign": others})
         return
-    if not rows:
+    if not rows and not others:
         put(f"no runs in {paths.runs_dir()} yet; start one: tui-llm train TEXT.txt --run NAME")
         return
     cells = [
@@ -117,7 +159,29 @@ def list_runs(options: argparse.Namespace) -> None:
          visible(note))
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
+    cells += [
+        (visible(r["name"]), "other program", f"{r['step']:,} / {r['steps']:,}", _loss(r), "–", visible(r["message"]))
+        for r in others
+    ]
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _foreign() -> list[dict[str, Any]]:
+    """The runs of other programs that were opened before. Of a long log, only the beginning is read here."""
+    from tui_llm.training.run.foreign.foreign_curves import ForeignReader
+    from tui_llm.training.run.foreign.foreign_run import opened
+
+    rows = []
+    for run in opened():
+        reader = ForeignReader(run)
+        found = reader.read()
+        status, note = found.status, "; the beginning of its log" if found.reading else ""
+        rows.append(
+            {"name": run.name, "path": str(run.source), "log": reader.kind or None, "step": status.step, "steps": status.steps,
+             "loss": found.train[-1][1] if found.train else None, "val_loss": found.validation[-1][1] if found.validation else None,
+             "message": " ".join(filter(None, (status.message + note, status.problem)))}
+        )  # fmt: skip
+    return rows
 
 
 def _note(summary: str, health: Health | None) -> str:
@@ -219,7 +283,7 @@ def compare(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.training.run import compare as comparing
-    from tui_llm.training.run.run import find
+    from tui_llm.training.run.foreign.foreign_run import find
 
     names = list(dict.fromkeys(options.run))
     if len(names) < 2:

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
-    run_argument(parser)
+    run_argument(parser, foreign="a folder of checkpoints of another program, which are read now")
     parser.add_argument("--last", metavar="N", help="the newest N only")
     json_option(parser)
 
@@ -31,7 +31,7 @@ def samples(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from tui_llm.common.display import visible
-    from tui_llm.training.run.run import find
+    from tui_llm.training.run.foreign.foreign_run import ForeignRun, find
 
     run = find(options.run)
     last = None
@@ -39,6 +39,10 @@ def samples(options: argparse.Namespace) -> None:
         if not options.last.isdecimal() or int(options.last) < 1:
             raise UserError(f"--last {options.last!r}: give a whole number from 1 up")
         last = int(options.last)
+    if isinstance(run, ForeignRun):
+        from tui_llm.commands.shared.foreign_steps import read_checkpoints
+
+        read_checkpoints(run)
     found = run.samples()
     found = found if last is None else found[-last:]
     if options.json:

@@ -10,6 +10,7 @@ from tui_llm.commands.shared.branch import branch_options, branch_run, check_opt
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.run_cost import show_cost
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
     from tui_llm.llm.tokens.tokenizer import Tokenizer
-    from tui_llm.training.plan.step_time import Rate
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
 def _add_options(parser: Parser) -> None:
     parser.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
     parser.add_argument("--run", metavar="NAME", help="the run's name")
-    _settings_options(parser)
+    settings_options(parser)
     device_option(parser, default=None)
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files into the run's folder")  # fmt: skip
     parser.add_argument("--nproc", type=whole, metavar="N", help="set the number of worker processes that share each batch, one GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
@@ -61,22 +61,26 @@ def _add_options(parser: Parser) -> None:
     branch_options(parser)
     parser.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; can be given several times")  # fmt: skip
     parser.add_argument("--cost", action="store_true", help="only print what it would cost: parameters, memory, tokens, operations")  # fmt: skip
-    parser.add_argument("--measure", action="store_true", help="with --cost: also run a few real steps (at most 20 s) to estimate the time")  # fmt: skip
+    parser.add_argument("--measure", action="store_true", help="with --cost: also begin the run for some seconds, and print the time of all of it with a band")  # fmt: skip
     json_option(parser)
 
 
-def _settings_options(parser: Parser) -> None:
-    """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
+def settings_options(parser: Parser, *, text_only: bool = False) -> None:
+    """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults; with
+    `text_only`, for those of runs on text."""
     from tui_llm.llm.model import switches
     from tui_llm.training.run.settings import PRESETS, PRETRAINING, RENAMED, SETTINGS
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
-    parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
-    parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
-    parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
+    if not text_only:
+        parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
+        parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
+        parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
     parser.add_argument("--arch", metavar="LIST", help=f"architecture {SETTINGS['arch'].help} ({switches.SETS[switches.MODERN]}), or {switches.GPT2} (none); of {switches.NAMED}; help prints what each does and needs (default: the preset's)")  # fmt: skip
     for name, setting in SETTINGS.items():
+        if text_only and (name == "objective" or (setting.objectives and PRETRAINING not in setting.objectives)):
+            continue
         if name not in ("from_model", "reward", "arch"):
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
@@ -95,7 +99,8 @@ def _or(names: Collection[str]) -> str:
 
 def train(options: argparse.Namespace) -> int:
     from tui_llm.commands.shared import spaces
-    from tui_llm.training.plan import launch
+    from tui_llm.llm.hub.lookup import find as find_model
+    from tui_llm.training.plan import launch, start
     from tui_llm.training.plan.follow import follow
     from tui_llm.training.run import pins
     from tui_llm.training.run.run import find
@@ -113,7 +118,9 @@ def train(options: argparse.Namespace) -> int:
         options.cost = True
     check_options(options)
     if options.cost and not options.resume:
-        _show_cost(*_settings(options, given)[1:], options)
+        _, settings, shape = _settings(options, given)
+        folder = find_model(settings.from_model).folder if settings.from_model else None
+        show_cost(settings, shape, options, options.corpus, folder)
         return 0
     if options.run is None and options.branch is None:
         raise UserError(_name_it(options))
@@ -127,7 +134,8 @@ def train(options: argparse.Namespace) -> int:
         run = find(options.run)
         if options.cost:
             settings = from_fields(given, run.config().settings)
-            _show_cost(settings, _shape(settings, run), options)
+            start_folder = run.path / start.FOLDER if settings.from_model else None
+            show_cost(settings, _shape(settings, run), options, run.config().corpus, start_folder)
             return 0
         _prepare_resume(run, options, given)
         pins.change(run.pins_path, pinned)
@@ -293,53 +301,6 @@ def _tokenizer(settings: TrainingSettings, places: list[str]) -> Tokenizer:
     made = ClosedTokenizer(settings.tokenizer, settings.tokenizer, found)
     sample_prompt.usable(settings.sample_prompt, made.encode)
     return made
-
-
-def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
-    from tui_llm.common.numbers import memory_size
-    from tui_llm.facts import report
-    from tui_llm.facts.tokens import BYTES_AND_END
-    from tui_llm.training.plan.cost import cost
-
-    found = cost(settings, shape)
-    rate = _measure(settings, shape, options) if options.measure else None
-    seconds = rate.seconds(found.tokens) if rate else None
-    if options.json:
-        measured = {"measured": {**asdict(rate), "seconds": seconds}} if rate else {}
-        put_json({**asdict(found), "memory_bytes": found.memory_bytes, **measured})
-        return
-    byte = f": {BYTES_AND_END}" if settings.tokenizer == "byte" else ""
-    rows = [
-        ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}{byte}"),
-        ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
-         f"{memory_size(found.activation_bytes)} activations, in float32"),
-        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
-        ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
-    ]  # fmt: skip
-    if rate and seconds is not None:
-        from tui_llm.common.numbers import duration
-
-        fewer = f", with {_rows(rate.rows)} at a time" if rate.rows < settings.batch_size else ""
-        rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
-        rows.append(("time", duration(seconds), "for all steps; without evaluations and checkpoints"))
-    put(report.table(("cost", "", ""), rows, left=(0, 2)))
-
-
-def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> Rate:
-    """Measures a few real steps in a process that always ends, after Ctrl+C too."""
-    from tui_llm.training.plan.step_time import Measurement
-
-    measurement = Measurement(settings, shape, options.device or "auto")
-    try:
-        return measurement.take()
-    finally:
-        measurement.cancel()
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:

@@ -175,6 +175,12 @@ def link(source: Path, to: Path) -> None:
     os.link(source, to)
 
 
+def symlink(source: Path, to: Path) -> None:
+    """Create a symbolic link to `source`. Raises FileExistsError if `to` exists; OSError if the system does not allow it."""
+    _step("link", to)
+    to.symlink_to(source)
+
+
 def create_empty(path: Path) -> None:
     """Create an empty file. Raises FileExistsError if the name is taken."""
     _step("open", path)

@@ -13,6 +13,7 @@ place.py       a token position in a text
 token_place.py the file and byte that a training token comes from
 pin.py         a pinned prompt
 recipe.py      optimizer, learning rate and steps of Learn this, and their limits
+machine_reading.py  GpuReading, CpuReading, MachineReading: the gauges of a machine
 setting.py     Setting and Range: a setting's values, unit and help
 preference.py  settings of learning from preferences, and what it measures
 policy.py      settings of learning from rewards by policy gradient

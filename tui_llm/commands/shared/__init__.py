@@ -14,7 +14,9 @@ report_stages.py     the stages and temperatures of logits and softmax, as text 
 inside.py            what attention, lens and neighbours share
 instruct.py          train --instruct
 run_curves.py        runs curves: charts as a list, as points, in a file
+foreign_steps.py     runs steps: checkpoints of another program, read and as a table
 branch.py            train --branch
+run_cost.py          train --cost
 pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
 bench_peers.py       bench --against: other programs beside this one, in turn

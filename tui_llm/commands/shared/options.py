@@ -68,8 +68,10 @@ def _text_or_file(parser: Parser, dest: str, metavar: str, help: str, *, optiona
     parser.set_defaults(text_dest=dest)
 
 
-def run_argument(parser: Parser, nargs: str | None = None) -> None:
-    parser.add_argument("run", nargs=nargs, metavar="RUN", help="the name of a run, as `tui-llm runs` lists it")
+def run_argument(parser: Parser, nargs: str | None = None, foreign: str = "") -> None:
+    """`foreign`: what of another program's a path may name instead, for `foreign_run.find`."""
+    path = f"; or the path of {foreign}" if foreign else ""
+    parser.add_argument("run", nargs=nargs, metavar="RUN", help=f"the name of a run, as `tui-llm runs` lists it{path}")
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,10 @@ from tui_llm.common.suggestions import no_such
 from tui_llm.facts import report
 from tui_llm.facts.chart import ChartData
 from tui_llm.training.run import curve_charts
-from tui_llm.training.run.run import Run, find
-from tui_llm.training.run.run_curves import CurveInfo, RunCurves, RunCurvesReader
+from tui_llm.training.run.foreign.foreign_curves import curves_reader
+from tui_llm.training.run.foreign.foreign_run import find
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.run_curves import CurveInfo, RunCurves
 
 
 def show(options: argparse.Namespace) -> None:
@@ -46,7 +48,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def _read(run: Run) -> RunCurves:
-    reader = RunCurvesReader(run)
+    reader = curves_reader(run)
     found = reader.read()
     while found.reading:
         found = reader.read()

@@ -46,5 +46,9 @@ device.py         choose device, precision and number of threads
 device_names.py   names of the devices
 blas_threads.py   numpy's number of threads
 torch_import.py   import torch while a screen goes on
+nvml.py           NVIDIA's GPUs as nvidia-smi sees them, through NVML
+cpu_reader.py     cores, frequency, use and memory of the CPU
+machine_reader.py  GPUs and CPU, again and again
+device_gauges.py  what only torch knows of its devices: which GPU, allocated and reserved memory
 machine.py        measured peak FLOP/s and memory bandwidth
 """

@@ -19,6 +19,11 @@ def choose(name: str = "auto") -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if kind == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if kind == "cuda" and not cuda:
+        from tui_llm.llm.model.device_gauges import why_no_cuda  # needed here only
+
+        if why := why_no_cuda():
+            raise UserError(f"{why}; or compute on the CPU: --device cpu")
     if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
         raise UserError(f"this machine has no {kind} device that torch can use; try --device auto")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():

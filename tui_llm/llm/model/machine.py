@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.model.cpu_reader import cpu_name
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # sizes n of the n × n matrices
@@ -57,15 +57,7 @@ def device_name(device: torch.device) -> str:
     """The hardware's product name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    with suppress(OSError):  # Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    with suppress(OSError, subprocess.SubprocessError):  # macOS; a GPU there is the same chip
-        output = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5)
-        if output.stdout.strip():
-            return output.stdout.strip()
-    return platform.processor() or platform.machine()
+    return cpu_name()  # on macOS a GPU is the same chip
 
 
 def _key(device: torch.device) -> tuple[str, str, int]:

@@ -9,10 +9,15 @@ start.py         start from another model's weights
 processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs
 cost.py          parameters, memory, tokens, FLOPs
-step_time.py     expected time, measured in a subprocess
+scratch_run.py   a run that is only tried
+lr_search.py     the search for a learning rate
+find_lr.py       the search in a subprocess
+step_time.py     speed of a shape, measured in a subprocess
+run_time.py      expected time of a run and its band, from beginning it in a subprocess
 launch.py        create, start, stop, pause and resume a run
 first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess
+foreign.py       read another program's checkpoints in a subprocess
 branch.py        make a run that begins with a step of another one
 ladder_rungs.py  the rungs of a ladder: the ideas since GPT-2, each with its source
 ladder.py        a ladder: its file, its budget, and the run of each rung

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from types import FrameType
 
 from tui_llm.common.display import visible
@@ -17,7 +16,7 @@ from tui_llm.common.files import to_json
 from tui_llm.common.numbers import duration, memory_size
 from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
-from tui_llm.training.run.metrics import Metric, MetricsTail
+from tui_llm.training.run.metrics import Metric, MetricsTail, metric_line
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.run.snapshot import RECENT, seconds_left
@@ -90,7 +89,7 @@ class _Follower:
         if self.quiet:
             return
         if self.as_json:
-            print(to_json({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
+            print(to_json({k: v for k, v in metric_line(metric).items() if v is not None}), flush=True)
         elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
             self.last_line = time.monotonic()
             print(progress(self.run, metric, self.recent), flush=True)

@@ -94,7 +94,7 @@ def create(
             config = dataclasses.replace(config, parent=branch.parent.name, parent_step=branch.step)
         if run.exists():
             run.delete()
-        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned, rows, branch))
+        files.write_folder(run.path, lambda folder: fill(Run(folder), config, model, pinned, rows, branch))
     except FileExistsError as error:
         raise UserError(f"{run.path} already exists and is not a run; delete it, or choose another name") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
@@ -102,8 +102,8 @@ def create(
     return run
 
 
-def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None,
-          branch: BranchOrigin | None) -> None:  # fmt: skip
+def fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin], rows: TokenizedRows | None = None,
+         branch: BranchOrigin | None = None) -> None:  # fmt: skip
     """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)

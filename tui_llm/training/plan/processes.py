@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def threads(nproc: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} if nproc > 1 else {}
 
 
-def json_lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+def json_lines(process: subprocess.Popen[bytes]) -> Generator[dict[str, Any]]:
     """Yields the JSON objects that a process prints, one a line, until its output ends; other lines are skipped."""
     assert process.stdout is not None
     with process.stdout as lines:

@@ -27,11 +27,12 @@ CHEAP = 120.0  # seconds of recomputed steps that need no confirmation
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the recomputation of a step begins: after `begun` steps, with `steps` more to take before it. `seconds` is the
-    time for them at the speed that was logged; None if that is unknown."""
+    time for them at the speed that was logged; None if that is unknown. `known`: a process has just recomputed the step before."""
 
     begun: int
     steps: int
     seconds: float | None
+    known: bool = False
 
     @property
     def cheap(self) -> bool:
@@ -40,6 +41,8 @@ class Origin:
     @property
     def line(self) -> str:
         """Where it begins and what it takes, in words."""
+        if self.known:
+            return "from the step before it, recomputed just now"
         where = f"checkpoint {self.begun:,}" if self.begun else "step 0"
         time = "" if self.seconds is None or not self.steps else f", about {duration(self.seconds)}"
         more = (
@@ -108,28 +111,25 @@ def differences(run: Run, here: dict[str, Any]) -> str:
 class ReplayProcess:
     """The subprocess that recomputes step `step` of `run`, which the constructor starts.
 
-    `records` gives its results as they come; `cancel` kills it. With `from_start`, checkpoints are not used; without
-    `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be recomputed, if it
-    takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be
-    started.
+    `records` gives its results as they come; `cancel` kills it. With `keep`, it stays once they are known, and `again` asks it for
+    another step: without a new process, and for the next step without the steps before it. With `from_start`, checkpoints are
+    not used; without `gradients`, the rows' shares of the gradient are not computed. Raises `UserError` if the step can't be
+    recomputed, if it takes more than `CHEAP` seconds of earlier steps without `from_start`, or if the process can't be started.
     """
 
-    def __init__(self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True) -> None:
-        check(run, step)
-        self.origin = origin(run, step - 1, from_start=from_start)
-        if not self.origin.cheap and not from_start:
-            raise UserError(
-                f"step {step:,} is far from the last checkpoint before it; recomputing it {self.origin.line}: "
-                "--from-start does it"
-            )
-        self.cancelled = False
+    def __init__(
+        self, run: Run, step: int, *, from_start: bool = False, gradients: bool = True, keep: bool = False
+    ) -> None:
+        self.run, self.step, self.from_start, self.keep = run, step, from_start, keep
+        self.origin = self._check(step)
+        self.cancelled = self.ready = False  # ready: kept, with nothing to do
         config = run.config()
         environment = {**launch.ALLOCATOR, **processes.threads(1), **launch.environment()}  # the worker's
         if config.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         threads = run.facts().get("threads")
-        asked = {"run": str(run.path.absolute()), "step": step, "from_start": from_start, "gradients": gradients,
-                 "threads": threads if isinstance(threads, int) and 0 < threads <= 4096 else None}  # fmt: skip
+        self._asked = {"run": str(run.path.absolute()), "from_start": from_start, "gradients": gradients,
+                       "threads": threads if isinstance(threads, int) and 0 < threads <= 4096 else None}  # fmt: skip
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tui_llm.training.worker.replay"],
@@ -138,27 +138,76 @@ class ReplayProcess:
             )  # fmt: skip
         except OSError as error:
             raise UserError(f"can't start a process to recompute the step: {error.strerror or error}") from error
+        self._lines = processes.json_lines(self.process)
+        self._write({**self._asked, "step": step})
+
+    def _check(self, step: int) -> Origin:
+        """Raises `UserError` if the step can't be recomputed, or not in a short time."""
+        check(self.run, step)
+        found = origin(self.run, step - 1, from_start=self.from_start)
+        if not found.cheap and not self.from_start:
+            raise UserError(
+                f"step {step:,} is far from the last checkpoint before it; recomputing it {found.line}: "
+                "--from-start does it"
+            )
+        return found
+
+    def _write(self, value: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        with suppress(OSError):  # it has ended already: `records` reports it
-            self.process.stdin.write(json.dumps(asked).encode())
-            self.process.stdin.close()
+        with suppress(OSError, ValueError):  # it has ended already: `records` reports it
+            self.process.stdin.write(json.dumps(value).encode() + b"\n")
+            if self.keep:
+                self.process.stdin.flush()
+            else:
+                self.process.stdin.close()
+
+    def again(self, step: int) -> None:
+        """Asks a process that is `ready` for another step of its run; then call `records`. Raises `UserError` as the constructor
+        does; the process is ready for another one then."""
+        if step == self.step + 1:
+            check(self.run, step)
+            self.origin = Origin(self.step, 0, None, known=True)
+        else:
+            self.origin = self._check(step)
+        self.step, self.ready = step, False
+        self._write({**self._asked, "step": step})
+
+    def finish(self) -> None:
+        """Asks for no more of the rows' shares: `records` ends soon."""
+        self._write({"finish": True})
 
     def cancel(self) -> None:
         """Kills the process; `records` then ends."""
         self.cancelled = True
         self.process.kill()
+        if self.ready:  # no one reads `records`
+            self._end()
+
+    def _end(self) -> None:
+        self.ready = False
+        self.process.kill()
+        self.process.wait()
+        with suppress(ValueError):  # another thread reads them, and is at their end now
+            self._lines.close()
+        if self.process.stdin is not None:
+            with suppress(OSError):  # a request that it did not read
+                self.process.stdin.close()
 
     def records(self) -> Iterator[Record]:
         """Yields the results until all are known. Raises `UserError` with the reason if they can't be computed."""
         done = False
         try:
-            for raw in processes.json_lines(self.process):
-                done = done or "done" in raw
+            for raw in self._lines:
+                if "done" in raw:
+                    done = True
+                    break
                 if (record := parse(raw)) is not None:
                     yield record
         finally:
-            self.process.kill()
-            self.process.wait()
+            if done and self.keep and not self.cancelled:
+                self.ready = True
+            else:
+                self._end()
         if not done and not self.cancelled:
             code = self.process.returncode
             killed = ", perhaps for lack of memory" if code == -9 else ""

@@ -1,4 +1,4 @@
-"""The expected duration of a run, from a few real steps measured in a subprocess. Does not import torch.
+"""The speed of a shape, from a few steps on random tokens measured in a subprocess. Does not import torch.
 
 The subprocess builds the run's model, trains it on random tokens on the run's device and reports the time of each step.
 It does not touch a run directory. The caller waits with `take` or kills it with `cancel`.
@@ -121,12 +121,12 @@ class Measurement:
         rows = max((int(value["rows"]) for value in found), default=0)
         rates = [float(value["tokens"]) / float(value["seconds"]) for value in found if int(value["rows"]) == rows]
         if not rates or why:
-            late = f"not one step was measured in {self._seconds:.0f} s{_busy()}; a smaller batch or model, or another device, is faster"
+            late = f"not one step was measured in {self._seconds:.0f} s{busy()}; a smaller batch or model, or another device, is faster"
             raise UserError(why or (late if self._late else "the measuring process ended without a message"))
         return Rate(statistics.median(rates), len(rates), rows, str(found[-1]["device"]))
 
 
-def _busy() -> str:
+def busy() -> str:
     """Returns a remark for the error message if the machine's load is high."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -25,7 +25,7 @@ alarms.py        the alarms of a run's metrics, line by line
 loss_band.py     the band in which the loss will lie at the end
 earlier_runs.py  ended runs of the same shape, which the band learns from
 health.py        alarms.jsonl, and a run's alarms and band read as it grows
-gauges.py        FLOP/s, MFU and memory from the run's files
+gauges.py        MFU from the run's files, the machine's gauges as words
 curve.py         loss curves in bounded memory
 run_curves.py    all curves of a run
 curve_charts.py  charts of runs over steps, tokens, time or FLOPs; their export

@@ -12,6 +12,9 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.curve import Point
+from tui_llm.training.run.foreign.foreign_curves import curves_reader
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
@@ -59,7 +62,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
     names = list(dict.fromkeys(name for one in values for name in one))
     rows = [(name, tuple(one.get(name) for one in values)) for name in names]
     return Comparison(
-        tuple(_outcome(run, config) for run, config in zip(runs, configs, strict=True)),
+        tuple(
+            _foreign(run) if isinstance(run, ForeignRun) else _outcome(run, config)
+            for run, config in zip(runs, configs, strict=True)
+        ),
         tuple((name, row) for name, row in rows if any(value != row[0] for value in row)),
     )
 
@@ -98,6 +104,35 @@ def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
         best_val_step=best[1] if best else None,
         last_val_loss=last,
         tokens_per_second=_speed(run),
+        problem=status.problem,
+    )
+
+
+def _foreign(run: ForeignRun) -> RunOutcome:
+    """What the log of another program gives."""
+    reader = curves_reader(run)
+    found = reader.read()
+    while found.reading:
+        found = reader.read()
+
+    def points(key: str) -> Sequence[Point]:
+        return found.lines[key][0].points if key in found.lines else ()
+
+    validation = points("val_loss")
+    best = min(validation, key=lambda point: point[1], default=None)
+    rates = [rate for _, rate in points("tokens_per_second")[-RECENT:] if rate > 0]
+    status = found.status
+    return RunOutcome(
+        name=run.name,
+        state="other program",
+        step=status.step,
+        steps=status.steps,
+        parameters=None,
+        tokens=status.step * found.step_tokens if found.step_tokens is not None else None,
+        best_val_loss=best[1] if best else None,
+        best_val_step=best[0] if best else None,
+        last_val_loss=validation[-1][1] if validation else None,
+        tokens_per_second=statistics.harmonic_mean(rates) if rates else None,
         problem=status.problem,
     )
 

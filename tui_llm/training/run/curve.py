@@ -99,6 +99,22 @@ class Envelope:
                 old.total += new.total
                 old.count += new.count
 
+    def cut(self, step: int) -> None:
+        """Drops the points from `step` on, for a log that was resumed there.
+
+        Of a bucket that covers earlier steps too, the lowest or highest point before `step` stays, if there is one.
+        """
+        for at, bucket in list(self._buckets.items()):
+            if bucket.last < step:
+                continue
+            kept = [point for point in (bucket.low, bucket.high) if point[0] < step]
+            if not kept:
+                del self._buckets[at]
+                continue
+            low, high = min(kept, key=_loss), max(kept, key=_loss)
+            total = math.fsum(value for _, value in kept)
+            self._buckets[at] = _Bucket(low, high, max(point[0] for point in kept), total, len(kept))
+
     def points(self) -> tuple[Point, ...]:
         """Returns the lowest and highest point of each bucket, in the order of steps."""
         return tuple(sorted({point for bucket in self._buckets.values() for point in (bucket.low, bucket.high)}))

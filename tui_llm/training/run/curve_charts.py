@@ -18,7 +18,7 @@ AXES = {"step": "step", "tokens": "tokens", "time": "seconds of training", "flop
 """What the x axis can be, and its title. FLOPs are the model's, as in the estimate: tokens × FLOPs per token."""
 
 NO_AXIS = {
-    "tokens": "its steps have different numbers of tokens",
+    "tokens": "its number of tokens a step changes, or is not known",
     "flops": "its number of operations a token is not known",
     "time": "its metrics have no time",
 }

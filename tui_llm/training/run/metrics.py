@@ -6,7 +6,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tui_llm.facts.machine_reading import MachineReading, as_json, parse_machine
 from tui_llm.training.run.jsonl import Tail, lines
 
 LARGEST_STEP = 10**12
@@ -19,7 +21,7 @@ class Metric:
     `loss` is the batch's, before the update; `val_loss` is after it. `lr` is the learning rate of the step, `grad_norm`
     the L2 norm of the whole gradient before clipping. `val_loss`, `memory_bytes` (held by the worker; on a CUDA device,
     the peak of allocated memory) and `gpu_use` (the GPU's utilization, 0 to 1) are None at steps where they were not
-    measured.
+    measured, as is `machine`, the gauges of the run's GPUs and CPU, at most some seconds old.
 
     The fields from `margin` on are of runs that learn from answers; None elsewhere. Those that begin with `val_` are of the
     held-out rows, after the update, the others of the batch, before it.
@@ -53,10 +55,13 @@ class Metric:
     val_agreement: float | None = None
     val_reward: float | None = None
     val_kl: float | None = None
+    machine: MachineReading | None = None
 
 
 OPTIONAL = tuple(
-    field.name for field in dataclasses.fields(Metric) if field.default is None and field.name != "val_loss"
+    field.name
+    for field in dataclasses.fields(Metric)
+    if field.default is None and field.name not in ("val_loss", "machine")
 )
 
 
@@ -67,9 +72,11 @@ class MetricsTail(Tail[Metric]):
         super().__init__(path, parse_metric)
 
 
-def metric_line(metric: Metric) -> dict[str, float | None]:
+def metric_line(metric: Metric) -> dict[str, Any]:
     """The object to write as a line of metrics.jsonl. Leaves out the fields of `OPTIONAL` that are None."""
-    line = dataclasses.asdict(metric)
+    line = dataclasses.asdict(dataclasses.replace(metric, machine=None))
+    if metric.machine is not None:
+        line["machine"] = as_json(metric.machine)
     return {name: value for name, value in line.items() if value is not None or name == "val_loss"}
 
 
@@ -88,7 +95,8 @@ def parse_metric(line: bytes) -> Metric | None:
             float(value["tokens_per_second"]),
             None if val_loss is None else float(val_loss),
             float(value.get("time", 0.0)),
-            *(None if value.get(name) is None else float(value[name]) for name in OPTIONAL),
+            **{name: float(value[name]) for name in OPTIONAL if value.get(name) is not None},
+            machine=parse_machine(value.get("machine")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

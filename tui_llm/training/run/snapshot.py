@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.machine_reading import MachineReading
 from tui_llm.llm.predict.units import perplexity, uniform_loss
 from tui_llm.training.run import branch, gauges
 from tui_llm.training.run.config import RunConfig
@@ -80,7 +81,7 @@ class RunSnapshot:
     the shortest window first. `uniform_loss` is ln V, `unigram_loss` and `bigram_loss` are the corpus's entropies,
     `floor_loss` is its known minimum, and `shipped` is a shipped model's name and its loss on the run's held-out rows.
     `mfu` is the model FLOPs utilization (None until the machine's peak is measured), `memory_bytes` the memory last
-    reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
+    reported by the worker, `gpu_use` the GPU's utilization, 0 to 1, `machine` its newest gauges. `epoch` is tokens trained on ÷ training tokens of
     the corpus, `perplexity` is e^(last validation loss). While `reading` is true, the metrics file is not yet read to
     its end; the curves of a very long run then show a few steps at each of `PLACES` places in the file.
 
@@ -107,6 +108,7 @@ class RunSnapshot:
     mfu: float | None = None
     memory_bytes: float | None = None
     gpu_use: float | None = None
+    machine: MachineReading | None = None
     epoch: float | None = None
     perplexity: float | None = None
     checkpoint: int | None = None
@@ -146,6 +148,7 @@ class RunReader:
         self.last: Metric | None = None
         self.last_validation: Point | None = None
         self.memory: tuple[float | None, float | None] = (None, None)  # memory in bytes, GPU utilization
+        self.machine: MachineReading | None = None
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
         self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
@@ -213,6 +216,7 @@ class RunReader:
             mfu=gauges.mfu(facts, rate),
             memory_bytes=self.memory[0],
             gpu_use=self.memory[1],
+            machine=self.machine,
             epoch=epoch(config, status.step, numbers.get("train_rows" if answers else "train_tokens")),
             perplexity=perplexity(self.last_validation[1]) if self.last_validation and not answers else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
@@ -241,6 +245,7 @@ class RunReader:
                 self.last_validation = (metric.step, metric.val_loss)
             if metric.memory_bytes is not None:
                 self.memory = (metric.memory_bytes, metric.gpu_use)
+            self.machine = metric.machine or self.machine
             self.recent.append(metric)
             self.last = metric
 

@@ -20,11 +20,16 @@ head_readings.py  scores of all attention heads
 matrix_recorder.py  gradient norms, updates and activation scales of the matrices
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
+machine_sampler.py  reads the machine's gauges on a thread
 tensorboard.py    TensorBoard event files
 export.py         export the newest checkpoint as a model folder
 replay_state.py   a run's weights and optimizer state after any of its steps, recomputed
 replay.py         the subprocess of plan/replay.py: a step with its rows and their parts in the gradient
+foreign.py        the subprocess of plan/foreign.py: another program's checkpoints, step by step
 branch.py         the state that a branch begins with
+find_lr.py        the subprocess of plan/find_lr.py: short runs that try learning rates
 step_time.py      the subprocess of plan/step_time.py
+run_time.py       the subprocess of plan/run_time.py: the beginning of a run, timed
+run_load.py       how much other processes slow this one down
 versus.py         compare the training step with nanoGPT's
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,7 +83,7 @@ class Job:
         if done:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(self.run)
-        self.gauges = measurements.Gauges(self.trainer)
+        self.gauges = measurements.Gauges(self.trainer, worker.config.device)
         self.alarms: AlarmReader | None = None  # of rank 0
         self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
 
@@ -120,9 +121,15 @@ class Job:
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
         self.worker.report("running", message)
+        for _ in self.steps():
+            if self.ranks.first and not self.ranks.shard and self.gauges.due():
+                self._measure_peak(message)
+
+    def steps(self) -> Iterator[Metric]:
+        """Runs and records the steps until the run is done or told to stop; yields the metrics of each after that."""
         if self.ranks.first and not self.ranks.shard:
             self.trainer.matrices = MatrixRecorder(self.trainer.model, self.settings.steps)
-        with self._metrics() as metrics:
+        with self._metrics() as metrics, self._sampling():
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
                 metric = next(steps, None)
@@ -131,8 +138,7 @@ class Job:
                 self.step = metric.step
                 self.worker.check_lock()
                 self._record(metrics, metric)
-                if self.ranks.first and not self.ranks.shard and self.gauges.due():
-                    self._measure_peak(message)
+                yield metric
 
     def _record(self, metrics: BinaryIO, metric: Metric) -> None:
         """Writes what is due after a step: its metrics, an evaluation, a checkpoint."""
@@ -146,14 +152,14 @@ class Job:
         if self.alarms is not None and (new := self.alarms.add([metric])):
             health.record(self.run, new)
         if metric.val_loss is not None:
-            self._evaluate(metric)
+            self.record_evaluation(metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint
             self.save(metric.step)
 
-    def _evaluate(self, metric: Metric) -> None:
-        """Records what is written at an evaluation, with the weights that each recorder is for."""
+    def record_evaluation(self, metric: Metric) -> None:
+        """Writes what an evaluation writes beside the validation loss, with the weights that each recorder is for."""
         average = self.trainer.average is not None
         passes = (evaluations.RECORDERS, evaluations.STEP_RECORDERS)
         for recorders in passes if average else (sum(passes, ()),):
@@ -162,6 +168,10 @@ class Job:
                 view = checkpoints.gathered(self.trainer)
                 for record in recorders if self.ranks.first else ():
                     record(self.run, view, self.tokenizer, metric)
+
+    def _sampling(self) -> contextlib.AbstractContextManager[object]:
+        """Reads the machine's gauges while it lasts; on processes other than rank 0, nothing."""
+        return self.gauges.sampler if self.ranks.first else contextlib.nullcontext()
 
     def _measure_peak(self, message: str) -> None:
         self.worker.report("running", "measuring this machine's peak FLOP/s, once")

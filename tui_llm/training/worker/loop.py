@@ -144,7 +144,7 @@ class Trainer:
                 val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
-            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)
+            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)  # type: ignore[arg-type]
 
     @property
     def _advice(self) -> str:

@@ -20,12 +20,14 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.hub.lookup import size_of_vocabulary
 from tui_llm.llm.model import checkpoint, machine, model_config
+from tui_llm.llm.model.device_gauges import with_allocator
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import number
+from tui_llm.training.worker import machine_sampler
 from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
@@ -36,16 +38,18 @@ SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the 
 class Gauges:
     """The measurements of one worker.
 
-    `facts` is complete once the machine's peak is known, which is measured at most once for each machine.
+    `wanted` is the device that the run asks for. `sampler` is a context manager: inside it, the machine is read. `facts` is
+    complete once the machine's peak is known, which is measured at most once for each machine.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, wanted: str) -> None:
         self.trainer, self.device = trainer, trainer.device
         self.precision = "bf16" if trainer.bfloat16 else "fp32"
         self.facts: dict[str, Any] = {
             "flops_per_token": trainer.flops_per_token,
             "precision": self.precision,
         }
+        self.sampler = machine_sampler.sampler(self.device, wanted)
         self._began = time.monotonic()
         self._settled = self._take(machine.known(self.device))
 
@@ -57,12 +61,16 @@ class Gauges:
 
     def complete(self, metric: Metric) -> Metric:
         """Returns `metric` with the time; at evaluations and every `MEMORY_EVERY` steps also with the memory and the
-        GPU's utilization."""
+        newest gauges of the machine."""
         now = round(time.time(), 3)
         if metric.val_loss is None and metric.step % MEMORY_EVERY:
             return dataclasses.replace(metric, time=now)
-        memory, gpu = memory_bytes(self.device), gpu_use(self.device)
-        return dataclasses.replace(metric, time=now, memory_bytes=memory, gpu_use=gpu)
+        found = self.sampler.newest
+        machine = None if found is None else with_allocator(found, self.device)
+        use = machine.gpus[0].use if machine is not None and machine.gpus else None
+        return dataclasses.replace(
+            metric, time=now, memory_bytes=memory_bytes(self.device), gpu_use=use, machine=machine
+        )
 
     def due(self) -> bool:
         """Whether to measure the machine now.
@@ -90,15 +98,6 @@ def memory_bytes(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
     return memory.resident_bytes()
-
-
-def gpu_use(device: torch.device) -> float | None:
-    """Returns the GPU's recent utilization, 0 to 1; None if unknown (pynvml is not installed)."""
-    if device.type != "cuda":
-        return None
-    with suppress(ImportError, RuntimeError, AssertionError):
-        return torch.cuda.utilization(device) / 100
-    return None
 
 
 def available(device: torch.device) -> int | None:

@@ -25,7 +25,7 @@ from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
 from tui_llm.training.run.config import NewerRun
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_lock import LockLost
-from tui_llm.training.worker import checkpoints, job
+from tui_llm.training.worker import checkpoints, job, machine_sampler
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged
 from tui_llm.training.worker.worker import Worker, log
@@ -108,6 +108,8 @@ def work(worker: Worker) -> int:
         message = worker.ranks.lost(error) or (
             worker.out_of_memory()
             if "can't allocate memory" in str(error)
+            else f"{lost}; then resume from the last checkpoint"
+            if (lost := machine_sampler.gpu_problem())
             else f"{type(error).__name__}: {error} (see {run.log_path})"
         )
     try:

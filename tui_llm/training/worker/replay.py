@@ -1,8 +1,9 @@
 """Recompute one step of a run: `python -m tui_llm.training.worker.replay`, the process of plan/replay.py.
 
-It reads a JSON request from stdin (run, step, from_start, gradients) and writes JSON lines to stdout, which
-`training/run/step_rows.py` reads: progress, the step with its rows, then each row's share of the gradient, the tokens with
-the largest parts, and `done`; or one line that names the problem. It never writes into the run's folder.
+It reads JSON requests from stdin, a line each (run, step, from_start, gradients, threads), until it is closed, and writes JSON
+lines to stdout, which `training/run/step_rows.py` reads: progress, the step with its rows, then each row's share of the gradient,
+the tokens with the largest parts, and `done`; or one line that names the problem. The line `{"finish": true}` ends the shares of
+the current request. A request for the step after the last one goes on from its state. It never writes into the run's folder.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import functools
 import itertools
 import json
 import math
+import queue
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +44,21 @@ Say = Callable[[dict[str, Any]], object]
 
 
 class StepReplay:
-    """Step `step` of `run`, recomputed: `measure` gives the step, `gradients` then each row's share."""
+    """Step `step` of `run`, recomputed: `measure` gives the step, `gradients` then each row's share.
 
-    def __init__(self, run: Run, step: int, say: Say, *, from_start: bool = False) -> None:
+    `before` is the measured replay of the step before; it can't be used any more.
+    """
+
+    def __init__(
+        self, run: Run, step: int, say: Say, *, from_start: bool = False, before: StepReplay | None = None
+    ) -> None:
         self.step = step
         self._say = say
-        self.state = ReplayState(run, step - 1, self._progress, from_start=from_start)
+        if before is None:
+            self.state = ReplayState(run, step - 1, self._progress, from_start=from_start)
+        else:
+            self.state = before.advance()
+            self._token_places = before._token_places
         self.trainer = self.state.trainer
         s = self.trainer.settings
         numbers = range((step - 1) * s.grad_accumulation_steps, step * s.grad_accumulation_steps)
@@ -55,6 +67,7 @@ class StepReplay:
         self.places = np.concatenate([self.trainer.batches.places(number) for number in numbers])  # (R, T + 1)
         self.losses: list[list[float]] = []
         self.direction: dict[str, Tensor] = {}  # the step's gradient, up to its scale
+        self._after: dict[str, Tensor] = {}  # the weights after the step
 
     def _progress(self, text: str) -> None:
         self._say({"progress": text})
@@ -75,9 +88,8 @@ class StepReplay:
             name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach().clone()
             for name, parameter in trainer.model.weights()
         }
-        with torch.no_grad():
-            for name, parameter in trainer.model.weights():
-                parameter.copy_(weights[name])
+        self._after = {name: parameter.detach().clone() for name, parameter in trainer.model.weights()}
+        self._set(weights)
         self._progress("finding the places of the rows in the corpus")
         places = self._token_places
         pin_changes = [_change(old, new) for old, new in zip(before, after, strict=True)]
@@ -93,6 +105,18 @@ class StepReplay:
             "special": [id for id in sorted(shown) if tokenizer.is_special(id)],
             "rows": self._rows(), "pins": pin_changes, "top": self._placed(_largest(self.losses)),
         }  # fmt: skip
+
+    @torch.no_grad()
+    def _set(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.trainer.model.weights():
+            parameter.copy_(weights[name])
+
+    def advance(self) -> ReplayState:
+        """The state after this step, which `measure` has taken; that of this replay is then gone."""
+        self._set(self._after)
+        self.direction, self._after = {}, {}
+        self.state.advanced(self.step)
+        return self.state
 
     @torch.no_grad()
     def _losses(self) -> list[list[float]]:
@@ -202,33 +226,74 @@ def _change(before: PinReading, after: PinReading) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class ReplayRequests:
+    """The requests that a thread reads from `lines`; `finish` is set by a line that asks to end the current one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.finish = threading.Event()
+        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            try:
+                asked = json.loads(line)
+            except ValueError:
+                continue
+            if "finish" in asked:
+                self.finish.set()
+            else:
+                self._queue.put(asked)
+        self._queue.put(None)
+
+    def next(self) -> dict[str, Any] | None:
+        """Waits for a request; None once there are no more."""
+        asked = self._queue.get()
+        self.finish.clear()
+        return asked
+
+
+def _answer(asked: dict[str, Any], before: StepReplay | None, requests: ReplayRequests, say: Say) -> StepReplay:
+    """Recomputes one step, from `before` if that is the step before."""
+    if isinstance(threads := asked["threads"], int):
+        torch.set_num_threads(threads)
+    follows = before is not None and before.step == asked["step"] - 1
+    run, from_start = Run(Path(asked["run"])), asked["from_start"]
+    made = StepReplay(run, asked["step"], say, from_start=from_start, before=before if follows else None)
+    say({"step": made.measure()})
+    for found in made.gradients() if asked["gradients"] else ():
+        say(found)
+        if requests.finish.is_set():
+            break
+    say({"done": True})
+    return made
+
+
 def main() -> int:
-    """Reads the request from stdin and prints the results. Returns the exit status."""
+    """Answers the requests in stdin. Returns the exit status, that of the last one."""
 
     def say(value: dict[str, Any]) -> None:
         print(json.dumps(value, allow_nan=False), flush=True)
 
-    try:
-        asked = json.load(sys.stdin)
-        if isinstance(threads := asked["threads"], int):
-            torch.set_num_threads(threads)
-        torch.set_flush_denormal(True)  # as the worker
-        replay = StepReplay(Run(Path(asked["run"])), asked["step"], say, from_start=asked["from_start"])
-        say({"step": replay.measure()})
-        for found in replay.gradients() if asked["gradients"] else ():
-            say(found)
-        say({"done": True})
-        return 0
-    except UserError as error:
-        problem = str(error)
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory; stop what else uses the device"
-    except BrokenPipeError:
-        return 1
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-    say({"problem": " ".join(problem.split())})
-    return 1
+    torch.set_flush_denormal(True)  # as the worker
+    requests, before, failed = ReplayRequests(sys.stdin), None, True
+    while (asked := requests.next()) is not None:
+        problem = ""
+        try:
+            before = _answer(asked, before, requests, say)
+        except UserError as error:
+            problem = str(error)
+        except (torch.OutOfMemoryError, MemoryError):
+            problem = "out of memory; stop what else uses the device"
+        except BrokenPipeError:
+            return 1
+        except Exception as error:  # report any error to the parent
+            problem = f"{type(error).__name__}: {error}"
+        failed = bool(problem)
+        if failed:
+            before = None
+            say({"problem": " ".join(problem.split())})
+    return int(failed)
 
 
 if __name__ == "__main__":

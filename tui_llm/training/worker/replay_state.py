@@ -96,6 +96,12 @@ class ReplayState:
         """Takes step `number`, the next one. Returns its loss and its gradient's norm before it was clipped."""
         return self.trainer._update(number, self.rate(number))
 
+    def advanced(self, number: int) -> None:
+        """Step `number`, the next one, was taken with `step`: this is now the state after it."""
+        self.updates = number
+        self.trainer.changes = changes.read(self.run)
+        self.logged |= metrics.of_steps(self.run.metrics_path, number + 1, number + 1)
+
     def rate(self, number: int) -> float:
         """The learning rate of step `number`: what was logged, else the schedule's."""
         known: Metric | None = self.logged.get(number)

@@ -89,7 +89,7 @@ def _seconds(trainer: Trainer, steps: int) -> list[float]:
     return [took for took, _ in zip(_timed(trainer), range(steps), strict=False)]
 
 
-def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.device) -> None:
+def check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.device) -> None:
     """Raises `UserError` if a batch of one row can't fit into free memory.
 
     Otherwise the system would end some process when memory runs out.
@@ -116,7 +116,7 @@ def main() -> int:
         settings, shape = from_fields(asked["settings"]), GPTConfig(**asked["shape"])
         place = device.choose(asked["device"])
         torch.set_flush_denormal(True)
-        _check_memory(settings, shape, place)
+        check_memory(settings, shape, place)
         for found in measure(settings, shape, place, asked["seconds"]):
             print(json.dumps(found), flush=True)
         return 0

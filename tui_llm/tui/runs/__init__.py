@@ -10,17 +10,24 @@ watched_run.py     the actions of its keys on the watched run
 loss_chart.py      the chart of losses
 alarms.py          all alarms of the watched run, with evidence and advice
 alarm_words.py     alarms and band as a line of the pane
+gauges.py          the gauges of the run's GPUs and CPU, and of this machine now
+gauges_line.py     the same as lines of the pane
 log.py             the worker's log
 answer_lines.py    numbers and curves of a run that learns preferences or a reward
 runs.py            the table of runs
 run_rows.py        its rows
 run_actions.py     its actions
+foreign.py         checkpoints of another program, step by step
+foreign_lines.py   its lines
 run_form.py        base class of the forms that create a run
 new_run.py         the form for a new run
 new_run_fields.py  its fields
 estimate.py        its estimate of cost and time
+find_lr.py         a learning rate for it, found by short runs
+find_lr_chart.py   the chart of their losses
 run_view.py        base class of the screens on a run's file
 batch.py           the next batch
+open_step.py       opens it, and the form for a branch
 step.py            a recomputed step
 step_lines.py      its lines
 step_row.py        the tokens of one of its rows

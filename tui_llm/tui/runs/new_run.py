@@ -33,6 +33,7 @@ from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.runs.estimate import RunEstimate
+from tui_llm.tui.runs.find_lr import FindRateScreen
 from tui_llm.tui.runs.new_run_fields import (
     BESIDE,
     GROUPS,
@@ -47,6 +48,7 @@ from tui_llm.tui.runs.new_run_fields import (
     free_name,
     name_problem,
     names_for,
+    rate_finder,
     row,
     shape,
     show_rows,
@@ -61,7 +63,8 @@ _key = CommandFactory("new_run", "New run")
 KEYS = (
     _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
     _key("close_form", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
-    _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
+    _key("estimate_run", "ctrl+e", "estimate", "Begin the run for some seconds: the time of all of it, and a band; again to stop", "estimate", priority=True),
+    _key("find_rate", "ctrl+r", "find a rate", "Find a learning rate: a minute of short runs, their losses on a chart, a pick", "find_rate", priority=True),
 )  # fmt: skip
 
 
@@ -77,6 +80,7 @@ class NewRunScreen(RunForm):
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
     NewRunScreen #estimate { height: auto; color: $text-muted; }
+    NewRunScreen.-narrow Button { margin-right: 0; }
     NewRunScreen.-low #cost { max-height: 1; margin-top: 0; }
     NewRunScreen.-low #estimate { max-height: 1; }
     """
@@ -98,8 +102,9 @@ class NewRunScreen(RunForm):
         self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
         self.estimate = RunEstimate(
             self,
-            lambda: not self._first_wrong(without=("corpus", "name")),
+            lambda: not self._first_wrong(without=("name",)),
             lambda: (self.given, self.preset, self.text("device"), self.corpora),
+            self._fit_rows,
         )
         self.action_estimate = self.estimate.toggle
 
@@ -121,8 +126,9 @@ class NewRunScreen(RunForm):
             yield Static(id="trouble")
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
-                yield Button("Estimate (ctrl+e)", id="measure", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
+                yield Button("Estimate (ctrl+e)", id="measure", compact=True)
+                yield Button("Rate (ctrl+r)", id="find-rate", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content("New training run")
@@ -137,7 +143,12 @@ class NewRunScreen(RunForm):
         room = left_of(self)
         self.set_class(room.width < 100, "-narrow")
         self.set_class(room.height < 12, "-low")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
+        self._fit_rows()
+
+    def _fit_rows(self) -> None:
+        """Only the fields scroll: they get what the lines below leave."""
+        more = max(1, self.estimate.time.size.height) - 1
+        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 9 - more)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,7 +327,9 @@ class NewRunScreen(RunForm):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_close)()
+        {"start": self.action_start, "measure": self.action_estimate, "find-rate": self.action_find_rate}.get(
+            event.button.id or "", self.action_close
+        )()
 
     def _first_wrong(self, without: tuple[str, ...] = ()) -> bool:
         """Focuses the first wrong field and shows its problem; returns False if there is none."""
@@ -325,6 +338,23 @@ class NewRunScreen(RunForm):
             self.query_one(f"#{name}").focus()
             return True
         return False
+
+    def action_find_rate(self) -> None:
+        """Tries learning rates for the run as it is in the form; the pick goes into its field."""
+        self._visits.submitted = True
+        self._show_problems()
+        if self._starting or self._first_wrong(without=("name",)):
+            return
+        self.show_trouble("")
+        self.estimate.forget()
+        find = rate_finder(self.corpora, self.given, self.preset, self.text("device"))
+        self.app.push_screen(FindRateScreen(find, self.text("learning_rate").strip()), self._rate_found)
+
+    def _rate_found(self, rate: float | None) -> None:
+        if rate is not None:
+            field = self.query_one("#learning_rate", Input)
+            field.value = f"{rate:g}"
+            field.focus()
 
     def action_start(self) -> None:
         self._visits.submitted = True

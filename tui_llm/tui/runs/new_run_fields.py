@@ -23,6 +23,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES, adapted, resolve_settings, text_of
+from tui_llm.training.plan.find_lr import RateFinder, tried_settings
 from tui_llm.training.plan.first_start import start_or_delete
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
@@ -236,6 +237,16 @@ def create_and_start(
     )
     start_or_delete(run)
     return run
+
+
+def rate_finder(corpora: list[str], given: dict[str, str], preset: str, device: str) -> Callable[[], RateFinder]:
+    """What starts a search for a learning rate, for the run that these fields describe."""
+
+    def find() -> RateFinder:
+        settings, model = tried_settings(given, preset, corpora)
+        return RateFinder(settings, corpora, device, model)
+
+    return find
 
 
 def name_problem(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from textual import events
 from textual.app import ComposeResult
@@ -19,9 +20,10 @@ from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
 from tui_llm.tui.runs import alarm_words, answer_lines
+from tui_llm.tui.runs.gauges_line import gauge_parts, note_line
 from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import LossChart
-from tui_llm.tui.runs.pane_lines import NOTHING, curves, facts_line, message_line, numbers_line, progress_line
+from tui_llm.tui.runs.pane_lines import NOTHING, curves, facts_line, flowed, message_line, numbers_line, progress_line
 from tui_llm.tui.runs.run_news import RunNews
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
@@ -69,6 +71,7 @@ class TrainingPane(Widget, can_focus=True):
         self.action_samples = run.open_samples
         self.action_heads = run.open_heads
         self.action_alarms = run.open_alarms
+        self.action_machine = run.open_machine
         self.action_worker_log = run.open_log
         self.action_curves = lambda: run.open_curves(self.watcher.compared_runs)
         self.action_export_chart = run.export_chart
@@ -122,7 +125,9 @@ class TrainingPane(Widget, can_focus=True):
                 self._put("#run-message", Content())
                 return
             width, height = self.content_size
-            lines = [progress_line(snapshot, width), numbers_line(snapshot, width, 1 if height < LOW else 3)]
+            parts = gauge_parts(snapshot) if height >= FACTS_FROM else []
+            numbers = numbers_line(snapshot, width, 1 if height < LOW else 3, gauges=bool(parts))
+            lines = [progress_line(snapshot, width), numbers, flowed(parts, width, 1), note_line(snapshot, width)]
             if height >= FACTS_FROM:
                 lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
             if height >= LOW or (snapshot.health is not None and snapshot.health.alarms):
@@ -216,9 +221,12 @@ class TrainingPane(Widget, can_focus=True):
 
         screen = RunsScreen(self.watcher.compared)
 
-        def left(choice: tuple[str, Run | None] | None) -> None:
+        def left(choice: tuple[str, Run | None] | Path | None) -> None:
             self.watcher.compare(screen.marked_runs)
-            self._chosen(choice)
+            if isinstance(choice, Path):  # a checkpoint of another program
+                self.post_message(ModelChosen(str(choice)))
+            else:
+                self._chosen(choice)
 
         self.app.push_screen(screen, left)
 

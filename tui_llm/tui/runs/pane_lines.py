@@ -69,8 +69,8 @@ def progress_line(snapshot: RunSnapshot, width: int) -> Content:
     return Content.assemble(state, "  " if beside else "\n", head, *bar, tail)
 
 
-def numbers_line(snapshot: RunSnapshot, width: int, most: int) -> Content:
-    """The newest numbers, the important ones first, in at most `most` lines."""
+def numbers_line(snapshot: RunSnapshot, width: int, most: int, *, gauges: bool = False) -> Content:
+    """The newest numbers, the important ones first, in at most `most` lines; with `gauges`, the machine's have a line of their own."""
     last = snapshot.last
     if last is None:
         return Content()
@@ -86,19 +86,19 @@ def numbers_line(snapshot: RunSnapshot, width: int, most: int) -> Content:
         parts.append(("MFU", numbers.percent(snapshot.mfu)))
     if snapshot.epoch is not None and width >= 90:
         parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
-    if snapshot.memory_bytes is not None:
+    if snapshot.memory_bytes is not None and not gauges:
         parts.append(("memory", memory_size(snapshot.memory_bytes)))
-    if snapshot.gpu_use is not None:
+    if snapshot.gpu_use is not None and not gauges:
         parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
-    return _flowed(parts, width, most)
+    return flowed(parts, width, most)
 
 
-def _flowed(parts: Iterable[tuple[str, str]], width: int, most: int) -> Content:
+def flowed(parts: Iterable[tuple[str, str]], width: int, most: int) -> Content:
     """Names with their values, as many per line as fit; a name is never separated from its value."""
     lines: list[list[Content]] = [[]]
     room = 0
     for name, value in parts:
-        part = Content.assemble((f"{name} ", "$text-muted"), (value, "bold"))
+        part = Content.assemble((f"{name} " if name else "", "$text-muted"), (value, "bold"))
         if lines[-1] and part.cell_length + 2 > room:
             lines.append([])
         room = (room if lines[-1] else width + 2) - part.cell_length - 2

@@ -15,6 +15,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run import pin_readings, pins
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.pin_readings import PinReading
 from tui_llm.training.run.pins_snapshot import PinsSnapshot
 from tui_llm.training.run.run import Run
@@ -158,6 +159,8 @@ class LearnedScreen(OverLab):
             return "no training run is watched: n in the Training pane starts one, and it reads the pinned prompts"
         if self.saved:
             return "nothing could be read"
+        if isinstance(self.run_shown, ForeignRun):
+            return "not read yet: r on the screen of its checkpoints reads it"
         if self.chosen in snapshot.of_run:
             return "not read yet: a run reads its pins at its next evaluation"
         return f"{snapshot.name} does not read this one: P pins it there too"

@@ -14,6 +14,7 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import FORCE
 from tui_llm.training.plan import launch
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.actions import FileActions
@@ -82,12 +83,15 @@ class RunActions:
         if run.alive():
             self.files.notify(f"{run.name} is being trained; stop it first", "warning")
             return
+        question, button, done = f"Delete {run.name} and all its checkpoints?", "Delete", f"{run.name} is deleted"
+        if isinstance(run, ForeignRun):
+            question, button, done = f"Take {run.name} off the list? Its own files stay.", "Take off", f"{run.name} is off the list"  # fmt: skip
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.files.act(run.delete, f"{run.name} is deleted")
+                self.files.act(run.delete, done)
 
-        self.screen.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
+        self.screen.app.push_screen(ConfirmScreen(question, button), answered)
 
     def extend(self) -> None:
         run = self.selected()

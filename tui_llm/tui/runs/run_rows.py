@@ -9,6 +9,8 @@ from rich.text import Text
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
+from tui_llm.training.run.foreign.foreign_curves import ForeignReader
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import last_validation, last_written, sampled_losses, unreadable
 from tui_llm.tui.kit import format as fmt
@@ -18,6 +20,7 @@ from tui_llm.tui.runs.words import state_words
 SPARK = 12  # cells of a sparkline
 PARENT = 20  # cells of the run and step that a branch begins with
 PROBLEM = 40  # cells of a run's problem, in place of its losses; watching the run shows all of it
+LOG_PARTS = 4  # parts of another program's log that are read at a time
 MARK = "◆"  # before the name of a run that the chart also shows
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
@@ -46,14 +49,34 @@ class RowReader:
 
     def __init__(self) -> None:
         self._losses: dict[str, tuple[tuple[int, int, int], float | None, tuple[float, ...]]] = {}
+        self._logs: dict[str, ForeignReader] = {}
 
     def read(self, run: Run) -> RunRow:
         """Returns the run's row. Never raises: a row also shows what is wrong with a run."""
         try:
-            return self._read(run)
+            return self._foreign(run) if isinstance(run, ForeignRun) else self._read(run)
         except Exception as error:  # any error is shown in this row, so that the other rows are shown
             status = unreadable(run, error)
             return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, "", status.problem)
+
+    def _foreign(self, run: ForeignRun) -> RunRow:
+        """The row of a run of another program. Of a long log, each call reads the next part."""
+        if run.name not in self._logs:
+            self._logs[run.name] = ForeignReader(run)
+        reader = self._logs[run.name]
+        snapshot = reader.read()
+        for _ in range(LOG_PARTS):
+            if not snapshot.reading:
+                break
+            snapshot = reader.read()
+        status, train = snapshot.status, snapshot.train
+        few = train if len(train) <= SPARK else [train[i * (len(train) - 1) // (SPARK - 1)] for i in range(SPARK)]
+        problem = status.problem or run.status().problem
+        return RunRow(
+            run.name, status.state, status.step, status.steps, train[-1][1] if train else None,
+            snapshot.last_validation[1] if snapshot.last_validation else None, tuple(loss for _, loss in few), run.size(),
+            reader.kind, 0.0, False, "", problem,
+        )  # fmt: skip
 
     def _read(self, run: Run) -> RunRow:
         mark = _mark(run)

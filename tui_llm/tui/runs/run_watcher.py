@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.message import Message
@@ -17,6 +18,9 @@ from textual.widget import Widget
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunReader, RunSnapshot, most_recent
+
+if TYPE_CHECKING:
+    from tui_llm.training.run.foreign.foreign_curves import SnapshotReader
 
 INTERVAL = 1.0  # seconds between two reads; each read costs the run some time
 
@@ -50,7 +54,7 @@ class RunWatcher(Widget):
     class ReadDone(Message):
         """The thread has read the runs."""
 
-        def __init__(self, reader: RunReader, snapshot: RunSnapshot, compared: tuple[RunReader, ...]) -> None:
+        def __init__(self, reader: RunReader, snapshot: RunSnapshot, compared: tuple[SnapshotReader, ...]) -> None:
             self.reader, self.snapshot, self.compared = reader, snapshot, compared
             super().__init__()
 
@@ -59,7 +63,7 @@ class RunWatcher(Widget):
         self._reader: RunReader | None = None
         self._timer: Timer | None = None
         self._snapshot: RunSnapshot | None = None
-        self._compared: tuple[RunReader, ...] = ()
+        self._compared: tuple[SnapshotReader, ...] = ()
         self._others: tuple[RunSnapshot, ...] = ()
 
     def on_mount(self) -> None:
@@ -91,7 +95,9 @@ class RunWatcher(Widget):
         """Also reads `others` from now on."""
         before = {reader.run.name: reader for reader in self._compared}
         if [run.name for run in others] != list(before):
-            self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
+            from tui_llm.training.run.foreign.foreign_curves import snapshot_reader  # not needed for the first paint
+
+            self._compared = tuple(before.get(run.name) or snapshot_reader(run) for run in others)
             self.read()
 
     @work(thread=True, exclusive=True, group="find")
@@ -121,7 +127,7 @@ class RunWatcher(Widget):
             self._read(reader, self._compared)
 
     @work(thread=True, group="read")
-    def _read(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
+    def _read(self, reader: RunReader, compared: tuple[SnapshotReader, ...]) -> None:
         try:
             launch.reap()
             shown = -math.inf  # the first snapshot is posted at once: for a long run it is a partial one

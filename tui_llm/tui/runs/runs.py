@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from rich.text import Text
 from textual import events, work
@@ -13,9 +14,13 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import DataTable, Static
 
+from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch
+from tui_llm.training.run.foreign import foreign_run
+from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.run import Run, runs
 from tui_llm.tui.kit.actions import FileActions
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
@@ -43,11 +48,12 @@ KEYS = (
     _key("listed_curves", "C", "curves", "Show all curves of the run under the cursor in a grid, over them those of the marked runs", "curves"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
     _key("export_run", "x", "export", "Write the run's newest checkpoint as a model folder", "export_run"),
+    _key("foreign_run", "f", "other program", "Open checkpoints or a log of another program by path: nanoGPT, nanochat, transformers, TensorBoard, wandb", "foreign_run"),
 )  # fmt: skip
 
 
-class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
-    """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then the runs to show in the
+class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | Path | None]):
+    """Dismissed with (`watch`, `open` or `new`, the run), with the path of a checkpoint of another program, or with None. `marked_runs` are then the runs to show in the
     watched run's chart; at first, those named in `marked`."""
 
     BINDINGS = bindings(KEYS, modal=True)
@@ -71,15 +77,16 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         self._timer: Timer | None = None
         self._busy = self._again = False
         self.files = FileActions(self, self.reload)
-        actions = RunActions(self, self.files, lambda: self.selected, lambda: self.marked_runs, self._renamed)
+        actions = RunActions(self, self.files, self._own_selected, lambda: self.marked_runs, self._renamed)
+        of_any = RunActions(self, self.files, lambda: self.selected, lambda: self.marked_runs, self._renamed)
         self.action_resume_run = actions.resume
         self.action_stop_run = actions.stop
-        self.action_delete_run = actions.delete
+        self.action_delete_run = of_any.delete
         self.action_continue_run = actions.extend
         self.action_rename_run = actions.rename
         self.action_export_run = actions.export
-        self.action_compare_runs = actions.compare
-        self.action_curves = actions.curves
+        self.action_compare_runs = of_any.compare
+        self.action_curves = of_any.curves
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs-window"):
@@ -126,7 +133,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
     def _reload(self) -> None:
         try:
             launch.reap()
-            found = {run.name: run for run in runs()}
+            found: dict[str, Run] = {run.name: run for run in (*runs(), *foreign_run.opened())}
             rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
         finally:
             self._busy = False
@@ -170,6 +177,14 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
             return None
         return self._runs.get(self.rows[table.cursor_row].name)
 
+    def _own_selected(self) -> Run | None:
+        """The run under the cursor if it is one of tui-llm; says so if it is not."""
+        run = self.selected
+        if isinstance(run, ForeignRun):
+            self.files.notify(f"{run.name} is of another program: it is only read", "warning")
+            return None
+        return run
+
     @property
     def marked_runs(self) -> list[Run]:
         """The marked runs that still exist, in the order in which they were marked."""
@@ -185,8 +200,51 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         self.action_watch_run()
 
     def action_watch_run(self) -> None:
-        if self.selected is not None:
+        if isinstance(self.selected, ForeignRun):
+            self._show_foreign(self.selected)
+        elif self.selected is not None:
             self.dismiss(("watch", self.selected))
+
+    def action_foreign_run(self) -> None:
+        def answered(text: str | None) -> None:
+            if text is not None and text.strip():
+                self._open_foreign(text.strip(), self.app.call_later)
+
+        hint = "a folder of checkpoints (checkpoint-500, step_1000, …), or a log: it is only read"
+        self.app.push_screen(AskScreen("Path of another program's run", hint), answered)
+
+    @work(thread=True, group="foreign-open")
+    def _open_foreign(self, text: str, call_later: Callable[..., object]) -> None:
+        try:
+            found = foreign_run.open_path(text)
+            foreign_run.remember(found)
+        except (UserError, OSError) as error:
+            call_later(self.files.notify, " ".join(str(error).split()), "error")
+            return
+        deliver(self, self._show_foreign, found)
+
+    def _show_foreign(self, run: ForeignRun) -> None:
+        """Its checkpoints; of a log its curves."""
+        self.reload()
+        self._look(run)
+
+    @work(thread=True, group="foreign-open")
+    def _look(self, run: ForeignRun) -> None:
+        deliver(self, self._push_foreign, run, bool(run.steps()))
+
+    def _push_foreign(self, run: ForeignRun, checkpoints: bool) -> None:
+        from tui_llm.tui.runs.curves.screen import CurvesScreen
+        from tui_llm.tui.runs.foreign import ForeignScreen
+
+        def left(checkpoint: Path | None) -> None:
+            self.reload()
+            if checkpoint is not None:
+                self.dismiss(checkpoint)
+
+        if checkpoints:
+            self.app.push_screen(ForeignScreen(run), left)
+        else:
+            self.app.push_screen(CurvesScreen([run, *self.marked_runs]))
 
     def action_mark_run(self) -> None:
         run = self.selected
@@ -207,7 +265,12 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
 
     def action_open_run(self) -> None:
         run = self.selected
-        if run is not None and run.checkpoints():
+        if isinstance(run, ForeignRun):
+            if found := run.checkpoints():
+                self.dismiss(found[-1][1])
+            else:
+                self.files.notify(f"{run.name} is a log: it has no checkpoint to open", "warning")
+        elif run is not None and run.checkpoints():
             self.dismiss(("open", run))
         elif run is not None:
             self.files.notify(f"{run.name} has no checkpoint yet", "warning")

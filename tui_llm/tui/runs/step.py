@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import threading
+import time
 
 from textual.app import ComposeResult
 from textual.screen import Screen
@@ -16,11 +18,13 @@ from tui_llm.training.run.step_rows import Record, ReplayResult
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.runs.step_lines import StepLines
 from tui_llm.tui.runs.step_row import StepRowScreen
+
+PATIENCE = 2.0  # seconds for which a step that is wanted no more may still be recomputed; then its process is ended
 
 _key = CommandFactory("step", "A step")
 KEYS = (
@@ -53,6 +57,7 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
         self.files = FileActions(self, lambda: None)
         self._list = StepLines(run.name, step)
         self._process: ReplayProcess | None = None
+        self._one = threading.Lock()  # held by the thread that reads the process
         self._number = 0  # of recomputations begun; results of any but the newest are dropped
 
     def compose(self) -> ComposeResult:
@@ -70,41 +75,56 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
     # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _cancel(self) -> None:
+        """Ends the process, and with it the thread that reads it."""
         self._number += 1
         process, self._process = self._process, None
         if process is not None:
             process.cancel()
 
     def _begin(self, *, from_start: bool = False) -> None:
-        """Recomputes the step, on a thread that reads what the process writes."""
-        self._cancel()
+        """Recomputes the step, on a thread that reads what the process writes. The process stays for the next step; one that is
+        still at work on another step is asked to end with it."""
+        self._number += 1
+        if self._process is not None and not self._process.ready:
+            self._process.finish()
         shown, number = self._list, self._number
         shown.step, shown.replay, shown.problem, shown.origin, shown.running = self.step, ReplayResult(), "", "", True
         shown.show()
-        run, step, call_later = self.run_shown, self.step, self.app.call_later
-        self.run_worker(
-            lambda: self._work(number, run, step, from_start, call_later), name="replay", group="replay", thread=True
-        )
+        run, step = self.run_shown, self.step
+        self.run_worker(lambda: self._work(number, run, step, from_start), name="replay", group="replay", thread=True)
 
-    def _work(self, number: int, run: Run, step: int, from_start: bool, call_later: Callable[..., object]) -> None:
+    def _work(self, number: int, run: Run, step: int, from_start: bool) -> None:
         problem = ""
-        try:
-            replay.check(run, step)
-            before = replay.origin(run, step - 1)
-            deliver(self, self._origin_found, number, before)
-            process = ReplayProcess(run, step, from_start=from_start)
-            call_later(self._started, number, process)
-            for record in process.records():
-                deliver(self, self._found, number, record)
-        except (UserError, OSError) as error:
-            problem = " ".join(str(error).split()).replace("--from-start does it", "g does it")
-        deliver(self, self._ended, number, problem)
+        with self._one:
+            if number != self._number:  # another step was chosen meanwhile
+                return
+            try:
+                process = self._start(number, run, step, from_start)
+                until = math.inf
+                for record in process.records():
+                    if number == self._number:
+                        deliver(self, self._found, number, record)
+                    elif time.monotonic() > (until := min(until, time.monotonic() + PATIENCE)):
+                        process.cancel()
+            except (UserError, OSError) as error:
+                problem = " ".join(str(error).split()).replace("--from-start does it", "g does it")
+            deliver(self, self._ended, number, problem)
 
-    def _started(self, number: int, process: ReplayProcess) -> None:
-        if number == self._number and is_live(self):
-            self._process = process
-        else:
+    def _start(self, number: int, run: Run, step: int, from_start: bool) -> ReplayProcess:
+        """The process at work on the step: the one that is ready, or a new one."""
+        replay.check(run, step)
+        process = self._process
+        if process is not None and process.ready and (process.from_start == from_start or step == process.step + 1):
+            process.again(step)
+            deliver(self, self._origin_found, number, process.origin)
+            return process
+        if process is not None:
             process.cancel()
+        deliver(self, self._origin_found, number, replay.origin(run, step - 1))
+        self._process = process = ReplayProcess(run, step, from_start=from_start, keep=True)
+        if number != self._number:  # it may be that nobody ends it
+            process.cancel()
+        return process
 
     def _origin_found(self, number: int, found: Origin) -> None:
         if number == self._number:
@@ -122,7 +142,6 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
 
     def _ended(self, number: int, problem: str) -> None:
         if number == self._number:
-            self._process = None
             self._list.running, self._list.problem = False, problem
             self._list.show()
 

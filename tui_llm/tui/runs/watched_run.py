@@ -9,11 +9,12 @@ from textual.widget import Widget
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import run_model
 from tui_llm.training.plan import launch
-from tui_llm.training.run import branch, changes
+from tui_llm.training.run import changes
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import CommandFactory
+from tui_llm.tui.runs.open_step import open_step
 from tui_llm.tui.state.messages import ModelChosen
 
 _key = CommandFactory("training", "Training")
@@ -22,6 +23,7 @@ KEYS = (
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
     _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, dead gradients), and where its loss will end", "alarms", importance=2),
+    _key("machine", "M", "machine", "Show the gauges of the watched run's GPUs and CPU: use, memory allocated, reserved and on the card, temperature, power, clocks; and what each one is", "machine", importance=1),
     _key("worker_log", "E", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
     _key("bell", "D", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
     _key("run_curves", "C", "curves", "Show all curves of the watched run in a grid: losses, rates, and by layer gradients, updates and activations; over them those of the marked runs", "curves", importance=2),
@@ -58,43 +60,9 @@ class WatchedRunController:
             self.pane.app.push_screen(BatchScreen(run))
 
     def open_step(self, step: int | None) -> None:
-        """Opens the screen of a step, or of the newest one. A step before a branch's own is its parent's."""
-        from tui_llm.tui.runs.step import ReplayScreen
-
-        if (run := self._run_or_notify("no step to open")) is None:
-            return
-        last = run.last_metric()
-        if step is None and last is None:
-            self.files.notify(f"{run.name} has no steps yet", "warning")
-            return
-        step = step or (last.step if last else 1)
-        try:
-            run = branch.with_step(run, step)
-        except UserError as error:
-            self.files.notify(str(error), "warning")
-            return
-        self.pane.app.push_screen(ReplayScreen(run, step), self._left_step)
-
-    def _left_step(self, chosen: tuple[Run, int] | None) -> None:
-        """Opens the form for a branch, if that was chosen on the step's screen."""
-        from tui_llm.tui.runs.branch import BranchScreen
-
-        if chosen is None:
-            return
-        parent, step = chosen
-        try:
-            config = parent.config()
-        except UserError as error:
-            self.files.notify(str(error), "error")
-            return
-
-        def made(run: Run | None, problem: str = "") -> None:
-            if problem:
-                self.files.notify(problem, "error")
-            if run is not None:
-                self.branched(parent, run)
-
-        self.pane.app.push_screen(BranchScreen(parent, step, config, made), made)
+        """Opens the screen of a step, or of the newest one."""
+        if (run := self._run_or_notify("no step to open")) is not None:
+            open_step(self.pane.app, self.files, run, step, self.branched)
 
     def open_samples(self) -> None:
         from tui_llm.tui.runs.samples import SamplesScreen
@@ -114,6 +82,12 @@ class WatchedRunController:
         if self._run_or_notify("no alarms to show") is not None:
             self.pane.app.push_screen(AlarmsScreen(self.snapshot))
 
+    def open_machine(self) -> None:
+        """Opens the machine's gauges; this needs no run."""
+        from tui_llm.tui.runs.gauges import MachineScreen
+
+        self.pane.app.push_screen(MachineScreen(self.snapshot))
+
     def open_log(self) -> None:
         from tui_llm.tui.runs.log import LogScreen
 
@@ -124,7 +98,7 @@ class WatchedRunController:
         from tui_llm.tui.runs.curves.screen import CurvesScreen
 
         if (run := self._run_or_notify("no curves to show")) is not None:
-            self.pane.app.push_screen(CurvesScreen([run, *others]))
+            self.pane.app.push_screen(CurvesScreen([run, *others], self.branched))
 
     def export_chart(self) -> None:
         from tui_llm.tui.runs.chart_export import ask_export, loss_data

@@ -22,11 +22,13 @@ STATES = {
     "failed": ("✗", "failed"),
     "died": ("✗", "died"),
     "newer": ("?", "newer"),
+    "foreign": ("◇", "other program"),
 }
 
 COLOURS = {
     "running": "$text-success",
     "finished": "$text-success",
+    "foreign": "$text-muted",
     "failed": "$text-error",
     "died": "$text-error",
 }

@@ -15,8 +15,9 @@ from tui_llm.common.display import visible
 from tui_llm.common.numbers import duration
 from tui_llm.training.run import curve_charts
 from tui_llm.training.run.curve_charts import AXES
+from tui_llm.training.run.foreign.foreign_curves import curves_reader
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.run_curves import CurveValues, RunCurves, RunCurvesReader
+from tui_llm.training.run.run_curves import CurveValues, RunCurves
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -27,6 +28,7 @@ from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.runs.chart_export import NOTHING, ask_export
 from tui_llm.tui.runs.curves.grid import CurvesGrid, PlotKey, Shown
 from tui_llm.tui.runs.curves.plot import MARKS, Plot
+from tui_llm.tui.runs.open_step import Branched, open_step
 
 INTERVAL = 1.0  # seconds between two looks at the files
 
@@ -43,6 +45,7 @@ KEYS = (
     _key("curves_down", "down", "chart below", "Select the chart below", "chart('down')", priority=True, together="chart", importance=4),
     _key("curves_previous", "left_square_bracket", "previous chart", "Select the previous chart", "chart('previous')", together="chart", importance=4),
     _key("curves_next", "right_square_bracket", "next chart", "Select the next chart", "chart('next')", together="chart", importance=4),
+    _key("curves_open_step", "enter", "open step", "Recompute the step under the cursor of the first run: its rows with their places in the corpus, and what made its loss", "open_step", importance=5),
     _key("curves_full", "f", "full size", "Show the selected chart in full size, or all charts again", "full", importance=6),
     _key("curves_axis", "a", "by", "Draw over the next of: steps, tokens, seconds of training, FLOPs", "axis", importance=5),
     _key("curves_log_y", "l", "log y", "Make the value axes logarithmic where all values are above 0, or linear again", "log('y')", importance=3),
@@ -64,9 +67,11 @@ class CurvesScreen(BaseScreen, Screen[None]):
     CurvesScreen #curves-cursor { background: $background; }
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], branched: Branched | None = None) -> None:
+        """`branched` is called with the first run and a new branch of it, once this screen has closed."""
         super().__init__()
-        self.readers = [RunCurvesReader(run) for run in {run.name: run for run in runs}.values()]
+        self.readers = [curves_reader(run) for run in {run.name: run for run in runs}.values()]
+        self._branched = branched
         self.files = FileActions(self, lambda: None)
         self._grid = CurvesGrid("curves-grid")
         self._busy, self._loaded = False, False
@@ -222,6 +227,21 @@ class CurvesScreen(BaseScreen, Screen[None]):
     def action_zoom(self, direction: int) -> None:
         self._grid.zoom(direction)
         self._ask()
+
+    def action_open_step(self) -> None:
+        """Opens the first run's step under the cursor."""
+        shown, grid = self._grid.shown, self._grid
+        if shown.runs:
+            step = _step(shown.runs[0], shown.axis, grid.cursor_x)
+            open_step(self.app, self.files, self.readers[0].run, step or None, self._leave_for)
+
+    def _leave_for(self, parent: Run, run: Run) -> None:
+        """A branch was made: the Training pane shows it, if that opened this screen."""
+        self.dismiss(None)
+        if self._branched is not None:
+            self._branched(parent, run)
+        else:
+            self.app.notify(f"{run.name} trains; Enter in the list of runs watches it", markup=False)
 
     def action_export(self) -> None:
         grid, shown = self._grid, self._grid.shown
