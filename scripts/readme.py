@@ -85,7 +85,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     ),
     "several models": ("compare-models", "versus"),
     "learning": ("learn", "prefer", "reward", "sft", "train", "find-lr", "evaluate"),
-    "training runs": ("runs", "control", "stop", "replay", "probes", "batch", "samples", "export"),
+    "training runs": ("ladder", "runs", "control", "stop", "replay", "probes", "batch", "samples", "export"),
     "models and vocabularies": ("models", "check", "vocabulary"),
     "the program": ("tour", "serve", "bench", "device", "completion"),
 }

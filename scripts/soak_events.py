@@ -45,6 +45,8 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "neurons": ("why", "why_table", "tree_line_below", "why_open"),
     "run_heads": ("pane_training", "run_heads"),
     "curves": ("pane_training", "run_curves"),
+    "ladder": ("ladder",),
+    "new_ladder": ("ladder", "ladder_new"),
     **{
         name: ("inside", "inside_lens", key)
         for name, key in (("block", "inside_block"), ("backward", "inside_backward"), ("lens_grid", "inside_grid"))

@@ -152,6 +152,7 @@ def furnish(folder: Path) -> None:
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.shape import GPTConfig
     from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+    from tui_llm.training.plan import ladder
 
     there = folder / "there"
     (there / "empty").mkdir(parents=True)
@@ -166,6 +167,7 @@ def furnish(folder: Path) -> None:
     checkpoint.save(model, folder / "model", end_of_text=vocabulary.end_of_text)
     vocabulary_folder.save_folder(vocabulary, folder / "model")
     assert run_helpers.work(run_helpers.make("r", folder / "text.txt", steps=8)) == 0
+    ladder.keep(ladder.Ladder("up", (str(folder / "text.txt"),), "toy", "steps", 20.0))
 
 
 def state(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -22,7 +22,11 @@ from tui_llm.training.run.settings import SETTINGS
 
 PARSERS = {path: parser for path, parser in parsers(build_parser()) if parser.get_default("run_command") is not None}
 # What a loop over names reads, with `getattr(options, name)`, beside the names written out in the function
-LOOPS: dict[str, set[str]] = {"tui_llm.commands.train": set(SETTINGS), "tui_llm.commands.find_lr": set(SETTINGS)}
+LOOPS: dict[str, set[str]] = {
+    "tui_llm.commands.train": set(SETTINGS),
+    "tui_llm.commands.find_lr": set(SETTINGS),
+    "tui_llm.commands.ladder": {"steps", "minutes", "flops"},
+}
 
 
 def _functions(value: object) -> Iterator[FunctionType]:

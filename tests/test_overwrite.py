@@ -35,6 +35,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
         ["runs", "curves", "r", "--chart", "loss", "--out"],
         "tui-llm-home/runs/r/metrics.jsonl",
     ),
+    ("ladder", "--out"): (["ladder", "--name", "up", "--show", "--out"], "tui-llm-home/ladders/up.json"),
     ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
 }
 NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")

@@ -128,6 +128,16 @@ def test_the_optimizers_are_torchs(name: str, settings: dict[str, bool]) -> None
         plain.load_state_dict(copy.deepcopy(mine.state_dict()))
 
 
+def test_muons_update_is_the_step_that_torchs_muon_takes() -> None:
+    torch.manual_seed(1)
+    parameter, g = torch.nn.Parameter(torch.zeros(6, 4)), torch.randn(6, 4)
+    muon = torch.optim.Muon([parameter], lr=0.1, weight_decay=0.0, momentum=0.0, adjust_lr_fn="match_rms_adamw")
+    parameter.grad = g.clone()
+    muon.step()
+    update, rate = torch_private.muon_update(g, muon.param_groups[0])
+    assert torch.equal(parameter.detach(), torch.zeros(6, 4).add_(update, alpha=-rate))
+
+
 def test_torchs_own_optimizers_still_import_its_compiler() -> None:
     """If they no longer do, use them instead."""
     code = "import sys, torch\ntorch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])\nprint('sympy' in sys.modules)"

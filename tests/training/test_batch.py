@@ -94,7 +94,7 @@ def test_the_whole_batchs_loss_is_what_its_step_then_reports(text: Path) -> None
 def test_writing_the_batch_does_not_change_the_training(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, alone = make("looked", text, dropout=0.2), make("alone", text, dropout=0.2)
     work(looked, {step: lambda: batch.request(looked) for step in range(1, 30)})
-    monkeypatch.setattr(evaluations, "RECORDERS", (evaluations.sample, evaluations.read_pins))
+    monkeypatch.setattr(evaluations, "STEP_RECORDERS", ())
     work(alone)
     assert losses(looked) == losses(alone)
     assert contents(looked.checkpoints()[-1][1]) == contents(alone.checkpoints()[-1][1])

@@ -15,7 +15,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost, shape
 from tui_llm.training.run.settings import PRESETS, from_fields
-from tui_llm.training.worker.loop import optimizers
+from tui_llm.training.worker.optimizers import optimizers
 
 SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
 CONFIG = GPTConfig(300, 48, 3, 4, 64)

@@ -67,6 +67,7 @@ from tui_llm.tui.runs.foreign import ForeignScreen
 from tui_llm.tui.runs.gauges import MachineScreen
 from tui_llm.tui.runs.head_history import RunHeadsScreen
 from tui_llm.tui.runs.log import LogScreen
+from tui_llm.tui.runs.new_ladder import NewLadderScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
@@ -118,6 +119,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     LearnScreen: "3 L",
     ModelInfoScreen: lambda app: ModelInfoScreen(FakeEngine().models()[0]),
     ModelsScreen: "m",
+    NewLadderScreen: lambda app: NewLadderScreen(),
     NewRunScreen: lambda app: NewRunScreen(),
     Palette: "ctrl+p",
     PatchScreen: lambda app: quiet(PatchScreen(app.lab_screen.context)),

@@ -25,7 +25,7 @@ from tui_llm.tui.state.openers import Opener
 
 # What a terminal can't tell apart from Enter, Tab or Backspace, doesn't send, or takes itself; tmux's prefix; Textual's copy.
 OWNED = {"ctrl+m", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+b", "ctrl+c"}
-FORMS = {"new_run", "branch", "sampler", "pairs_form"}  # in a form, ctrl+s starts what it describes
+FORMS = {"new_run", "new_ladder", "branch", "sampler", "pairs_form"}  # in a form, ctrl+s starts what it describes
 WITH_AN_EDITOR = ("lab", "scratch", "pairs_form")
 SHADOWS = {
     ("prompt", "escape"),

@@ -56,6 +56,8 @@ TERMS = (
     Term("uniform", "log2 V: the bits of a uniform guess over the V tokens of the vocabulary", "bits", ("guess",)),
     Term("you beat it", "at these tokens your bits are fewer than the model's: you gave the true token a larger probability", "tokens", ("guess",)),
     Term("loss on the answers", "the mean of −ln p over the answers' tokens; the questions' tokens have no loss, and no gradient", "nats per token", ("sft",)),
+    Term("×tokens, ×time", "the tokens, and the time of the steps, that a rung needs to the first rung's last validation loss ÷ the first rung's own", "", ("ladder",)),
+    Term("budget", "what each rung of a ladder gets: optimizer steps, minutes of steps, or FLOPs (operations of forward and backward pass)", "", ("ladder", "new_ladder")),
     Term("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens", "tokens", ("loss", *RUN)),
     Term("one in N", "the loss as odds, N = e^loss: as surprising as one outcome of N equally likely ones", "", ("loss",)),
     Term("p − y", "the gradient of the loss with respect to the logits (y: 1 for the target, 0 elsewhere); a step moves against it", "", ("loss",)),

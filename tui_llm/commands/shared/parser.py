@@ -14,7 +14,7 @@ from tui_llm.commands.shared.command import Commands
 
 # In which --help lists the commands; those not named here follow, by name.
 ORDER = (
-    "tokens", "examples", "logits", "softmax", "loss", "generate", "train", "find-lr", "evaluate", "runs", "control", "probes", "stop", "replay",
+    "tokens", "examples", "logits", "softmax", "loss", "generate", "train", "find-lr", "ladder", "evaluate", "runs", "control", "probes", "stop", "replay",
     "export", "vocabulary", "merges", "letters", "surprisal", "guess", "attention", "lens", "fit-lens", "block", "backward", "why", "heads", "ablate", "patch", "steer", "neighbours", "models", "check", "serve", "batch",
     "samples", "learn", "prefer", "reward", "sft", "draw", "tree", "compare-models", "versus", "chat", "tour", "bench", "device", "completion",
 )  # fmt: skip

@@ -53,6 +53,7 @@ class Corpus:
     unigram_entropy: of the token frequencies in `train`, in nats per token: the best loss of a unigram model.
     bigram_entropy: the best loss of a bigram model (see `bigrams.py`); None if it wasn't counted.
     floor: the entropy rate of the process that generated the text, a lower bound for any model; None if unknown.
+    separator: the id that ends each document but the last; None if the vocabulary has none.
     """
 
     train: Ids
@@ -62,6 +63,7 @@ class Corpus:
     digest: str
     bigram_entropy: float | None = None
     floor: float | None = None
+    separator: int | None = None
 
 
 def documents(text: str) -> Iterator[str]:
@@ -124,6 +126,7 @@ def load(
         digest,
         facts["bigram_entropy"],
         floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None),
+        tokenizer.end_of_text,
     )
 
 

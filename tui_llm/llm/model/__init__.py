@@ -6,6 +6,7 @@ model.py          the model: embeddings, blocks, output head
 kv_cache.py       the keys and values of the tokens processed so far
 fast.py           fused forward and backward of a block, and of head and loss, for training on a CPU
 flat.py           all parameters in one buffer, and AdamW on it
+cautious.py       AdamW and Muon with cautious weight decay
 fast_step.py      loss and gradients of a batch without autograd
 native_training_step.py  the same with C between the products
 native_plan.py    its buffers and calls

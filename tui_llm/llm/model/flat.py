@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from tui_llm.llm.model import cautious as cautious_decay
 from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.model import GPT
 
@@ -97,15 +98,24 @@ class FlatParameters:
 
 
 class FlatAdamW(torch_private.AdamW):
-    """AdamW on `flat`: two parameters, with weight decay and without. Its state by the model's names is `named_state`."""
+    """AdamW on `flat`: two parameters, with weight decay and without. Its state by the model's names is `named_state`.
+    With `cautious`, the decay is that of cautious.py."""
 
-    def __init__(self, flat: FlatParameters, weight_decay: float, lr: float, betas: tuple[float, float]) -> None:
-        self.flat = flat
+    def __init__(
+        self,
+        flat: FlatParameters,
+        weight_decay: float,
+        lr: float,
+        betas: tuple[float, float],
+        *,
+        cautious: bool = False,
+    ) -> None:
+        self.flat, self.cautious, self.weight_decay = flat, cautious, weight_decay
         parts = slice(flat.decayed), slice(flat.decayed, None)
         parameters = [nn.Parameter(flat.weights[part]) for part in parts]
         groups = [
             {"params": [parameter], "weight_decay": decay}
-            for parameter, decay in zip(parameters, (weight_decay, 0.0), strict=True)
+            for parameter, decay in zip(parameters, (0.0 if cautious else weight_decay, 0.0), strict=True)
         ]
         super().__init__(groups, lr=lr, betas=betas, fused=True)
         self.moments = {name: torch.zeros_like(flat.weights) for name in ("exp_avg", "exp_avg_sq")}
@@ -118,6 +128,8 @@ class FlatAdamW(torch_private.AdamW):
         """Updates the weights."""
         library, flat = self.flat.library, self.flat
         if library is None:
+            if self.cautious:
+                self._decay()
             super().step()
             return
         for own in self.state.values():
@@ -126,9 +138,16 @@ class FlatAdamW(torch_private.AdamW):
         (beta1, beta2), rate, step = decayed["betas"], float(decayed["lr"]), int(own["step"])
         library.adamw(
             flat.weights.data_ptr(), flat.gradients.data_ptr(), *(m.data_ptr() for m in self.moments.values()),
-            len(flat.weights), flat.decayed, 1.0, rate, decayed["weight_decay"], beta1, beta2, decayed["eps"],
-            rate / (1 - beta1**step), math.sqrt(1 - beta2**step), torch.get_num_threads(),
+            len(flat.weights), flat.decayed, 1.0, rate, self.weight_decay, beta1, beta2, decayed["eps"],
+            rate / (1 - beta1**step), math.sqrt(1 - beta2**step), int(self.cautious), torch.get_num_threads(),
         )  # fmt: skip
+
+    def _decay(self) -> None:
+        """Decays the weights cautiously; see cautious.py."""
+        flat, group = self.flat, self.param_groups[0]
+        part = slice(flat.decayed)
+        mean = self.moments["exp_avg"][part].lerp(flat.gradients[part], 1 - group["betas"][0])
+        cautious_decay.decay(flat.weights[part], mean, group["lr"] * self.weight_decay)
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """The state as `torch.optim.AdamW` has it for each parameter: `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq`."""

@@ -53,7 +53,7 @@ _SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
     "widen": ((_P, _P, _N, _I, _I), None),
     "narrow": ((_P, _P, _N, _I), None),
     "sum_squares": ((_P, _P, _N, _I), ctypes.c_double),
-    "adamw": ((*[_P] * 4, *[_N] * 2, *[_F] * 8, _I), None),
+    "adamw": ((*[_P] * 4, *[_N] * 2, *[_F] * 8, _I, _I), None),
 }
 
 

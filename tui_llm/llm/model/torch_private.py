@@ -19,6 +19,8 @@ signature has changed; `tests/test_walls.py` fails if another file uses a privat
 - `torch.cpu._is_avx512_bf16_supported`: whether the CPU multiplies in bfloat16. There is no public way to ask.
 - The functions that `torch.optim` decorates, reached through `__wrapped__`: the decorators of an optimizer's constructor
   and `step` import torch._dynamo, and with it torch._inductor and sympy, only to say that it must not compile them.
+- `torch.optim._muon._zeropower_via_newtonschulz` and `_adjust_lr`: the two parts of `torch.optim.Muon`'s update. Its
+  `step` applies the weight decay itself, and cautious weight decay needs the update first.
 - `torch.distributed.distributed_c10d._get_default_store`: the key-value store of the process group, for the message of
   a process that has failed. `torch.distributed.TCPStore` would need a port of its own.
 """
@@ -146,6 +148,17 @@ class Muon(_WithoutDynamo, torch.optim.Muon):
     """`torch.optim.Muon` that does not import torch._dynamo."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Muon.step))
+
+
+def muon_update(direction: Tensor, group: dict[str, Any]) -> tuple[Tensor, float]:
+    """Muon's update of a matrix (rows, columns): `direction` orthogonalized, bfloat16, and its learning rate, both with the
+    settings of `group`, a parameter group of `Muon`."""
+    from torch.optim import _muon
+
+    update: Tensor = _muon._zeropower_via_newtonschulz(
+        direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
+    )
+    return update, float(_muon._adjust_lr(group["lr"], group["adjust_lr_fn"], direction.shape))
 
 
 def default_store() -> Any:

@@ -309,18 +309,25 @@ double sum_squares(const float *x, double *room, long count, int threads) {
     return sum;
 }
 
-/* torch.optim.AdamW's update, with gradients that are scaled first (and stored so); `decayed` numbers have weight decay.
+/* `factor` where x ≥ 0, 1 elsewhere. */
+ALWAYS vector factors(vector x, float factor) {
+    __typeof__(x >= all(0)) mask = x >= all(0), one = (__typeof__(mask))all(1);
+    return (vector)((mask & (__typeof__(mask))all(factor)) | (~mask & one));
+}
+
+/* torch.optim.AdamW's update, with gradients that are scaled first (and stored so); `decayed` numbers have weight decay,
+   with `cautious` only those whose mean gradient does not have the opposite sign (cautious.py).
    rate: learning rate; size = rate / (1 − β₁ᵗ); root = √(1 − β₂ᵗ). Counts are multiples of 16. */
 void adamw(float *w, float *g, float *mean, float *square, long count, long decayed, float scale, float rate, float decay,
-           float beta1, float beta2, float epsilon, float size, float root, int threads) {
+           float beta1, float beta2, float epsilon, float size, float root, int cautious, int threads) {
     PARALLEL {
         SHARE(first, last, count / LANES);
         for (long i = first * LANES; i < last * LANES; i += LANES) {
             vector d = load(g + i), x = load(w + i);
             if (scale != 1) store(g + i, d *= all(scale));
-            if (i < decayed) x *= all(1 - rate * decay);
             vector m = load(mean + i), s = load(square + i);
             m = fused(d - m, all(1 - beta1), m);
+            if (i < decayed) x *= cautious ? factors(m * x, 1 - rate * decay) : all(1 - rate * decay);
             s = fused(d * d, all(1 - beta2), s * all(beta2));
             store(mean + i, m), store(square + i, s);
             store(w + i, x - all(size) * m / fused(V(sqrt_ps)(s), all(1 / root), all(epsilon)));

@@ -22,5 +22,9 @@ first_start.py   start a run that was just created, or delete it
 replay.py        recompute a step in a subprocess
 foreign.py       read another program's checkpoints in a subprocess
 branch.py        make a run that begins with a step of another one
+ladder_rungs.py  the rungs of a ladder: the ideas since GPT-2, each with its source
+ladder.py        a ladder: its file, its budget, and the run of each rung
+climb.py         take the rungs one after another
+ladder_results.py  loss, tokens and time of the rungs, as a table and a chart
 follow.py        progress lines on the command line
 """

@@ -67,7 +67,8 @@ def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None
 def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
     """Estimates the cost of training a model of shape `config` with `settings`, without evaluations and samples.
 
-    Memory: float32 weights and gradients, two float32 moments for AdamW or one for Muon; and float32 activations: per
+    Memory: float32 weights and gradients, two float32 moments for AdamW or one for Muon, the average of the weights if there is
+    one; and float32 activations: per
     token 16 · C + H numbers for each block (for an MLP width of 4 · C), 2 · C after the last block, and the logits
     twice. A run that learns from answers also holds the weights that it started from, and runs them on every row. With bfloat16 matrix products, the activations take about half as much.
     """
@@ -84,7 +85,7 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
         step_tokens=step_tokens,
         tokens=tokens,
         flops=float(flops_per_token(config, settings.block_size)) * tokens * (ANSWERS_FACTOR if answers else 1),
-        state_bytes=4 * (4 * n - matrices + n * answers),
+        state_bytes=4 * (4 * n - matrices + n * answers + n * (settings.ema_decay > 0)),
         activation_bytes=4 * rows * settings.block_size * numbers,
         most="at most " if answers else "",
     )

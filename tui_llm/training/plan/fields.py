@@ -93,13 +93,19 @@ def _read(name: str, text: str) -> Any:
 
 
 def adapted(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
-    """Returns `base`, a preset, as it is for the objective in `given`, and with a warm-up of at most a tenth of the steps if
-    `given` sets `steps` but not `learning_rate`."""
+    """Returns `base`, a preset, as it is for the objective in `given`, and with a warm-up of at most a tenth of the steps, and
+    one of Muon's momentum of at most a fifth, if `given` sets `steps` but not `learning_rate`. Muon's is left out for AdamW."""
     base = dataclasses.replace(base, **OBJECTIVE_DEFAULTS.get(str(given.get("objective", PRETRAINING)), {}))
+    if given.get("optimizer", base.optimizer) != base.optimizer:
+        base = dataclasses.replace(base, optimizer="adamw", momentum_warmup_steps=0)
     if "steps" not in given or "learning_rate" in given:
         return base
     steps = from_fields({"steps": given["steps"]}).steps
-    return dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
+    return dataclasses.replace(
+        base,
+        warmup_steps=min(base.warmup_steps, max(1, steps // 10)),
+        momentum_warmup_steps=min(base.momentum_warmup_steps, max(1, steps // 5)),
+    )
 
 
 def resolve_settings(

@@ -24,8 +24,8 @@ from tui_llm.training.run.snapshot import RECENT, seconds_left
 _EVERY = 2.0  # seconds between human-readable lines
 
 
-def follow(run: Run, *, as_json: bool = False) -> int:
-    """Prints the progress of a run that was just started, until it ends.
+def follow(run: Run, *, as_json: bool = False, quiet: bool = False) -> int:
+    """Prints the progress of a run that was just started, until it ends; with `quiet`, only how it failed.
 
     Returns 0 if it finished or was stopped, 1 if it failed, 2 if it failed before its first step (the configuration
     can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second
@@ -40,7 +40,7 @@ def follow(run: Run, *, as_json: bool = False) -> int:
         if presses > 1:
             raise KeyboardInterrupt
 
-    follower, hinted = _Follower(run, as_json), False
+    follower, hinted = _Follower(run, as_json, quiet), False
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         while not follower.poll():
@@ -57,8 +57,8 @@ def follow(run: Run, *, as_json: bool = False) -> int:
 
 
 class _Follower:
-    def __init__(self, run: Run, as_json: bool) -> None:
-        self.run, self.as_json = run, as_json
+    def __init__(self, run: Run, as_json: bool, quiet: bool) -> None:
+        self.run, self.as_json, self.quiet = run, as_json, quiet
         self.tail = MetricsTail(run.metrics_path)
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self.tail.skip()
@@ -79,13 +79,15 @@ class _Follower:
         if not alive and status.state not in ("starting", "running", "paused"):
             # On a busy machine a worker may still be importing after the grace period in which it counts as starting.
             return not (status.state == "died" and launch.started_here(self.run))
-        if not self.as_json and status.message and status.message != self.shown:
+        if not self.as_json and not self.quiet and status.message and status.message != self.shown:
             self.shown = status.message
             print(f"{status.state}: {visible(self.shown)}", flush=True)
         time.sleep(0.1)
         return False
 
     def _print(self, metric: Metric) -> None:
+        if self.quiet:
+            return
         if self.as_json:
             print(to_json({k: v for k, v in metric_line(metric).items() if v is not None}), flush=True)
         elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
@@ -97,6 +99,8 @@ class _Follower:
         if status.state in ("failed", "died"):
             print(f"tui-llm: run {run.name} {status.state}: {visible(status.message)}", file=sys.stderr)
             return 1 if status.step else 2
+        if self.quiet:
+            return 0
         if self.as_json:
             print(to_json({"run": run.name, "state": status.state, "step": status.step}), flush=True)
         else:

@@ -82,6 +82,10 @@ class TrainingSettings:
     schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
     decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
     optimizer: str = _setting("adamw", "NAME", OPTIMIZERS, "muon: matrices; AdamW for the rest")
+    momentum_warmup_steps: int = _setting(0, "N", COUNT_OR_0, "muon: 0.85 to 0.95 in N steps")
+    cautious_decay: str = _setting("off", "HOW", OFF_ON, "on: decay only along the update")
+    ema_decay: float = _setting(0.0, "F", SHARE_BELOW_1, "of the mean of the weights; 0: off", PRETRAINING)
+    shuffle_documents: str = _setting("off", "HOW", OFF_ON, "on: in each epoch anew", PRETRAINING)
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
@@ -152,6 +156,10 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found |= _arch_problems(settings, shaped=not {"layers", "width", "heads", "block_size"} & found.keys())
     if settings.attention_only == "on" and settings.from_model:
         found["attention_only"] = f"attention only is for random weights: {settings.from_model} has MLPs; leave one out"
+    if settings.momentum_warmup_steps and settings.optimizer != "muon":
+        found["momentum_warmup_steps"] = "momentum warmup steps are muon's: give the optimizer muon, or leave them out"
+    if settings.cautious_decay == "on" and settings.weight_decay == 0:
+        found["cautious_decay"] = "cautious decay is on, but weight decay is 0; give a weight decay, or leave it out"
     return found | _objective_problems(settings, found)
 
 
@@ -227,6 +235,10 @@ _NANO = _preset(
     layers=4, heads=4, width=256, block_size=256, batch_size=16, steps=6000, learning_rate=2e-3, min_learning_rate=1e-4,
     warmup_steps=150, beta2=0.99, eval_every=250, checkpoint_every=250, validation_fraction=0.02,
 )  # fmt: skip
+_MODERN = dataclasses.replace(
+    _NANO, arch="modern", optimizer="muon", learning_rate=1e-2, schedule="wsd", decay_fraction=0.4,
+    momentum_warmup_steps=300, cautious_decay="on",
+)  # fmt: skip
 
 BUDGET = "budget"  # the preset whose model is picked by the machine and `minutes`, see plan/budget.py
 
@@ -246,7 +258,7 @@ PRESETS: dict[str, TrainingSettings] = {
         min_learning_rate=2e-4, warmup_steps=50, eval_every=100, checkpoint_every=100,
     ),
     "nano": _NANO,
-    "modern": dataclasses.replace(_NANO, arch="modern"),
+    "modern": _MODERN,
     "shakespeare": _preset(
         from_model="nano", layers=4, heads=4, width=256, block_size=256, batch_size=16, steps=160, optimizer="muon",
         learning_rate=4e-3, min_learning_rate=0.0, schedule="wsd", decay_fraction=0.9, warmup_steps=10,
@@ -277,7 +289,8 @@ PRESETS: dict[str, TrainingSettings] = {
         eval_every=1000, eval_batches=20, checkpoint_every=1000, validation_fraction=0.005,
     ),
 }  # fmt: skip
-"""`modern` is `nano` with today's architecture. The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
+"""`modern` is `nano` with today's architecture and optimizer. The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released
+models (124M, 355M, 774M, 1558M; Radford et al. 2019,
 table 2; the counts, the table's own being wrong, are from github.com/openai/gpt-2). How those were trained was not
 published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
 GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million

@@ -8,6 +8,7 @@ requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
 clock.py          the clock of a run with a time budget
 gpu_step.py       batches copied ahead, and updates launched before the loss is known, on a GPU
+optimizers.py     the optimizers of a run, and the average of its weights
 answers.py        what the trainers of preferences and of a reward share
 preference.py     direct preference optimization of pairs of answers
 reward.py         policy gradient on drawn answers that a rule scores

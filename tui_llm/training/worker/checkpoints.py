@@ -29,23 +29,35 @@ from tui_llm.training.run.status import number
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
 
+AVERAGE_UPDATES = "average.updates"  # in the optimizer's state: the number of updates of the average of the weights
 KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
 
 
 def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: float | None = None) -> Path:
     """Writes `checkpoint-STEP/` and returns its path. `seconds` are what a run with a time budget has used of it.
 
+    With an average of the weights, that is the folder's model, and the weights that are trained are in the optimizer's state.
     Raises `UserError` if it can't be written, for example because the disk is full, and `Diverged` if a weight is not
     finite; then older checkpoints are unchanged and no partial checkpoint remains.
 
     With sharded weights, all processes must call it; rank 0 writes.
     """
     final = run.path / f"checkpoint-{step}"
+    tensors = _stored_state(trainer)
+    with trainer.evaluated_weights():
+        view = gathered(trainer)
+        if trainer.ranks.first:
+            view.check(step)
+            _write(run, view, tokenizer, step, tensors, seconds)
+    return final
+
+
+def _write(
+    run: Run, view: Trainer, tokenizer: Tokenizer, step: int, tensors: dict[str, torch.Tensor], seconds: float | None
+) -> None:
+    """Writes the checkpoint of `step`, with the optimizer's state `tensors`."""
+    final = run.path / f"checkpoint-{step}"
     aside = run.path / f".checkpoint-{step}.part"
-    view, tensors = gathered(trainer), state_of(trainer)
-    if not trainer.ranks.first:
-        return final
-    view.check(step)
     storage.rmtree(aside, ignore_errors=True)
     try:
         storage.mkdir(aside)
@@ -57,8 +69,8 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: f
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {
             "step": step,
-            "seed": trainer.settings.seed,
-            "arithmetic": trainer.arithmetic,
+            "seed": view.settings.seed,
+            "arithmetic": view.arithmetic,
             "sha256": intact.digests(aside),
             **({} if seconds is None else {"seconds": round(seconds, 3)}),
         }
@@ -75,7 +87,6 @@ def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: f
     finally:
         storage.rmtree(aside, ignore_errors=True)
     drop_old(run)
-    return final
 
 
 def drop_old(run: Run) -> None:
@@ -105,18 +116,50 @@ def drop_bad(run: Run, last: int) -> bool:
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Returns the optimizers' state as full CPU tensors; empty on a process that neither writes nor has a shard."""
+    """Returns the optimizers' state as full CPU tensors; empty on a process that neither writes nor has a shard.
+
+    With an average of the weights also `NAME.average`, and the number of its updates.
+    """
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
     names = {id(p): name for name, p in trainer.model.weights()}
     flat = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, FlatAdamW)]
-    return {name: value for optimizer in flat for name, value in optimizer.named_state()} | {
+    found = {name: value for optimizer in flat for name, value in optimizer.named_state()} | {
         f"{names[id(p)]}.{key}": whole(value.detach()).cpu().contiguous()
         for optimizer in trainer.optimizers
         if optimizer not in flat
         for p, state in optimizer.state.items()
         for key, value in state.items()
     }
+    if trainer.average is not None:
+        found |= {f"{name}.average": whole(value).cpu().contiguous() for name, value in trainer.average.tensors.items()}
+        found[AVERAGE_UPDATES] = torch.tensor(trainer.average.updates)
+    return found
+
+
+def _stored_state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """`state_of` as it is saved: the average is the folder's model, and `NAME.trained` are the weights that are trained."""
+    state = state_of(trainer)
+    if trainer.average is None or not state:
+        return state
+    kept = {name: value for name, value in state.items() if not name.endswith(".average")}
+    # copies: the model gets the average while it is written
+    return kept | {f"{name}.trained": whole(p.detach()).cpu().clone() for name, p in trainer.model.weights()}
+
+
+def _loaded_state(state: dict[str, torch.Tensor], saved: GPT) -> dict[str, torch.Tensor]:
+    """The inverse of `_stored_state`: moves the weights that are trained into `saved`. Raises `UserError` if one is missing."""
+    if AVERAGE_UPDATES not in state:
+        return state
+    found = {name: value for name, value in state.items() if not name.endswith(".trained")}
+    with torch.no_grad():
+        for name, parameter in saved.weights():
+            trained = state.get(f"{name}.trained")
+            if trained is None or trained.shape != parameter.shape:
+                raise UserError(f"its optimizer state lacks {name}.trained, or has another shape")
+            found[f"{name}.average"] = parameter.detach().clone()
+            parameter.copy_(trained)
+    return found
 
 
 def _drop(folder: Path) -> None:
@@ -155,7 +198,11 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
             state = load_file(folder / "optimizer.safetensors")
             if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
-            _check_state(model, state, run.config().settings.optimizer)
+            settings = run.config().settings
+            _check_state(model, state, settings.optimizer)
+            if settings.ema_decay and AVERAGE_UPDATES not in state:
+                raise UserError("it lacks the weights that are trained")
+            state = _loaded_state(state, saved)
             # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout
             # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
@@ -224,6 +271,26 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
                     # AdamW keeps `step` on the CPU, except for fused AdamW on a GPU.
                     value = value.to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
                     optimizer.state[p][key] = part_like(value, p)
+    _restore_average(trainer, state)
+
+
+def _restore_average(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
+    """Loads the average of the weights. Where a branch begins to have one, it begins with the weights themselves."""
+    average, ranks = trainer.average, trainer.ranks
+    known = state is not None and AVERAGE_UPDATES in state
+    if average is None or not ranks.broadcast_int(int(known)):
+        return
+    updates = ranks.broadcast_int(int(state[AVERAGE_UPDATES]) if state is not None else 0)
+    tensors = {
+        name: part_like(
+            ranks.broadcast_tensor(state[f"{name}.average"] if state is not None else torch.empty(p.shape)).to(
+                p.device
+            ),
+            p,
+        )
+        for name, p in trainer.model.weights()
+    }
+    average.load(tensors, updates)
 
 
 def gathered(trainer: Trainer) -> Trainer:

@@ -66,4 +66,8 @@ def score_heads(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric
     head_readings.write(run, trainer, tokenizer, metric.step)
 
 
-RECORDERS: tuple[Recorder, ...] = (sample, read_pins, score_heads, batch_loss.record)
+RECORDERS: tuple[Recorder, ...] = (sample, read_pins, score_heads)
+"""With the weights that are evaluated."""
+
+STEP_RECORDERS: tuple[Recorder, ...] = (batch_loss.record,)
+"""With the weights that the next step changes."""

@@ -97,9 +97,10 @@ def run_card(run: Run, step: int) -> str:
         if value not in ("", None)
     )
     corpus = ", ".join(visible(Path(one).name) for one in config.corpus)
+    weights = "The moving average of the weights" if settings.ema_decay else "The weights"
     return f"""# {visible(run.name)}
 
-The weights of a training run of tui-llm at step {step:,} of {settings.steps:,}{begun}. Corpus: {corpus or "none"}.
+{weights} of a training run of tui-llm at step {step:,} of {settings.steps:,}{begun}. Corpus: {corpus or "none"}.
 
 | setting | value |
 |---|---|

@@ -15,6 +15,7 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.data import answer_rows, closed_vocabulary, corpus
 from tui_llm.llm.data.answer_rows import AnswerRows
 from tui_llm.llm.data.corpus import Corpus
+from tui_llm.llm.data.examples import document_starts
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import attention_only, model_config, switches
 from tui_llm.llm.model.model import GPT
@@ -67,6 +68,8 @@ def load(worker: Worker) -> Inputs:
             how=s.text_format,
         )
         _check_corpus(run, text.digest)
+        if s.shuffle_documents == "on":
+            _check_documents(s.tokenizer, text)
     worker.facts |= {"vocabulary": tokenizer.size, "unigram_entropy": text.unigram_entropy,
                      "bigram_entropy": text.bigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
     if text.floor is not None:
@@ -91,6 +94,16 @@ def _answers(worker: Worker, device: torch.device, start: Path | None, tokenizer
     found = answer_rows.load(path, tokenizer.size)
     worker.facts |= {"vocabulary": tokenizer.size, "rows": len(found)}
     return Inputs(device, start, tokenizer, None, found)
+
+
+def _check_documents(vocabulary: str, text: Corpus) -> None:
+    """Raises `UserError` if there are no documents to shuffle."""
+    if text.separator is None:
+        raise UserError(
+            f"the vocabulary {vocabulary} has no <|endoftext|> between documents; start a run without shuffle documents"
+        )
+    if len(document_starts(text.train, text.separator)) < 3:
+        raise UserError("the text has no documents to shuffle; start a run without shuffle documents")
 
 
 def _vocabulary(worker: Worker) -> Tokenizer:

@@ -182,10 +182,15 @@ class Job:
             self.save(metric.step)
 
     def record_evaluation(self, metric: Metric) -> None:
-        """Writes what an evaluation writes beside the validation loss."""
-        view = checkpoints.gathered(self.trainer)
-        for record in evaluations.RECORDERS if self.ranks.first else ():
-            record(self.run, view, self.tokenizer, metric)
+        """Writes what an evaluation writes beside the validation loss, with the weights that each recorder is for."""
+        average = self.trainer.average is not None
+        passes = (evaluations.RECORDERS, evaluations.STEP_RECORDERS)
+        for recorders in passes if average else (sum(passes, ()),):
+            evaluated = self.trainer.evaluated_weights() if recorders is passes[0] else contextlib.nullcontext()
+            with evaluated:
+                view = checkpoints.gathered(self.trainer)
+                for record in recorders if self.ranks.first else ():
+                    record(self.run, view, self.tokenizer, metric)
 
     def _sampling(self) -> contextlib.AbstractContextManager[object]:
         """Reads the machine's gauges while it lasts; on processes other than rank 0, nothing."""

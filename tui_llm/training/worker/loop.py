@@ -14,10 +14,10 @@ import torch
 
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
-from tui_llm.llm.model import aligned_head, attention_only, torch_private
+from tui_llm.llm.model import aligned_head, attention_only
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.fast_step import FastStep
-from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
+from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.model import GPT, capped
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.predict.units import uniform_loss
@@ -31,6 +31,7 @@ from tui_llm.training.run.time_plan import TimePlan, learning_rate_at
 from tui_llm.training.worker.distributed import Ranks, whole
 from tui_llm.training.worker.gpu_step import Upload, guard, skips_updates
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
+from tui_llm.training.worker.optimizers import WeightAverage, momentum, optimizers
 
 EXPLODED = 10.0  # × ln V, the loss of a uniform prediction: runs don't recover from a loss above that
 
@@ -41,31 +42,6 @@ class Diverged(Exception):
     def __init__(self, message: str, bad: int) -> None:
         self.bad = bad
         super().__init__(message)
-
-
-def optimizers(
-    model: GPT, settings: TrainingSettings, device: torch.device, flat: FlatParameters | None = None
-) -> list[torch.optim.Optimizer]:
-    """Returns AdamW for all parameters; or Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for the rest.
-
-    With `flat`, AdamW for all parameters updates them at once. Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
-    it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
-    """
-    matrices = model.matrices() if settings.optimizer == "muon" else []
-    if flat is not None and not matrices:
-        return [FlatAdamW(flat, settings.weight_decay, settings.learning_rate, (settings.beta1, settings.beta2))]
-    adamw = torch_private.AdamW(
-        model.decay_groups(settings.weight_decay, without=matrices),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        fused=device.type in ("cuda", "cpu"),
-    )
-    if not matrices:
-        return [adamw]
-    muon = torch_private.Muon(
-        matrices, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, adamw]
 
 
 class Trainer:
@@ -99,6 +75,7 @@ class Trainer:
         self.reads_late = device.type == "cuda" and self.ranks.world == 1 and skips_updates(self.optimizers)
         self.done: int | None = 0  # the step after which the weights are; None while they are updated
         self.upload = Upload(device)
+        self.average = WeightAverage(model, settings.ema_decay, self.flat) if settings.ema_decay else None
         # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
         self.fast_step: FastStep | NativeTrainingStep | None = None
         if self.flat is not None and self.products is not None:
@@ -110,7 +87,10 @@ class Trainer:
         self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         self.plans: list[TimePlan] = []  # of a run with a time budget; `settings.steps` is what the last one says
         if corpus is not None:
-            self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
+            separator = corpus.separator if settings.shuffle_documents == "on" else None
+            self.batches = Batches(
+                corpus.train, settings.block_size, settings.batch_size, settings.seed, separator=separator
+            )
             self.validation = evenly_spaced(
                 corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
             )
@@ -144,6 +124,10 @@ class Trainer:
         casts = self.bfloat16 and self.products is None
         return torch.autocast(self.device.type, torch.bfloat16) if casts else contextlib.nullcontext()
 
+    def evaluated_weights(self) -> contextlib.AbstractContextManager[object]:
+        """While the body runs, the model has the weights that are evaluated and exported: their average, if there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_model()
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits (B, T, V) of x (B, T), computed in the precision of `loss`."""
         with self.autocast():
@@ -166,7 +150,8 @@ class Trainer:
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began - self._measuring()
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
-            val_loss = self.validate() if evaluate else None
+            with self.evaluated_weights():
+                val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
             yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)  # type: ignore[arg-type]
@@ -237,9 +222,13 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
+                if "momentum" in group:  # Muon's
+                    group["momentum"] = momentum(s, number)
             optimizer.step()
         if unread is not None:
             norm = self._check(number, *unread.tolist())
+        if self.average is not None:
+            self.average.update()
         self.done = number
         if matrices is not None:
             with matrices.timed():

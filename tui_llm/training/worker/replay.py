@@ -9,6 +9,7 @@ the current request. A request for the step after the last one goes on from its 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import queue
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,7 +64,7 @@ class StepReplay:
         numbers = range((step - 1) * s.grad_accumulation_steps, step * s.grad_accumulation_steps)
         batches = [self.trainer.batches.batch(number) for number in numbers]
         self.x, self.y = (torch.cat(side) for side in zip(*batches, strict=True))  # (R, T) each
-        self.starts = [start for number in numbers for start in self.trainer.batches.starts(number)]
+        self.places = np.concatenate([self.trainer.batches.places(number) for number in numbers])  # (R, T + 1)
         self.losses: list[list[float]] = []
         self.direction: dict[str, Tensor] = {}  # the step's gradient, up to its scale
         self._after: dict[str, Tensor] = {}  # the weights after the step
@@ -146,22 +149,23 @@ class StepReplay:
         )
 
     def _rows(self) -> list[dict[str, Any]]:
-        places, width = self._token_places, self.x.size(1) + 1
-        parts = [places.parts(start, start + width) for start in self.starts]
-        known = places.find([token for tokens in parts for token in tokens])
+        places = self._token_places
+        parts = [_parts(places, row) for row in self.places]
+        known = places.find([token for tokens in parts for _, token in tokens])
         return [
             {
                 "row": number, "ids": [int(self.x[number, 0]), *self.y[number].tolist()],
                 "losses": [_finite(loss) for loss in self.losses[number]],
-                "parts": [[token - self.starts[number], _place(known[token])] for token in tokens if token in known],
+                "parts": [[position, _place(known[token])] for position, token in tokens if token in known],
             }
             for number, tokens in enumerate(parts)
         ]  # fmt: skip
 
     def _placed(self, targets: list[tuple[int, int]]) -> list[list[Any]]:
         """Targets (row, position) with their places."""
-        known = self._token_places.find([self.starts[row] + position + 1 for row, position in targets])
-        return [[row, position, _place(known.get(self.starts[row] + position + 1))] for row, position in targets]
+        tokens = [int(self.places[row, position + 1]) for row, position in targets]
+        known = self._token_places.find(tokens)
+        return [[*target, _place(known.get(token))] for target, token in zip(targets, tokens, strict=True)]
 
     def gradients(self) -> Iterator[dict[str, Any]]:
         """Each row's share of the gradient's norm, with those of its tokens; then the tokens with the largest parts."""
@@ -175,6 +179,17 @@ class StepReplay:
             yield {"row": number, "norm": norm, "share": share, "tokens": tokens[-1]}
         largest = list(dict.fromkeys([*_largest(self.losses), *_largest(tokens)]))
         yield {"top": self._placed(largest)}
+
+
+def _parts(places: TokenPlaces, row: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Where in a row its parts begin, and with which training tokens: the tokens at the places `row` of the training data,
+    of which the neighbours of one part are neighbours there and of one file."""
+    cuts = [0, *(np.flatnonzero(np.diff(row) != 1) + 1).tolist(), len(row)]
+    found = []
+    for first, last in itertools.pairwise(cuts):
+        start = int(row[first])
+        found += [(first + token - start, token) for token in places.parts(start, start + last - first)]
+    return found
 
 
 def _nothing(_model: object) -> None:

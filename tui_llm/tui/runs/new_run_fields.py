@@ -43,12 +43,13 @@ BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its
 MODELS_OWN = ("layers", "heads", "width", "tokenizer", "arch")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "minutes", "name", "from_model", "tokenizer", "format", "field",
-        "validation_fraction"),
+        "validation_fraction", "shuffle_documents"),
     "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
         "advantage", "updates", "clip_ratio", "kl_weight"),
     "Shape": ("layers", "heads", "width", "block_size", "arch", "dropout"),
-    "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
-        "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
+    "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "momentum_warmup_steps",
+        "learning_rate", "schedule", "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "cautious_decay", "beta1",
+        "beta2", "clip", "ema_decay"),
     "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
          "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
 }  # fmt: skip
@@ -69,6 +70,8 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "answer_tokens": "answer tokens",
     "kl_weight": "KL weight",
     "warmup_steps": "warm-up steps",
+    "momentum_warmup_steps": "momentum warm-up",
+    "ema_decay": "EMA decay",
     "tokenizer": "vocabulary",
     "grad_accumulation_steps": "grad accumulation",  # one line of the form
     "nproc": "processes",

@@ -1,0 +1,103 @@
+"""Takes the rungs of a ladder one after another, in this process or in one of its own. Does not import torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tui_llm.common import storage
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import ladder as ladders
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.ladder import Ladder
+from tui_llm.training.run.run import Run
+
+STOPPED = "stopped"
+
+
+def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[[Run], int]) -> int:
+    """Takes each rung that is not finished: makes its run, or resumes it, calls `begin`, and waits with `follow`, which returns
+    `training.plan.follow.follow`'s status.
+
+    Ends early if a run was stopped. A rung that failed is left, and the next one is taken. Returns 0, or 1 if a rung failed, or
+    130 where `follow` was interrupted. Raises `UserError`.
+    """
+    failed = False
+    with ladders.held(ladder.name):
+        for at in ladders.left(ladder):
+            run = ladders.prepare(ladder, at)
+            if not run.alive():
+                launch.resume(run)
+            begin(at, run)
+            status = follow(run)
+            if status == 130:
+                return status
+            state = run.status().state
+            if state == STOPPED:
+                return 0
+            failed = failed or state != "finished"
+    return int(failed)
+
+
+def log_path(name: str) -> Path:
+    """What a ladder in the background prints."""
+    return ladders.path_of(name).with_suffix(".log")
+
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Ladders that this process started, kept only so that they are reaped."""
+
+
+def detach(ladder: Ladder) -> None:
+    """Takes the rungs in a process of its own, which outlives the terminal, and returns at once. Raises `UserError`."""
+    ladders.keep(ladder)
+    if ladders.climbed(ladder.name):
+        raise UserError(f"ladder {ladder.name} is climbed already; watch it")
+    try:
+        with storage.open_file(log_path(ladder.name), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tui_llm", "ladder", "--name", ladder.name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=launch.environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise UserError(f"can't start the ladder {ladder.name}: {error.strerror or error}") from error
+    _children.append(process)
+
+
+def reap() -> None:
+    """Reaps ladders of this process that have ended."""
+    for process in list(_children):
+        if process.poll() is not None:
+            _children.remove(process)
+
+
+def stop(ladder: Ladder) -> bool:
+    """Asks the worker of the rung that is trained to save and end, which ends the ladder. Returns whether there was one."""
+    for at in range(len(ladder.rungs)):
+        run = ladder.run(at)
+        if run.exists() and run.alive():
+            with suppress(UserError):  # it has just ended
+                launch.stop(run)
+            return True
+    return False
+
+
+def trouble(name: str) -> str:
+    """The last line of what a ladder in the background printed, if that is an error; else empty."""
+    try:
+        size = log_path(name).stat().st_size
+        with storage.open_file(log_path(name), "rb") as file:
+            file.seek(max(0, size - 4096), os.SEEK_SET)
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    last = lines[-1] if lines else ""
+    return last.removeprefix("tui-llm: ") if last.startswith("tui-llm: ") else ""

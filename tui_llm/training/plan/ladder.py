@@ -1,0 +1,256 @@
+"""A ladder: runs with one budget, each with one more idea than the one before it. Does not import torch.
+
+A ladder is a file, ladders/NAME.json in the data folder; its rungs are runs named NAME-NUMBER-RUNG, which are made one after
+another. What is finished stays so: a ladder that was killed goes on with the first rung that is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from tui_llm.common import files, paths, storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.data import corpora
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import cost, fields, ladder_rungs, launch
+from tui_llm.training.plan.step_time import Measurement
+from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, preset
+
+UNITS = {"steps": "steps", "minutes": "minutes", "flops": "FLOPs"}
+VERSION = 1
+LEAST = 10  # steps of a rung: fewer say nothing
+EVALUATIONS = 40  # of a rung
+CHECKPOINTS = 10
+PATIENCE = 3.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """What a ladder was asked for. `given` are settings of all its runs, as text; `amount` is the budget of each run, in `unit`."""
+
+    name: str
+    corpus: tuple[str, ...]
+    preset: str
+    unit: str
+    amount: float
+    rungs: tuple[str, ...] = ladder_rungs.DEFAULT
+    given: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+    def run(self, at: int) -> Run:
+        """The run of rung `at`, which may not exist yet."""
+        return Run(paths.runs_dir() / f"{self.name}-{at}-{self.rungs[at]}")
+
+    @property
+    def budget(self) -> str:
+        """Such as `600 steps`."""
+        return f"{self.amount:,g} {UNITS[self.unit]}" if self.amount < 1e7 else f"{self.amount:.2e} {UNITS[self.unit]}"
+
+
+def check(ladder: Ladder) -> None:
+    """Raises `UserError` if the ladder can't be made."""
+    if ladder.unit not in UNITS:
+        raise UserError(f"the budget is in {ladder.unit}; give --steps, --minutes or --flops")
+    if not 0 < ladder.amount < 1e30:
+        raise UserError(f"the budget is {ladder.amount:g} {UNITS[ladder.unit]}; give more than 0")
+    if not ladder.rungs:
+        raise UserError(f"name rungs: {', '.join(rung.name for rung in ladder_rungs.RUNGS)}")
+    if len(set(ladder.rungs)) < len(ladder.rungs):
+        raise UserError("a rung is named twice; give each once")
+    for at in range(len(ladder.rungs)):
+        ladder_rungs.find(ladder.rungs[at])
+        check_name(ladder.run(at).name)
+    if not ladder.corpus:
+        raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def path_of(name: str) -> Path:
+    """Raises `UserError` if `name` can't name a ladder."""
+    return paths.data_dir() / "ladders" / f"{check_name(name)}.json"
+
+
+def names() -> list[str]:
+    """The ladders on this machine, the newest first."""
+    folder = paths.data_dir() / "ladders"
+    try:
+        found = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    return [path.stem for path in found]
+
+
+def find(name: str) -> Ladder:
+    """Raises `UserError` if there is no such ladder, or its file is damaged."""
+    path = path_of(name)
+    if not path.is_file():
+        known = ", ".join(names()[:5])
+        raise UserError(f"there is no ladder {name}; name a text to start it{f' (ladders: {known})' if known else ''}")
+    raw = read_json(path)
+    try:
+        if raw["version"] > VERSION:
+            raise UserError(f"ladder {name} was made by a newer tui-llm; update tui-llm to use it")
+        found = Ladder(
+            name, tuple(map(str, raw["corpus"])), str(raw["preset"]), str(raw["unit"]), float(raw["amount"]),
+            tuple(map(str, raw["rungs"])), {str(key): str(value) for key, value in raw["given"].items()}, str(raw["device"]),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a ladder ({error!r}); delete it, and start the ladder again") from error
+    check(found)
+    return found
+
+
+def keep(ladder: Ladder) -> None:
+    """Writes the ladder's file. Raises `UserError` if there is another one of that name, or it can't be written."""
+    check(ladder)
+    for at in range(len(ladder.rungs)):
+        settings_of(ladder, at, 100)  # any number of steps
+    path = path_of(ladder.name)
+    if path.exists():
+        if find(ladder.name) != ladder:
+            raise UserError(
+                f"ladder {ladder.name} was started with other settings; go on with it (--name {ladder.name} alone), or give "
+                "another --name"
+            )
+        return
+    value = {"version": VERSION, **dataclasses.asdict(ladder)}
+    del value["name"]
+    try:
+        files.write_json(path, value)
+    except (OSError, UserError) as error:
+        raise UserError(f"can't start the ladder {ladder.name}: {error}") from error
+
+
+@contextmanager
+def held(name: str, patience: float = PATIENCE) -> Iterator[None]:
+    """While the body runs, no other process takes the ladder's rungs. Raises `UserError` if one does, for more than `patience`
+    seconds: `climbed` has the lock for a moment."""
+    lock = storage.Lock(path_of(name).with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise UserError(f"ladder {name} is climbed by another process; watch it: tui-llm ladder --name {name} --show") from None  # fmt: skip
+    except OSError as error:
+        raise UserError(f"can't start the ladder {name}: {files.cannot_write(path_of(name), error)}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def climbed(name: str) -> bool:
+    """Whether a process takes the ladder's rungs."""
+    try:
+        with held(name, 0):
+            return False
+    except UserError:
+        return True
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings_of(ladder: Ladder, at: int, steps: int) -> TrainingSettings:
+    """The settings of rung `at` in a run of `steps` steps. Raises `UserError`."""
+    return _resolved(ladder, at, steps)[0]
+
+
+def _resolved(ladder: Ladder, at: int, steps: int) -> tuple[TrainingSettings, GPTConfig, lookup.LocalModel | None]:
+    base = dataclasses.replace(
+        preset(ladder.preset),
+        eval_every=max(1, round(steps / EVALUATIONS)),
+        checkpoint_every=max(1, round(steps / CHECKPOINTS)),
+    )
+    given = {**ladder.given, "steps": steps}
+    if str(given.get("objective", PRETRAINING)) != PRETRAINING:
+        raise UserError("the rungs of a ladder learn text; leave the objective out")
+    plain, shape, found = fields.resolve_settings(given, base, ladder.corpus)
+    made = ladder_rungs.changed(plain, ladder.rungs[: at + 1])
+    if found is None:
+        shape = cost.shape(made, shape.vocabulary)
+    return made, shape, found
+
+
+def steps_of(ladder: Ladder, at: int, measuring: Callable[[Measurement], object] = lambda _: None) -> int:
+    """The steps of rung `at` that the budget pays for. With a budget of minutes, measures a few real steps, which takes up to
+    20 s; `measuring` is given what can be cancelled. Raises `UserError` if the budget is too small, or nothing was measured."""
+    if ladder.unit == "steps":
+        found = ladder.amount
+    else:
+        made, shape, _ = _resolved(ladder, at, 1000)
+        whole = cost.cost(made, shape)
+        if ladder.unit == "flops":
+            found = ladder.amount / (whole.flops / made.steps)
+        else:
+            measurement = Measurement(made, shape, ladder.device)
+            measuring(measurement)
+            try:
+                found = 60 * ladder.amount * measurement.take().tokens_per_second / whole.step_tokens
+            finally:
+                measurement.cancel()
+    if found < LEAST:
+        raise UserError(f"{ladder.budget} are {found:.1f} steps of {ladder.rungs[at]}; give more, or a smaller preset")
+    return min(int(found), 10**9)
+
+
+def prepare(ladder: Ladder, at: int, measuring: Callable[[Measurement], object] = lambda _: None) -> Run:
+    """The run of rung `at`: the one that exists, or a new one. Raises `UserError` if a run of its name is another one."""
+    run = ladder.run(at)
+    if run.exists():
+        config = run.config()
+        wanted = settings_of(ladder, at, config.settings.steps)
+        same = dataclasses.replace(
+            config.settings,
+            batch_size=wanted.batch_size,  # smaller since, where it did not fit into memory
+            grad_accumulation_steps=wanted.grad_accumulation_steps,
+            eval_batches=wanted.eval_batches,
+        )
+        if same != wanted or config.corpus != tuple(map(corpora.place, ladder.corpus)):
+            raise UserError(f"run {run.name} is not of this ladder: delete or rename it, or give another --name")
+        return run
+    made, _, model = _resolved(ladder, at, steps_of(ladder, at, measuring))
+    return launch.create(
+        run.name, list(ladder.corpus), made, preset=ladder.preset, device=ladder.device, model=model.folder if model else None
+    )  # fmt: skip
+
+
+def finished(run: Run) -> bool:
+    """Whether nothing of a rung is left to do."""
+    return run.exists() and run.status().state == "finished"
+
+
+def left(ladder: Ladder) -> list[int]:
+    """The rungs that are not finished."""
+    return [at for at in range(len(ladder.rungs)) if not finished(ladder.run(at))]
+
+
+def shared_settings(given: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as a ladder's file has them. Raises `UserError` for those that a ladder decides."""
+    own = {"steps", "eval_every", "checkpoint_every"} & given.keys()
+    if own:
+        raise UserError(f"a ladder sets {' and '.join(sorted(own))} itself; leave it out")
+    return {name: str(value) for name, value in given.items()}
+
+
+def parse_rungs(text: str) -> tuple[str, ...]:
+    """Rungs that are named with commas between them, in the order of `RUNGS`. Raises `UserError` for an unknown one."""
+    named: Sequence[str] = [ladder_rungs.find(part.strip()).name for part in text.split(",") if part.strip()]
+    return tuple(rung.name for rung in ladder_rungs.RUNGS if rung.name in named)
+
+
+def as_json(ladder: Ladder) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(ladder)))
+    return found

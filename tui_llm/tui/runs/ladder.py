@@ -1,0 +1,306 @@
+"""The Ladder screen: what each idea since GPT-2 buys, a run a rung: their table, and all their curves in one chart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual import work
+
+from tui_llm.common.display import fit, visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import duration
+from tui_llm.training.plan import climb, ladder_results
+from tui_llm.training.plan import ladder as ladders
+from tui_llm.training.plan.ladder_results import LadderResults, RungResult
+from tui_llm.training.run.curve_charts import AXES
+from tui_llm.training.run.run import Run
+from tui_llm.tui.kit.actions import FileActions
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.format import compact
+from tui_llm.tui.kit.full import FullScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.runs.chart_export import ask_export
+from tui_llm.tui.runs.curves.plot import GUTTER, View, drawn, x_ticks
+from tui_llm.tui.runs.curves.styles import Styles
+from tui_llm.tui.runs.words import state_words
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
+
+INTERVAL = 2.0  # seconds between two looks at the files
+LEAST, MOST = 6, 24  # rows of the chart
+COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
+NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
+NOTHING = (
+    "no ladder yet. n starts one: GPT-2's recipe with AdamW first, then Muon, then one more idea a rung, each as a run with the "
+    "same budget. The table says what each needs to the first rung's loss."
+)
+
+OPEN = Command(
+    "ladder", "number_sign", "ladder",
+    "Ladder: what each idea since GPT-2 buys, one run a rung with the same budget, all curves in one chart",
+    "Ladder", "lab", "app.open('ladder')",
+)  # fmt: skip
+_key = CommandFactory("ladder", "Ladder")
+KEYS = (
+    _key("ladder_new", "n", "new", "Start a ladder: text, budget, rungs", "new", importance=4),
+    _key("ladder_go_on", "e", "go on", "Go on with a ladder that was stopped or has failed; finished rungs stay", "go_on", importance=3),
+    _key("ladder_stop", "S", "stop", "Stop the ladder: the run that is trained saves, then ends", "stop", importance=3),
+    _key("ladder_axis", "a", "by", "Draw over the next of: tokens, seconds of the steps, FLOPs, steps", "axis", importance=3),
+    _key("ladder_before", "left_square_bracket", "ladder", "Show the ladder before: the list is by age", "other(1)", together="ladder"),
+    _key("ladder_after", "right_square_bracket", "ladder", "Show the next newer ladder", "other(-1)", together="ladder"),
+    _key("ladder_curves", "C", "curves", "Show all curves of all rungs in a grid", "curves", importance=2),
+    _key("ladder_export", "x", "export", "Write the chart to a new file: .svg, .png or .csv", "export", importance=2),
+    _key("ladder_copy", "y", "copy", "Copy the table (tab-separated)", "copy"),
+    _key("close_ladder", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LadderState:
+    """What a look at the files gave: the names of all ladders, the newest first, the results of one, and whether it is climbed."""
+
+    names: tuple[str, ...] = ()
+    results: LadderResults | None = None
+    climbed: bool = False
+    problem: str = ""
+
+
+def look(name: str) -> LadderState:
+    """Reads the ladder `name`, or the newest one where there is none of that name."""
+    climb.reap()
+    names = tuple(ladders.names())
+    if not names:
+        return LadderState()
+    name = name if name in names else names[0]
+    try:
+        results = ladder_results.read(ladders.find(name))
+    except UserError as error:
+        return LadderState(names, problem=str(error))
+    climbed = ladders.climbed(name)
+    return LadderState(names, results, climbed, "" if climbed else climb.trouble(name))
+
+
+@opens("ladder")
+class LadderScreen(FullScreen):
+    TITLE_WORDS: ClassVar[str] = "Ladder"
+    shows_model = False
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
+
+    def __init__(self, context: LabContext) -> None:
+        super().__init__()
+        self.context = context
+        self.found = LadderState()
+        self.chosen = ""  # the name of the ladder that is shown; empty: the newest
+        self.axis = "tokens"
+        self.was_read = False  # whether the files were looked at
+        self._busy = False
+        self.files = FileActions(self, self.reload)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.set_interval(INTERVAL, self.reload)
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.refill())
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the ladder again, unless a read is in progress."""
+        if not self._busy:
+            self._busy = True
+            self._reload(self.chosen or "")
+
+    @work(thread=True, group="ladder")
+    def _reload(self, name: str) -> None:
+        try:
+            found = look(name)
+        finally:
+            self._busy = False
+        deliver(self, self._show, name, found)
+
+    def _show(self, asked: str, found: LadderState) -> None:
+        if asked != (self.chosen or ""):  # another one was chosen meanwhile
+            self.reload()
+        elif not self.was_read or found != self.found:
+            self.found, self.was_read = found, True
+            if found.results is not None:
+                self.chosen = found.results.ladder.name
+            self.refill()
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def subject(self) -> str:
+        results = self.found.results
+        if results is None:
+            return ""
+        ladder = results.ladder
+        return f"{ladder.name}: {ladder.budget} a rung, preset {ladder.preset}"
+
+    def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
+        state = self.found
+        if not self.was_read:
+            return [], [Text("reading the ladders …", style=self.style("muted"))]
+        if state.results is None:
+            words = state.problem or NOTHING
+            return [], wrapped(Text(visible(words), style=self.style("bad" if state.problem else "muted")), width)
+        columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
+        room = max(8, min(20, width - 4 - sum(cells for _, cells in columns)))
+        lines = [self._head(state, width)]
+        if state.problem:
+            lines += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
+        title = "".join(name.rjust(cells) for name, cells in columns)
+        lines.append(Text(f"   {fit('rung', room)}{title}", style=self.style("muted"), no_wrap=True))
+        styles = Styles(Style.null(), self.app.theme_variables, len(state.results.rungs) + 1, 1)
+        for number, one in enumerate(state.results.rungs):
+            lines.append(self._row(number, one, columns, room, styles))
+        if (now := self._explained(state.results)) is not None:
+            lines += wrapped(
+                Text(f"{now.rung.name}: {now.rung.sentence} ({now.rung.source})", self.style("muted")), width
+            )
+        return lines, self._chart(state.results, width, self.listing.size.height - len(lines) - 1, styles)
+
+    def _head(self, state: LadderState, width: int) -> Text:
+        assert state.results is not None
+        results = state.results
+        done = sum(one.state == "finished" for one in results.rungs)
+        line = Text(f"{done} of {len(results.rungs)} rungs finished", self.style("strong"), no_wrap=True)
+        line.append(", training now" if state.climbed else "", "not bold")
+        if results.target is not None:
+            line.append(f"; ×: needed to loss {results.target:.4f}, the first rung's last", self.style("muted"))
+        line.truncate(width, overflow="ellipsis")
+        return line
+
+    def _row(self, number: int, one: RungResult, columns: Sequence[tuple[str, int]], room: int, styles: Styles) -> Text:
+        last = one.last
+        assert self.found.results is not None
+        tokens, time = self.found.results.ratios(one)
+        values = {
+            "state": state_words(one.state)[0] if one.state else "–",
+            "steps": "–" if one.steps is None else f"{one.step:,}/{one.steps:,}",
+            "loss": f"{last.loss:.4f}" if last else "–",
+            "tokens": compact(last.tokens) if last else "–",
+            "time": duration(last.seconds) if last else "–",
+            "×tokens": "–" if tokens is None else f"{tokens:.2f}",
+            "×time": "–" if time is None else f"{time:.2f}",
+        }
+        line = Text(f"{number:2} ", styles(number), no_wrap=True).append(fit(visible(one.rung.name), room), "default")
+        for name, cells in columns:
+            line.append(values[name].rjust(cells), "default")
+        return line
+
+    def _explained(self, results: LadderResults) -> RungResult | None:
+        """The rung that is trained, else the last one that was begun."""
+        begun = [one for one in results.rungs if one.state]
+        return next((one for one in begun if one.state in ("running", "starting")), begun[-1] if begun else None)
+
+    def _chart(self, results: LadderResults, width: int, height: int, styles: Styles) -> list[Text]:
+        """The curves of all rungs over `axis`; each ends with its number."""
+        chart = ladder_results.chart(results, self.axis)
+        lines = {line.name: line for line in chart.lines}
+        numbers = [number for number, one in enumerate(results.rungs) if one.rung.name in lines]
+        points = [[(x, y) for x, y in lines[results.rungs[n].rung.name].points if math.isfinite(x)] for n in numbers]
+        shown = [x for one in points for x, _ in one]
+        if not shown or width < GUTTER + 10:
+            return (
+                [Text("the curves appear after the first evaluation", style=self.style("muted"))] if not shown else []
+            )
+        height = max(LEAST, min(MOST, height - 1))
+        view, cells = View(min(0.0, *shown), max(shown)), width - GUTTER - 1
+        plot = drawn([("", one, False) for one in points], view, cells, height, lambda value: f"{value:.2f}")
+        for at, curve in enumerate(points):
+            x, y = curve[-1]
+            row = round((1 - plot.height_of(y)) * (height - 1))
+            if 0 <= row < height:
+                plot.rows[row][max(0, min(cells - 1, round(view.share(x) * (cells - 1))))] = (f"{numbers[at] % 10}", at)
+        made = []
+        for label, cells_of_row in zip(plot.labels, plot.rows, strict=True):
+            text = Text(f"{label:>{GUTTER - 2}} ┤", self.style("muted"), no_wrap=True)
+            for char, number in cells_of_row:
+                text.append(char, styles(numbers[number]) if number >= 0 else "")
+            made.append(text)
+        ticks = x_ticks(view, cells, duration if self.axis == "time" else compact)
+        title = f"validation loss by {chart.x_title}"
+        return [*made, Text(" " * GUTTER + ticks, self.style("muted")), Text(title, self.style("muted"), no_wrap=True)]
+
+    def table(self) -> Iterable[Row]:
+        if self.found.results is not None:
+            yield from ladder_results.table(self.found.results)
+
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_new(self) -> None:
+        from tui_llm.tui.runs.new_ladder import NewLadderScreen
+
+        self.app.push_screen(NewLadderScreen(ended=self._start_ended), self._made)
+
+    def _start_ended(self, run: Run | None, problem: str) -> None:
+        """The form was closed while it started a ladder."""
+        if problem:
+            self.files.notify(problem, "error")
+        self._made(run)
+
+    def _made(self, run: Run | None) -> None:
+        if run is not None:
+            self.chosen = ""  # the newest
+            self.reload()
+
+    def action_go_on(self) -> None:
+        results = self.found.results
+        if results is None:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+        elif not ladders.left(results.ladder):
+            self.files.notify("all rungs of this ladder are finished", "warning")
+        else:
+            self.files.act(lambda: climb.detach(results.ladder), f"ladder {results.ladder.name} goes on")
+
+    def action_stop(self) -> None:
+        results = self.found.results
+        if results is None or not self.found.climbed:
+            self.files.notify("no ladder is trained here", "warning")
+            return
+        ladder = results.ladder
+
+        def stop() -> None:
+            if not climb.stop(ladder):
+                raise UserError("the next rung is just starting; try again in some seconds")
+
+        self.files.act(stop, f"ladder {ladder.name} saves, then stops; e goes on with it")
+
+    def action_axis(self) -> None:
+        names = ["tokens", *(name for name in ("time", "flops", "step") if name in AXES)]
+        self.axis = names[(names.index(self.axis) + 1) % len(names)]
+        self.refill()
+
+    def action_other(self, by: int) -> None:
+        names = self.found.names
+        if len(names) < 2:
+            self.files.notify("there is no other ladder", "warning")
+            return
+        at = names.index(self.chosen) if self.chosen in names else 0
+        self.chosen = names[max(0, min(at + by, len(names) - 1))]
+        self.reload()
+
+    def action_curves(self) -> None:
+        results = self.found.results
+        found = [] if results is None else [results.ladder.run(at) for at, one in enumerate(results.rungs) if one.state]
+        if not found:
+            self.files.notify("no rung has begun yet", "warning")
+            return
+        from tui_llm.tui.runs.curves.screen import CurvesScreen
+
+        self.app.push_screen(CurvesScreen(found))
+
+    def action_export(self) -> None:
+        results = self.found.results
+        if results is None:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+            return
+        ask_export(
+            self.app, self.files, ladder_results.chart(results, self.axis), f"ladder-{results.ladder.name}", None
+        )
