@@ -191,9 +191,8 @@ def _check_not_training(run: Run) -> None:
 
 
 def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None, device: str | None = None) -> None:
-    """Sets the number of worker processes, FSDP sharding and the device of a run; None keeps the current value.
-    Raises `UserError` if the settings don't allow it, or if a worker is training the run.
-    """
+    """Sets the number of worker processes, FSDP sharding and the device of a run; None keeps the current value. Raises
+    `UserError` if the settings don't allow it, or if a worker is training the run."""
     config = run.config()
     changed = dataclasses.replace(
         config,
