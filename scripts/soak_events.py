@@ -24,6 +24,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     **{name: ("pane_training", name) for name in ("batch", "samples", "new_run", "alarms")},
     "find_lr": ("pane_training", "new_run", "find_rate"),
     "log": ("pane_training", "worker_log"),
+    "machine": ("pane_training", "machine"),
     "step": ("pane_training", "open_step"),
     "step_row": ("pane_training", "open_step", "step_tokens"),
     "branch": ("pane_training", "open_step", "step_branch"),

@@ -166,6 +166,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
         "is_available": lambda: True, "device_count": lambda: 1, "synchronize": lambda *_: None, "empty_cache": lambda: None,
         "mem_get_info": lambda *_: (1 << 34, 1 << 34), "get_device_name": lambda *_: "Fake", "memory_reserved": lambda *_: 0,
         "get_device_capability": lambda *_: (9, 0), "max_memory_allocated": lambda *_: 1, "set_device": lambda *_: None,
+        "current_device": lambda: 0, "memory_allocated": lambda *_: 0,
         "is_bf16_supported": lambda *_, **__: True, "device": lambda *_: contextlib.nullcontext(),
         "current_stream": lambda *_: types.SimpleNamespace(synchronize=lambda: None),
     }.items():  # fmt: skip

@@ -195,13 +195,16 @@ def test_a_gpu_that_is_lost_while_training_ends_the_run_with_one_line(
 
     monkeypatch.setattr(process.job, "train", train)
     run = make("run", text, steps=3)
-    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")
+    stopped = "the GPU stopped working (CUDA error: unspecified launch failure)"
+    assert here(run) == 1 and run.status().message.startswith(stopped)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(device_gauges, "cuda_device", lambda _device: CudaDevice("cuda:0", "H100", "1"))
-    assert here(run) == 1 and run.status().message.startswith("RuntimeError: CUDA error")  # NVML sees nothing wrong
+    assert here(run) == 1 and run.status().message.startswith(stopped)  # NVML sees nothing wrong
     card.lose()
     assert here(run) == 1
-    assert run.status().message == f"{PROBLEMS['GPU_IS_LOST']}; then resume from the last checkpoint"
+    assert (
+        run.status().message == f"{PROBLEMS['GPU_IS_LOST']}. Resume it from its beginning, on the CPU with --device cpu"
+    )
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:

@@ -45,7 +45,8 @@ def plan_run(
     pick = name == BUDGET and not settings.from_model
     if not options.corpus:
         raise UserError("name the text to train on: its vocabulary and its length decide what fits the time")
-    if not options.json:
+    shown = not options.json and sys.stderr.isatty()
+    if shown:
         print("measuring the machine …", file=sys.stderr, flush=True)
     return budget.plan(
         settings,
@@ -55,7 +56,7 @@ def plan_run(
         pick=pick,
         schedule=name == BUDGET,
         own_tokenizer="tokenizer" in given,
-        say=(lambda _: None) if options.json else (lambda line: print(f"  {line}", file=sys.stderr, flush=True)),
+        say=(lambda line: print(f"  {line}", file=sys.stderr, flush=True)) if shown else (lambda _: None),
     )
 
 

@@ -45,7 +45,7 @@ class SavedBlock(NamedTuple):
 Calls = list[Callable[[], object]]
 
 
-class Plan:
+class StepPlan:
     """The buffers and the calls for batches of one shape."""
 
     def __init__(self, library: Any, model: GPT, flat: FlatParameters, low: Tensor, shape: BatchShape) -> None:

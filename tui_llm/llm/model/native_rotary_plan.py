@@ -1,5 +1,5 @@
 """A training step with C between the matrix products, for the layouts with RMSNorm and rotary positions: Arcee's and
-NanoChat's (training_rotary.c). What differs from `native_plan.Plan`: the norms, no biases, queries and keys rotated
+NanoChat's (training_rotary.c). What differs from `native_plan.StepPlan`: the norms, no biases, queries and keys rotated
 and normalized, ReLU², the soft cap.
 """
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tui_llm.llm.model.fast_step import LINEARS
 from tui_llm.llm.model.model import Rotary
-from tui_llm.llm.model.native_plan import Calls, Plan
+from tui_llm.llm.model.native_plan import Calls, StepPlan
 
 
-class RotaryPlan(Plan):
+class RotaryPlan(StepPlan):
     """The buffers and the calls for batches of one shape. Of the saved statistics, the first row is the norm's reciprocal
     root mean square; the second is not used."""
 

@@ -15,7 +15,7 @@ from tui_llm.llm.model import fast, native_training
 from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.native_plan import WHOLE, BatchShape, Plan
+from tui_llm.llm.model.native_plan import WHOLE, BatchShape, StepPlan
 from tui_llm.llm.model.native_rotary_plan import RotaryPlan
 
 LARGE = 1 << 26  # bytes of buffers that are not kept between steps
@@ -33,10 +33,10 @@ class NativeTrainingStep:
         flat.library = library
         self.observe: Callable[[Tensor], None] | None = None
         self.low = flat.weights if dtype == torch.float32 else torch.empty_like(flat.weights, dtype=dtype)
-        self._plan: Plan | None = None
+        self._plan: StepPlan | None = None
 
-    def _new_plan(self, shape: BatchShape) -> Plan:
-        kind = RotaryPlan if self.model.config.rope else Plan
+    def _new_plan(self, shape: BatchShape) -> StepPlan:
+        kind = RotaryPlan if self.model.config.rope else StepPlan
         return kind(self.library, self.model, self.flat, self.low, shape)
 
     @staticmethod

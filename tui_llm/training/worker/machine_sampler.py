@@ -28,10 +28,13 @@ def sampler(device: torch.device, wanted: str) -> MachineSampler:
     """
     devices = list[CudaDevice]()
     if device.type == "cuda":  # here, not on the thread, which has a current device of its own
-        own = device_gauges.cuda_device(device)
-        others = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        more = device_gauges.cuda_devices(others) if others > 1 else []
-        devices = [own, *(one for one in more if one != own)]
+        with contextlib.suppress(
+            RuntimeError, AssertionError, AttributeError
+        ):  # a run does not end for want of a gauge
+            own = device_gauges.cuda_device(device)
+            others = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            more = device_gauges.cuda_devices(others) if others > 1 else []
+            devices = [own, *(one for one in more if one != own)]
     unused, amd = device.type == "cpu" and wanted == "auto", device.type == "cuda" and device_gauges.is_amd()
 
     def make() -> MachineReader:
