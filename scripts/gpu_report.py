@@ -118,7 +118,10 @@ def run_apart(report: PartReport, work: Callable[[PartReport], object], seconds:
             time.sleep(0 if done else 0.02)
     finally:
         if status is None:  # too late, or ctrl+c here
-            os.killpg(child, signal.SIGKILL)
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:  # it has not made its session yet
+                os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if status is None:
         report.fail("the whole part", f"it was ended after {seconds:.0f} s, its limit; see {log}")

@@ -159,6 +159,15 @@ class _Mode(TorchFunctionMode):
         return func(made, *rest, **kwargs) if rest or kwargs else made
 
 
+def _enter_without_gradients(self: Any) -> None:
+    self.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+
+
+def _leave_without_gradients(self: Any, *_: object) -> None:
+    torch.set_grad_enabled(self.before)
+
+
 @contextlib.contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     """In the body, this machine has a `cuda:0`. Modules move by their parameters being swapped, so tied ones stay tied."""
@@ -172,7 +181,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(fast_decode, "GraphStep", StaticStep)
-    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # wrappers have no version counter to share
+    # Wrappers have no version counter to share. The class is changed, as functions may have been decorated with it before.
+    monkeypatch.setattr(torch.inference_mode, "__enter__", _enter_without_gradients)
+    monkeypatch.setattr(torch.inference_mode, "__exit__", _leave_without_gradients)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)

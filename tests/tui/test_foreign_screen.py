@@ -77,7 +77,7 @@ async def test_a_folder_is_opened_by_path(tmp_path: Path, size: tuple[int, int])
         await pilot.press(*"/nowhere", "enter")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
         await pilot.press("f")
-        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await until(pilot, lambda: isinstance(app.screen, AskScreen) and app.screen.query("#answer"))
         editor = app.screen.query_one("#answer")
         editor.set_text(str(run.source))  # type: ignore[attr-defined]
         await pilot.press("enter")

@@ -57,7 +57,7 @@ async def done(pilot: Pilot[None], screen: RewardScreen, steps: int | None = Non
 
 async def typed(pilot: Pilot[None], app: LabApp, screen: RewardScreen, key: str, words: str) -> None:
     await pilot.press(key)
-    await until(pilot, lambda: isinstance(app.screen, AskScreen))
+    await until(pilot, lambda: isinstance(app.screen, AskScreen) and app.screen.query("#answer"))
     app.screen.query_one("#answer").text = words  # type: ignore[attr-defined]
     await pilot.press("enter")
     await until(pilot, lambda: app.screen is screen)

@@ -33,7 +33,7 @@ async def ready(app: LabApp, pilot: Pilot[None]) -> LogitsPane:
 
 async def typed(pilot: Pilot[None], line: str) -> None:
     """Answers the dialog that asks for a line."""
-    await pilot.pause()
+    await until(pilot, lambda: pilot.app.screen.query("#answer"))
     editor = pilot.app.screen.query_one("#answer")
     editor.set_text(line)  # type: ignore[attr-defined]
     await pilot.press("enter")

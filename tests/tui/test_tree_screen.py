@@ -85,7 +85,7 @@ async def open_tree(pilot: Pilot[None], app: LabApp) -> TreeScreen:
 
 
 async def type_line(pilot: Pilot[None], app: LabApp, text: str) -> None:
-    await pilot.pause()
+    await until(pilot, lambda: app.screen.query("#answer"))
     app.screen.query_one("#answer").set_text(text)  # type: ignore[attr-defined]
     await pilot.press("enter")
     await pilot.pause()
