@@ -9,6 +9,7 @@ start.py         start from another model's weights
 processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs
 cost.py          parameters, memory, tokens, FLOPs
+subprocesses.py  start a subprocess that answers a question, and ask it
 scratch_run.py   a run that is only tried
 lr_search.py     the search for a learning rate
 find_lr.py       the search in a subprocess

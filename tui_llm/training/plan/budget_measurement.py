@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes, subprocesses
 from tui_llm.training.run.settings import TrainingSettings
 
 STARTING = 600.0  # seconds for the whole measurement, against a hang
@@ -35,29 +31,16 @@ class BudgetMeasurement:
         self.cancelled = False
         self.started: float | None = None  # seconds until its first answer
         self._began = time.monotonic()
-        environment = {**launch.ALLOCATOR, **launch.environment()}
-        if device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
         asked = {
             "shapes": [(asdict(s), asdict(g)) for s, g in shapes], "corpus": list(map(corpora.place, corpus)),
             "format": [settings.format, settings.field], "tokenizers": list(tokenizers), "device": device,
             "seconds": 60 * settings.minutes,
         }  # fmt: skip
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.budget"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise UserError(f"can't start a process to measure with: {error.strerror or error}") from error
+        self.process = subprocesses.start("budget", "measure with", device)
         self._clock = threading.Timer(STARTING, self.process.kill)
         self._clock.daemon = True
         self._clock.start()
-        assert self.process.stdin is not None
-        with suppress(OSError):  # it has ended already: `results` reports it
-            self.process.stdin.write(json.dumps(asked).encode())
-            self.process.stdin.close()
+        subprocesses.ask(self.process, asked)
 
     def __enter__(self) -> BudgetMeasurement:
         return self

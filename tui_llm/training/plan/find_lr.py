@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes, subprocesses
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.lr_search import DRIFT, SECONDS, RatePick, RateTrial, drift, longest
 from tui_llm.training.plan.scratch_run import ScratchRun
@@ -172,27 +168,17 @@ class RateFinder:
         self.cancelled = False
         self._late = False
         self._scratch = ScratchRun(settings, corpora, device, model)
-        environment = {**launch.ALLOCATOR, **launch.environment()}  # the worker's
-        if device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
         self._seconds = None if trial_steps is not None else seconds
         asked = {
             "run": str(self._scratch.run.path.absolute()), "seconds": self._seconds, "trial_steps": trial_steps,
         }  # fmt: skip
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.find_lr"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
+            self.process = subprocesses.start("find_lr", "try rates in", device)
+        except UserError:
             self._scratch.delete()
-            raise UserError(f"can't start a process to try rates in: {error.strerror or error}") from error
+            raise
         self._clock: threading.Timer | None = None
-        assert self.process.stdin is not None
-        with suppress(OSError):  # it has ended already: `records` reports it
-            self.process.stdin.write(json.dumps(asked).encode())
-            self.process.stdin.close()
+        subprocesses.ask(self.process, asked)
 
     def cancel(self) -> None:
         """Kills the process; `records` then ends."""

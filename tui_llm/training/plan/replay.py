@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import duration
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes, subprocesses
 from tui_llm.training.run import metrics
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import Run
@@ -123,21 +121,10 @@ class ReplayProcess:
         self.run, self.step, self.from_start, self.keep = run, step, from_start, keep
         self.origin = self._check(step)
         self.cancelled = self.ready = False  # ready: kept, with nothing to do
-        config = run.config()
-        environment = {**launch.ALLOCATOR, **processes.threads(1), **launch.environment()}  # the worker's
-        if config.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
         threads = run.facts().get("threads")
         self._asked = {"run": str(run.path.absolute()), "from_start": from_start, "gradients": gradients,
                        "threads": threads if isinstance(threads, int) and 0 < threads <= 4096 else None}  # fmt: skip
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.replay"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise UserError(f"can't start a process to recompute the step: {error.strerror or error}") from error
+        self.process = subprocesses.start("replay", "recompute the step", run.config().device)
         self._lines = processes.json_lines(self.process)
         self._write({**self._asked, "step": step})
 

@@ -6,13 +6,9 @@ run records; so the time has shares for starting, steps, evaluations with their 
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted, duration
 from tui_llm.facts.pin import Pin
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes, subprocesses
 from tui_llm.training.plan.scratch_run import ScratchRun
 from tui_llm.training.plan.step_time import SECONDS, STARTING, busy
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
@@ -150,24 +146,14 @@ class RunTimeMeasurement:
         self.settings, self.cancelled = settings, False
         self._late, self._seconds = False, seconds
         self._scratch = ScratchRun(settings, corpora, device, model, pinned)
-        environment = {**launch.ALLOCATOR, **processes.threads(1), **launch.environment()}  # the worker's
-        if device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
         asked = {"run": str(self._scratch.run.path.absolute()), "seconds": seconds, "began": time.time()}
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.run_time"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
+            self.process = subprocesses.start("run_time", "measure with", device)
+        except UserError:
             self._scratch.delete()
-            raise UserError(f"can't start a process to measure with: {error.strerror or error}") from error
+            raise
         self._set_clock(STARTING)
-        assert self.process.stdin is not None
-        with suppress(OSError):  # it has ended already: `take` reports it
-            self.process.stdin.write(json.dumps(asked).encode())
-            self.process.stdin.close()
+        subprocesses.ask(self.process, asked)
 
     def cancel(self) -> None:
         """Kills the process; `take` then raises."""

@@ -6,18 +6,15 @@ It does not touch a run directory. The caller waits with `take` or kills it with
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes, subprocesses
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
 
 SECONDS = 15.0  # time limit of the measured steps
@@ -56,31 +53,12 @@ class Measurement:
             raise UserError(f"only steps on text are measured, not those that learn {LEARNS[settings.objective]}")
         self.cancelled = False
         self._late = False
-        environment = {**launch.ALLOCATOR, **launch.environment()}
-        if device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        if threads is not None:
-            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        asked = {"settings": asdict(settings), "shape": asdict(shape), "device": device, "seconds": seconds}
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.step_time"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise UserError(f"can't start a process to measure with: {error.strerror or error}") from error
+        variables = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.process = subprocesses.start("step_time", "measure with", device, variables)
         self._seconds = seconds
         self._set_clock(STARTING)
-        try:
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(asked).encode())
-            self.process.stdin.close()
-        except OSError:
-            pass  # it has ended already: `take` reports it
+        asked = {"settings": asdict(settings), "shape": asdict(shape), "device": device, "seconds": seconds}
+        subprocesses.ask(self.process, asked)
 
     def cancel(self) -> None:
         """Kills the process; `take` then raises."""

@@ -31,6 +31,7 @@ foreign.py        the subprocess of plan/foreign.py: another program's checkpoin
 branch.py         the state that a branch begins with
 find_lr.py        the subprocess of plan/find_lr.py: short runs that try learning rates
 step_time.py      the subprocess of plan/step_time.py
+problem_line.py   why such a subprocess could not answer, in one line
 run_time.py       the subprocess of plan/run_time.py: the beginning of a run, timed
 run_load.py       how much other processes slow this one down
 budget.py         the subprocess of plan/budget_measurement.py

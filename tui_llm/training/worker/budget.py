@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora, texts
 from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import device
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.run.settings import from_fields
-from tui_llm.training.worker.loop import Diverged
+from tui_llm.training.worker.problem_line import problem_line
 from tui_llm.training.worker.step_time import measure
 
 SAMPLE = 1 << 18  # characters of the text that are tokenized
@@ -65,16 +64,11 @@ def main() -> int:
             rates = [step["tokens"] / step["seconds"] for step in steps]
             say({"shape": at, "tokens_per_second": statistics.median(rates), "device": str(place)})
         return 0
-    except (UserError, Diverged) as error:
-        problem = str(error)
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory"
     except BrokenPipeError:
         return 1
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-    say({"problem": " ".join(problem.split())})
-    return 1
+    except Exception as error:  # the parent reports it
+        say({"problem": problem_line(error)})
+        return 1
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker import inputs, objectives
 from tui_llm.training.worker.distributed import Ranks
 from tui_llm.training.worker.loop import Diverged, Trainer
+from tui_llm.training.worker.problem_line import problem_line
 from tui_llm.training.worker.replay_state import ReadingWorker
 from tui_llm.training.worker.step_time import check_memory
 
@@ -167,18 +168,11 @@ def main() -> int:
         found = dataclasses.asdict(pick)
         say({"pick": found})
         return 0
-    except UserError as error:
-        problem = str(error)
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory; try a smaller batch size, block size or model"
     except BrokenPipeError:
         return 1
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-        if "can't allocate memory" in problem:
-            problem = "out of memory; try a smaller batch size, block size or model"
-    say({"problem": " ".join(problem.split())})
-    return 1
+    except Exception as error:  # the parent reports it
+        say({"problem": problem_line(error)})
+        return 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import Timeout
 
 from tui_llm.common import storage
@@ -38,6 +37,7 @@ from tui_llm.training.run.foreign.step_folders import StepFolder
 from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
 from tui_llm.training.run.run_lock import RunLock
 from tui_llm.training.worker.pin_readings import LONGEST_TARGET, TOP
+from tui_llm.training.worker.problem_line import OTHERS, problem_line
 
 SAMPLE_TOKENS, SAMPLER, SEED = 40, SamplerSettings(0.8, top_p=0.95), 1
 VOCABULARY = (
@@ -221,13 +221,9 @@ def main() -> int:
         return 0
     except Timeout:
         problem = "another process of tui-llm is reading this folder; wait until it is done"
-    except (UserError, OSError) as error:
-        problem = str(error)
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory; stop what else uses the device"
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-    say({"problem": " ".join(problem.split())})
+    except Exception as error:  # the parent reports it
+        problem = problem_line(error, OTHERS)
+    say({"problem": problem})
     return 1
 
 

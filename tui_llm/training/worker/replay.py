@@ -36,6 +36,7 @@ from tui_llm.training.run.pin_readings import PinReading
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker import measurements, pin_readings
 from tui_llm.training.worker.loop import Diverged
+from tui_llm.training.worker.problem_line import OTHERS, problem_line
 from tui_llm.training.worker.replay_state import ReplayState
 
 TOP = 12  # tokens with the largest loss, and as many with the largest share of the gradient
@@ -281,18 +282,14 @@ def main() -> int:
         problem = ""
         try:
             before = _answer(asked, before, requests, say)
-        except UserError as error:
-            problem = str(error)
-        except (torch.OutOfMemoryError, MemoryError):
-            problem = "out of memory; stop what else uses the device"
         except BrokenPipeError:
             return 1
-        except Exception as error:  # report any error to the parent
-            problem = f"{type(error).__name__}: {error}"
+        except Exception as error:  # the parent reports it
+            problem = problem_line(error, OTHERS)
         failed = bool(problem)
         if failed:
             before = None
-            say({"problem": " ".join(problem.split())})
+            say({"problem": problem})
     return int(failed)
 
 

@@ -17,15 +17,14 @@ from typing import Any
 
 import torch
 
-from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker import inputs, run_load, step_time
-from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.job import Job
-from tui_llm.training.worker.loop import Diverged, Trainer
+from tui_llm.training.worker.loop import Trainer
+from tui_llm.training.worker.problem_line import problem_line
 from tui_llm.training.worker.replay_state import ReadingWorker
 
 SHARE = 0.6  # of the seconds for steps with what the run records; then evaluation and checkpoint, if none was due
@@ -147,20 +146,11 @@ def main() -> int:
         torch.set_flush_denormal(True)  # as the worker
         say({"parts": measure(Run(Path(asked["run"])), asked["seconds"], asked["began"], say)})
         return 0
-    except (UserError, Diverged) as error:
-        problem = str(error)
-    except Stopped:
-        problem = "it was stopped"
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory; try a smaller batch size, block size or model"
     except BrokenPipeError:
         return 1
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-        if "can't allocate memory" in problem:
-            problem = "out of memory; try a smaller batch size, block size or model"
-    say({"problem": " ".join(problem.split())})
-    return 1
+    except Exception as error:  # the parent reports it
+        say({"problem": problem_line(error)})
+        return 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost
 from tui_llm.training.run.settings import TrainingSettings, from_fields
-from tui_llm.training.worker.loop import Diverged, Trainer
+from tui_llm.training.worker.loop import Trainer
+from tui_llm.training.worker.problem_line import problem_line
 
 STEPS = 8  # largest number of measured steps
 SHARE = 0.4  # of the time limit for the measured steps; the rest is for starting up
@@ -120,18 +121,11 @@ def main() -> int:
         for found in measure(settings, shape, place, asked["seconds"]):
             print(json.dumps(found), flush=True)
         return 0
-    except (UserError, Diverged) as error:
-        problem = str(error)
-    except (torch.OutOfMemoryError, MemoryError):
-        problem = "out of memory; try a smaller batch size, block size or model"
     except BrokenPipeError:
         return 1
-    except Exception as error:  # report any error to the parent
-        problem = f"{type(error).__name__}: {error}"
-        if "can't allocate memory" in problem:
-            problem = "out of memory; try a smaller batch size, block size or model"
-    print(json.dumps({"problem": " ".join(problem.split())}), flush=True)
-    return 1
+    except Exception as error:  # the parent reports it
+        print(json.dumps({"problem": problem_line(error)}), flush=True)
+        return 1
 
 
 if __name__ == "__main__":
