@@ -39,7 +39,9 @@ NUMERIC = (
     "tests/llm",
     "tests/instruments",
     "tests/adapters",
+    "tests/formats",
     "tests/test_engine.py",
+    "tests/test_api.py",
     "tests/test_cli.py",
     "tests/test_learn_command.py",
     "tests/test_tree.py",
@@ -62,10 +64,8 @@ NO_KERNELS = (
     "tests/llm/test_bigrams.py",
     "tests/llm/test_machine.py",
     "tests/llm/test_torch_private.py",
-    "tests/adapters/test_check.py",
     "tests/adapters/test_gguf_vocabulary.py",
-    "tests/adapters/test_llama_app.py",
-    "tests/adapters/test_open_foreign.py",
+    "tests/formats/test_hostile_checkpoints.py",
 )
 """Files among these that ask what is opened, said or measured, not what is computed: once is enough."""
 

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import hostile
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import subprocesses
 
 EACH = 2  # values for each option
 
@@ -18,6 +21,14 @@ EACH = 2  # values for each option
 def test_each_call_succeeds_or_fails_with_one_line(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    started = subprocesses.start
+
+    def start(module: str, *rest: Any, **named: Any) -> Any:
+        if module in ("find_lr", "budget"):  # they take a minute each; the arguments are checked before
+            raise UserError("not measured in this test")
+        return started(module, *rest, **named)
+
+    monkeypatch.setattr(subprocesses, "start", start)
     monkeypatch.chdir(tmp_path)
     hostile.furnish(tmp_path)
     before, count, wrong = hostile.state(tmp_path), 0, []
