@@ -216,7 +216,10 @@ def _training_figure(name: str, path: str, quick: bool) -> float:
             ]
         )
     sides = ("nanogpt",) if name == "baby" else ()
-    found = script("bench_training.py", "--nanogpt", path, "--sides", *sides, "--shapes", name, *(few or ("--apart",)))
+    many = ("--rounds", "15", "--steps", "10") if name == "baby" else ()  # its steps take a thirtieth of a second
+    found = script(
+        "bench_training.py", "--nanogpt", path, "--sides", *sides, "--shapes", name, *(few or ("--apart", *many))
+    )
     if name == "baby":
         return float(found["ratio"]["nanogpt"])
     machine = json.loads(measured("-m", "tui_llm", "bench", "machine", "--json"))["machine"]
