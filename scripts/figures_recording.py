@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,13 +39,15 @@ def trainer(preset: str, device: torch.device, folder: Path) -> Trainer:
     return Trainer(GPT(shape(settings, 257)), data, settings, device)
 
 
-def ratios(ours: Trainer, rounds: int, every: int, path: Path) -> list[tuple[float, float]]:
+def ratios(
+    ours: Trainer, rounds: int, every: int, path: Path, clock: Callable[[], float] = time.perf_counter
+) -> list[tuple[float, float]]:
     """Seconds without and with a line, for each round."""
     steps, recorder, found = ours.steps(), MatrixRecorder(ours.model, every), []
     next(steps)  # step 1, which is evaluated
 
     def train(recorded: bool) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(every):
             metric = next(steps)
             if recorded and (taken := recorder.take()) is not None:
@@ -52,7 +55,7 @@ def ratios(ours: Trainer, rounds: int, every: int, path: Path) -> list[tuple[flo
                     jsonl.append(file, matrix_statistics.line(taken))
             # a line in the middle: `due` is asked for the step that follows
             recorder.wanted = recorded and metric.step % every == every // 2  # type: ignore[attr-defined]
-        return time.perf_counter() - began
+        return clock() - began
 
     recorder.wanted = False  # type: ignore[attr-defined]
     recorder.due = lambda step: recorder.wanted and step != recorder._step  # type: ignore[attr-defined, method-assign]
@@ -71,6 +74,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--every", type=int, default=matrix_statistics.EVERY, help="steps for each line")
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time: on one thread, other load hardly changes it"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -81,7 +87,8 @@ def main() -> None:
         os.environ["TUI_LLM_HOME"] = folder
         for preset in options.presets:
             ours = trainer(preset, torch.device(options.device), Path(folder))
-            pairs = ratios(ours, options.rounds, options.every, Path(folder) / "matrices.jsonl")
+            clock = time.process_time if options.cpu_time else time.perf_counter
+            pairs = ratios(ours, options.rounds, options.every, Path(folder) / "matrices.jsonl", clock)
             found = sorted(b / a for a, b in pairs)
             plain = statistics.median(a for a, _ in pairs) / options.every
             quarter = len(found) // 4
