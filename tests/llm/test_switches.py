@@ -158,13 +158,30 @@ def test_zero_initialised_outputs_make_each_block_the_identity() -> None:
         ("rope,gqa=3", "gqa=3: 4 heads can't share 3 key and value heads evenly"),
         ("rope,gqa=1.5", "gqa=1.5: give a whole number"),
         ("rope,window=17", "window=17 is more than the context of 16 tokens"),
-        ("rope=zero", "rope=zero: give a number above 0"),
+        ("rope=zero", "rope=zero: give a number from 1"),
+        ("rope=0.5", "rope=0.5: give a number from 1"),
+        ("modern=3", "modern is a whole set"),
+        ("rope,window=16", "window=16 is the whole context and cuts nothing"),
+        ("rope,gqa=4", "gqa=4: each head has keys and values of its own already"),
     ],
 )
 def test_what_contradicts_is_one_line(arch: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         switches.applied(PLAIN, arch)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("switch", [one for one in switches.SWITCHES if one.number])
+def test_the_smallest_number_of_a_switch_is_one_that_its_folder_opens_with(
+    switch: switches.Switch, tmp_path: Path
+) -> None:
+    layout = next(one for one in switches.LAYOUTS if switch.name in one.all)
+    needed = [name for name in layout.needs if name != switch.name]
+    model = filled(",".join([*needed, f"{switch.name}={switch.least:g}"]))
+    checkpoint.save(model, tmp_path, end_of_text=0)
+    assert read_config(tmp_path) == model.config
+    with pytest.raises(UserError, match=f"{switch.name}=.*: give a .*number from {switch.least:g}"):
+        switches.parse(",".join([*needed, f"{switch.name}={0.9 * switch.least:g}"]))
 
 
 def test_heads_of_an_odd_width_do_not_rotate() -> None:

@@ -195,3 +195,14 @@ def test_the_text_is_read_as_a_run_reads_it(tmp_path: Path) -> None:
     assert found["bytes_per_token"]["byte"] == 1.0
     tokens = len(hub.training_tokenizer("nano").encode(text))
     assert found["bytes_per_token"]["nano"] == pytest.approx(len(text) / tokens, rel=0.01)
+
+
+def test_only_shapes_that_can_have_the_switches_are_considered() -> None:
+    """Not the shape of the form, which is another one, decides."""
+    sizes = {"nano": 4096, "byte": 257}
+    base = PRESETS[BUDGET]
+    assert len(budget._candidates(base, sizes)) == len(budget.SHAPES) * len(sizes)
+    found = budget._candidates(dataclasses.replace(base, heads=8, arch="rope,gqa=4"), sizes)
+    assert found and {shape.heads for _, shape in found} == {8, 12} and all(shape.key_heads == 4 for _, shape in found)
+    with pytest.raises(UserError, match=r"gqa=16: \d+ heads can't share 16"):
+        budget._candidates(dataclasses.replace(base, width=192, heads=32, arch="rope,gqa=16"), sizes)

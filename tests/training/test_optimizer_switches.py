@@ -268,6 +268,8 @@ def test_switches_that_contradict_are_named() -> None:
         ({"cautious_decay": "maybe"}, "cautious decay is 'maybe'"),
         ({"ema_decay": 1.0}, "ema decay is 1"),
         ({"objective": "preference", "ema_decay": 0.9}, "ema decay has no effect"),
+        ({"attention_only": "on", "arch": "relu2"}, "attention only has no MLP; leave one out"),
+        ({"arch": "rope,rope"}, "stands twice"),
     ):
         with pytest.raises(UserError, match=why):
             from_fields(fields, TINY)

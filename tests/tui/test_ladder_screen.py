@@ -76,6 +76,38 @@ async def test_without_a_ladder_and_with_a_damaged_one(monkeypatch: pytest.Monke
         assert not unsafe(drawn(app))
 
 
+async def test_a_ladder_is_deleted_once_it_is_confirmed() -> None:
+    first, second = make("one"), make("two", message="no space left on [device]")
+    second.run(1).write_status("failed", "no space left on [device]")
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "number_sign")
+        await until(pilot, lambda: "muon failed: no space left on [device]" in text(app))
+        screen: Any = app.screen
+        with fake_run.alive(second.run(1)):
+            second.run(1).write_status("running")
+            await until(pilot, lambda: screen.reload() or "● running" in text(app))
+            await pilot.press("D")
+            await until(pilot, lambda: "ladder two is being trained; S stops it first" in text(app))
+        await until(pilot, lambda: screen.reload() or "✗ died" in text(app))
+        await pilot.press("D")
+        await until(
+            pilot, lambda: "Delete ladder two and its 2 runs, with all checkpoints?" in text(app).replace("\n", " ")
+        )
+        await pilot.press("n")
+        assert second.run(0).exists()
+        await until(pilot, lambda: isinstance(app.screen, LadderScreen))
+        await pilot.press("delete", "y")
+        await until(pilot, lambda: not second.run(0).exists() and "one: 100 steps a rung" in text(app))
+        assert ladders.names() == ["one"] and first.run(0).exists()
+        ladders.path_of("one").write_text("{")
+        await until(pilot, lambda: screen.reload() or "not valid JSON" in text(app))
+        await pilot.press("D", "y")
+        await until(pilot, lambda: "no ladder yet" in text(app))
+        assert first.run(0).exists()
+
+
 async def test_the_form_starts_a_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Ladder] = []
     monkeypatch.setattr(climb, "detach", started.append)

@@ -23,8 +23,8 @@ def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[
     """Takes each rung that is not finished: makes its run, or resumes it, calls `begin`, and waits with `follow`, which returns
     `training.plan.follow.follow`'s status.
 
-    Ends early if a run was stopped. A rung that failed is left, and the next one is taken. Returns 0, or 1 if a rung failed, or
-    130 where `follow` was interrupted. Raises `UserError`.
+    Ends early if a run was stopped, or failed before its first step: those after it would too. Another rung that failed is left, and
+    the next one is taken. Returns 0, or 1 if a rung failed, or 130 where `follow` was interrupted. Raises `UserError`.
     """
     failed = False
     with ladders.held(ladder.name):
@@ -36,10 +36,12 @@ def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[
             status = follow(run)
             if status == 130:
                 return status
-            state = run.status().state
-            if state == STOPPED:
+            now = run.status()
+            if now.state == STOPPED:
                 return 0
-            failed = failed or state != "finished"
+            failed = failed or now.state != "finished"
+            if now.state in ("failed", "died") and not now.step:
+                break
     return int(failed)
 
 

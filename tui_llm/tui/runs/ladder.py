@@ -13,14 +13,15 @@ from textual import work
 
 from tui_llm.common.display import fit, visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import duration
+from tui_llm.common.numbers import counted, duration
 from tui_llm.training.plan import climb, ladder_results
 from tui_llm.training.plan import ladder as ladders
-from tui_llm.training.plan.ladder_results import LadderResults, RungResult
+from tui_llm.training.plan.ladder_results import LadderReader, LadderResults, RungResult
 from tui_llm.training.run.curve_charts import AXES
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.live import deliver
@@ -34,6 +35,7 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 INTERVAL = 2.0  # seconds between two looks at the files
+ALIVE = ("starting", "running", "paused")
 LEAST, MOST = 6, 24  # rows of the chart
 COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
 NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
@@ -58,21 +60,24 @@ KEYS = (
     _key("ladder_curves", "C", "curves", "Show all curves of all rungs in a grid", "curves", importance=2),
     _key("ladder_export", "x", "export", "Write the chart to a new file: .svg, .png or .csv", "export", importance=2),
     _key("ladder_copy", "y", "copy", "Copy the table (tab-separated)", "copy"),
+    _key("delete_ladder", "D,delete", "delete", "Delete the ladder with all its runs and their checkpoints; asks first", "delete"),
     _key("close_ladder", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class LadderState:
-    """What a look at the files gave: the names of all ladders, the newest first, the results of one, and whether it is climbed."""
+    """What a look at the files gave: the names of all ladders, the newest first, and of the one that is `shown` the results (None:
+    its file can't be read) and whether it is climbed."""
 
     names: tuple[str, ...] = ()
     results: LadderResults | None = None
     climbed: bool = False
     problem: str = ""
+    shown: str = ""
 
 
-def look(name: str) -> LadderState:
+def look(name: str, reader: LadderReader) -> LadderState:
     """Reads the ladder `name`, or the newest one where there is none of that name."""
     climb.reap()
     names = tuple(ladders.names())
@@ -80,11 +85,11 @@ def look(name: str) -> LadderState:
         return LadderState()
     name = name if name in names else names[0]
     try:
-        results = ladder_results.read(ladders.find(name))
+        results = reader.read(ladders.find(name))
     except UserError as error:
-        return LadderState(names, problem=str(error))
+        return LadderState(names, problem=str(error), shown=name)
     climbed = ladders.climbed(name)
-    return LadderState(names, results, climbed, "" if climbed else climb.trouble(name))
+    return LadderState(names, results, climbed, "" if climbed else climb.trouble(name), name)
 
 
 @opens("ladder")
@@ -102,6 +107,7 @@ class LadderScreen(FullScreen):
         self.axis = "tokens"
         self.was_read = False  # whether the files were looked at
         self._busy = False
+        self._reader = LadderReader()
         self.files = FileActions(self, self.reload)
 
     def on_mount(self) -> None:
@@ -119,7 +125,7 @@ class LadderScreen(FullScreen):
     @work(thread=True, group="ladder")
     def _reload(self, name: str) -> None:
         try:
-            found = look(name)
+            found = look(name, self._reader)
         finally:
             self._busy = False
         deliver(self, self._show, name, found)
@@ -151,19 +157,23 @@ class LadderScreen(FullScreen):
             return [], wrapped(Text(visible(words), style=self.style("bad" if state.problem else "muted")), width)
         columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
         room = max(8, min(20, width - 4 - sum(cells for _, cells in columns)))
-        lines = [self._head(state, width)]
+        head, lines = [self._head(state, width)], list[Text]()
         if state.problem:
-            lines += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
+            head += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
         title = "".join(name.rjust(cells) for name, cells in columns)
-        lines.append(Text(f"   {fit('rung', room)}{title}", style=self.style("muted"), no_wrap=True))
+        head.append(Text(f"   {fit('rung', room)}{title}", style=self.style("muted"), no_wrap=True))
         styles = Styles(Style.null(), self.app.theme_variables, len(state.results.rungs) + 1, 1)
         for number, one in enumerate(state.results.rungs):
             lines.append(self._row(number, one, columns, room, styles))
+        for one in state.results.rungs:
+            if one.state in ("failed", "died") and one.message:
+                lines += wrapped(Text(visible(f"{one.rung.name} {one.state}: {one.message}"), self.style("bad")), width)
         if (now := self._explained(state.results)) is not None:
             lines += wrapped(
                 Text(f"{now.rung.name}: {now.rung.sentence} ({now.rung.source})", self.style("muted")), width
             )
-        return lines, self._chart(state.results, width, self.listing.size.height - len(lines) - 1, styles)
+        room = self.listing.size.height - len(head) - len(lines) - 1
+        return head, [*lines, *self._chart(state.results, width, room, styles)]
 
     def _head(self, state: LadderState, width: int) -> Text:
         assert state.results is not None
@@ -254,7 +264,7 @@ class LadderScreen(FullScreen):
         results = self.found.results
         if results is None:
             self.files.notify("there is no ladder yet; n starts one", "warning")
-        elif not ladders.left(results.ladder):
+        elif all(one.state == "finished" for one in results.rungs):
             self.files.notify("all rungs of this ladder are finished", "warning")
         else:
             self.files.act(lambda: climb.detach(results.ladder), f"ladder {results.ladder.name} goes on")
@@ -271,6 +281,25 @@ class LadderScreen(FullScreen):
                 raise UserError("the next rung is just starting; try again in some seconds")
 
         self.files.act(stop, f"ladder {ladder.name} saves, then stops; e goes on with it")
+
+    def action_delete(self) -> None:
+        name, results = self.found.shown, self.found.results
+        if not name:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+            return
+        if self.found.climbed or any(one.state in ALIVE for one in (results.rungs if results else ())):
+            self.files.notify(f"ladder {name} is being trained; S stops it first", "warning")
+            return
+        count = sum(bool(one.state) for one in results.rungs) if results else 0
+        runs = f" and its {counted(count, 'run')}, with all checkpoints" if count else ""
+        damaged = "" if results else " Its file can't be read; its runs stay."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.chosen = ""  # the newest that is left
+                self.files.act(lambda: ladders.delete(name), f"ladder {name} is deleted")
+
+        self.app.push_screen(ConfirmScreen(f"Delete ladder {name}{runs}?{damaged}", "Delete"), answered)
 
     def action_axis(self) -> None:
         names = ["tokens", *(name for name in ("time", "flops", "step") if name in AXES)]
