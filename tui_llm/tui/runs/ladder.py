@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,8 +26,8 @@ from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.runs import ladder_chart
 from tui_llm.tui.runs.chart_export import ask_export
-from tui_llm.tui.runs.curves.plot import GUTTER, View, drawn, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 from tui_llm.tui.runs.words import state_words
 from tui_llm.tui.state.context import LabContext
@@ -36,7 +35,6 @@ from tui_llm.tui.state.openers import opens
 
 INTERVAL = 2.0  # seconds between two looks at the files
 ALIVE = ("starting", "running", "paused")
-LEAST, MOST = 6, 24  # rows of the chart
 COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
 NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
 NOTHING = (
@@ -55,6 +53,7 @@ KEYS = (
     _key("ladder_go_on", "e", "go on", "Go on with a ladder that was stopped or has failed; finished rungs stay", "go_on", importance=3),
     _key("ladder_stop", "S", "stop", "Stop the ladder: the run that is trained saves, then ends", "stop", importance=3),
     _key("ladder_axis", "a", "by", "Draw over the next of: tokens, seconds of the steps, FLOPs, steps", "axis", importance=3),
+    _key("ladder_about", "w", "what it does", "Say what the next rung does, and its source", "about", importance=2),
     _key("ladder_before", "left_square_bracket", "ladder", "Show the ladder before: the list is by age", "other(1)", together="ladder"),
     _key("ladder_after", "right_square_bracket", "ladder", "Show the next newer ladder", "other(-1)", together="ladder"),
     _key("ladder_curves", "C", "curves", "Show all curves of all rungs in a grid", "curves", importance=2),
@@ -88,8 +87,8 @@ def look(name: str, reader: LadderReader) -> LadderState:
         results = reader.read(ladders.find(name))
     except UserError as error:
         return LadderState(names, problem=str(error), shown=name)
-    climbed = ladders.climbed(name)
-    return LadderState(names, results, climbed, "" if climbed else climb.trouble(name), name)
+    climbed, done = ladders.climbed(name), all(one.state == "finished" for one in results.rungs)
+    return LadderState(names, results, climbed, "" if climbed or done else climb.trouble(name), name)
 
 
 @opens("ladder")
@@ -105,6 +104,7 @@ class LadderScreen(FullScreen):
         self.found = LadderState()
         self.chosen = ""  # the name of the ladder that is shown; empty: the newest
         self.axis = "tokens"
+        self.about: int | None = None  # the number of the rung whose sentence is shown
         self.was_read = False  # whether the files were looked at
         self._busy = False
         self._reader = LadderReader()
@@ -180,7 +180,9 @@ class LadderScreen(FullScreen):
         results = state.results
         done = sum(one.state == "finished" for one in results.rungs)
         line = Text(f"{done} of {len(results.rungs)} rungs finished", self.style("strong"), no_wrap=True)
-        line.append(", training now" if state.climbed else "", "not bold")
+        if state.climbed:
+            alive = any(one.state in ALIVE for one in results.rungs)
+            line.append(", training now" if alive else ", the next rung is measured or starts", "not bold")
         if results.target is not None:
             line.append(f"; ×: needed to loss {results.target:.4f}, the first rung's last", self.style("muted"))
         line.truncate(width, overflow="ellipsis")
@@ -199,44 +201,28 @@ class LadderScreen(FullScreen):
             "×tokens": "–" if tokens is None else f"{tokens:.2f}",
             "×time": "–" if time is None else f"{time:.2f}",
         }
-        line = Text(f"{number:2} ", styles(number), no_wrap=True).append(fit(visible(one.rung.name), room), "default")
+        line = Text(f" {ladder_chart.mark(number)} ", styles(number), no_wrap=True).append(
+            fit(visible(one.rung.name), room), "default"
+        )
         for name, cells in columns:
             line.append(values[name].rjust(cells), "default")
         return line
 
     def _explained(self, results: LadderResults) -> RungResult | None:
-        """The rung that is trained, else the last one that was begun."""
+        """The rung that was asked for; else the one that is trained, or the last one that was begun."""
+        if self.about is not None:
+            return results.rungs[self.about % len(results.rungs)]
         begun = [one for one in results.rungs if one.state]
         return next((one for one in begun if one.state in ("running", "starting")), begun[-1] if begun else None)
 
     def _chart(self, results: LadderResults, width: int, height: int, styles: Styles) -> list[Text]:
-        """The curves of all rungs over `axis`; each ends with its number."""
-        chart = ladder_results.chart(results, self.axis)
-        lines = {line.name: line for line in chart.lines}
-        numbers = [number for number, one in enumerate(results.rungs) if one.rung.name in lines]
-        points = [[(x, y) for x, y in lines[results.rungs[n].rung.name].points if math.isfinite(x)] for n in numbers]
-        shown = [x for one in points for x, _ in one]
-        if not shown or width < GUTTER + 10:
-            return (
-                [Text("the curves appear after the first evaluation", style=self.style("muted"))] if not shown else []
-            )
-        height = max(LEAST, min(MOST, height - 1))
-        view, cells = View(min(0.0, *shown), max(shown)), width - GUTTER - 1
-        plot = drawn([("", one, False) for one in points], view, cells, height, lambda value: f"{value:.2f}")
-        for at, curve in enumerate(points):
-            x, y = curve[-1]
-            row = round((1 - plot.height_of(y)) * (height - 1))
-            if 0 <= row < height:
-                plot.rows[row][max(0, min(cells - 1, round(view.share(x) * (cells - 1))))] = (f"{numbers[at] % 10}", at)
-        made = []
-        for label, cells_of_row in zip(plot.labels, plot.rows, strict=True):
-            text = Text(f"{label:>{GUTTER - 2}} ┤", self.style("muted"), no_wrap=True)
-            for char, number in cells_of_row:
-                text.append(char, styles(numbers[number]) if number >= 0 else "")
-            made.append(text)
-        ticks = x_ticks(view, cells, duration if self.axis == "time" else compact)
-        title = f"validation loss by {chart.x_title}"
-        return [*made, Text(" " * GUTTER + ticks, self.style("muted")), Text(title, self.style("muted"), no_wrap=True)]
+        muted = self.style("muted")
+        lines, count = ladder_chart.lines(results, self.axis, width, height, styles, muted)
+        if not count:
+            known = any(one.evaluations for one in results.rungs)
+            words = f"by {self.axis}: not known yet" if known else "the curves appear after the first evaluation"
+            return [Text(words, style=muted)]
+        return lines
 
     def table(self) -> Iterable[Row]:
         if self.found.results is not None:
@@ -306,13 +292,21 @@ class LadderScreen(FullScreen):
         self.axis = names[(names.index(self.axis) + 1) % len(names)]
         self.refill()
 
+    def action_about(self) -> None:
+        results = self.found.results
+        if results is None:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+            return
+        self.about = 0 if self.about is None else (self.about + 1) % len(results.rungs)
+        self.refill()
+
     def action_other(self, by: int) -> None:
         names = self.found.names
         if len(names) < 2:
             self.files.notify("there is no other ladder", "warning")
             return
         at = names.index(self.chosen) if self.chosen in names else 0
-        self.chosen = names[max(0, min(at + by, len(names) - 1))]
+        self.chosen, self.about = names[max(0, min(at + by, len(names) - 1))], None
         self.reload()
 
     def action_curves(self) -> None:
