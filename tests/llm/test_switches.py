@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tui_llm.common.errors import UserError
@@ -239,6 +240,26 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(raw | {"num_hidden_layers": 3}))
     with pytest.raises(UserError, match=r"has no tensor layers\.2\.input_layernorm\.weight; it is not a whole Arcee"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("arch", ["rope", "rope,rmsnorm", "modern"])
+def test_blocks_with_weights_that_this_version_does_not_know_are_one_line(arch: str, tmp_path: Path) -> None:
+    """A newer tui-llm, or another program, has added a part to the blocks: computing without it would be another model."""
+    checkpoint.save(filled(arch), tmp_path, end_of_text=0)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, path, metadata={"format": "pt"}
+    )
+    checkpoint.load(tmp_path)
+    save_file(
+        {**tensors, "model.layers.1.self_attn.value_embed.weight": torch.ones(61, 32)}, path, metadata={"format": "pt"}
+    )
+    with pytest.raises(
+        UserError, match=r"has 'model.layers.1.self_attn.value_embed.weight', which a \w+ does not have"
+    ) as error:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_numpy_declines(tmp_path: Path) -> None:
