@@ -12,6 +12,7 @@ from tui_llm.training.plan import ladder_rungs
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.plan.ladder_results import LadderResults, RungEvaluation, RungResult
 from tui_llm.tui.runs import ladder_chart
+from tui_llm.tui.runs.curves import plot
 from tui_llm.tui.runs.curves.styles import Styles
 
 NAMES = tuple(rung.name for rung in ladder_rungs.RUNGS)
@@ -45,6 +46,14 @@ def test_each_of_fifteen_rungs_has_a_mark_of_its_own() -> None:
     text = "".join(line.split("┤", 1)[-1] for line in lines[:-2])
     assert count == 15 and sorted(char for char in text if char.isalnum()) == sorted("0123456789abcde")
     assert len({ladder_chart.mark(number) for number in range(15)}) == 15
+    for theme in BUILTIN_THEMES.values():
+        styles = Styles(Style.null(), theme.to_color_system().generate(), 15, 1)
+        assert len({styles(number) for number in range(15)}) == 15, theme.name
+
+
+def test_runs_over_each_other_have_signs_of_their_own() -> None:
+    assert [plot.mark(number, 5) for number in range(5)] == list(plot.MARKS)
+    assert len({plot.mark(number, 15) for number in range(15)}) == 15
 
 
 def test_the_first_tenth_does_not_squeeze_the_rest() -> None:

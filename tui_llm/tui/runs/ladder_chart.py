@@ -12,20 +12,18 @@ from tui_llm.common.numbers import duration
 from tui_llm.training.plan import ladder_results
 from tui_llm.training.plan.ladder_results import LadderResults
 from tui_llm.tui.kit.format import compact
-from tui_llm.tui.runs.curves.plot import GUTTER, Plot, View, drawn, x_ticks
+from tui_llm.tui.runs.curves.plot import GUTTER, NUMBERS, Plot, View, drawn, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 
 LEAST, MOST = 6, 24  # rows of the plot
 FEWEST = 4  # points of the longest curve that are drawn without its beginning
 Curve = tuple[int, Sequence[tuple[float, float]]]
 """The number of a rung, and its points."""
-MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""Of the rungs by number: one cell each, also beyond the ninth."""
 
 
 def mark(number: int) -> str:
     """The sign of rung `number`, in the table and at the end of its curve."""
-    return MARKS[number % len(MARKS)]
+    return NUMBERS[number % len(NUMBERS)]
 
 
 def lines(
