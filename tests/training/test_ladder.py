@@ -84,7 +84,7 @@ def test_a_budget_pays_for_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(ladders, "Measurement", Measured)
     assert ladders.steps_of(made(unit="minutes", amount=0.5), 1) == 300
-    with pytest.raises(UserError, match=r"0.01 minutes are 6.0 steps of muon; give more"):
+    with pytest.raises(UserError, match=r"0.01 minutes are 6.0 steps of muon, too few to say anything; give more"):
         ladders.steps_of(made(unit="minutes", amount=0.01), 1)
 
 
@@ -347,7 +347,7 @@ def test_the_command(text: Path, trained_here: list[str], capsys: pytest.Capture
         (["ladder", str(text), "--name", "x", "--steps", "9", "--minutes", "1"], "give one budget"),
         (["ladder", "--name", "x"], "there is no ladder x"),
         (["ladder", "--name", "two", "--show", "--steps", "9"], "--name alone"),
-        (["ladder", str(text), "--name", "two", "--steps", "9"], "other settings"),
+        (["ladder", str(text), "--name", "two", "--steps", "90"], "other settings"),
         (["ladder", str(text), "--name", "x", "--steps", "1"], "the budget is 1 steps; give a whole number from 10"),
         (["ladder", str(text), "--name", "x", "--steps", "90", "--set", "minutes=3"], "sets minutes itself"),
         (
@@ -360,7 +360,7 @@ def test_the_command(text: Path, trained_here: list[str], capsys: pytest.Capture
         (["ladder", str(text), "--list"], "--list takes no text, budget or settings"),
         (["ladder", str(text), "--name", "x", "--steps", "9", "--set", "width"], "give NAME=VALUE"),
         (["ladder", str(text), "--name", "x", "--steps", "9", "--set", "steps=3"], "sets steps itself"),
-        (["ladder", str(text), "--name", "x", "--steps", "9", "--rungs", "no"], "rung"),
+        (["ladder", str(text), "--name", "x", "--steps", "90", "--rungs", "no"], "rung"),
         (["ladder", "/nowhere.txt", "--name", "x", "--steps", "90", "--preset", "toy"], "nowhere"),
         (["ladder", "--name", "two", "--show", "--target", "-1"], "loss above 0"),
     ):

@@ -83,7 +83,7 @@ async def test_a_ladder_is_deleted_once_it_is_confirmed() -> None:
     first, second = make("one"), make("two", message="no space left on [device]")
     second.run(1).write_status("failed", "no space left on [device]")
     app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "number_sign")
         await until(pilot, lambda: "muon failed: no space left on [device]" in text(app))

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import open_regular
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.run.run import Run
 
 STOPPED = "stopped"
+MOST_LOG = 1 << 32  # bytes
 
 
 def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[[Run], int]) -> int:
@@ -95,9 +97,8 @@ def stop(ladder: Ladder) -> bool:
 def trouble(name: str) -> str:
     """The last line of what a ladder in the background printed, if that is an error; else empty."""
     try:
-        size = log_path(name).stat().st_size
-        with storage.open_file(log_path(name), "rb") as file:
-            file.seek(max(0, size - 4096), os.SEEK_SET)
+        with open_regular(log_path(name), MOST_LOG) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

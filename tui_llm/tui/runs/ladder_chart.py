@@ -51,7 +51,9 @@ def lines(
         made.append(text)
     ticks = x_ticks(view, cells, duration if axis == "time" else compact)
     title = f"validation loss by {chart.x_title}" + (", without the first tenth" if left_out else "")
-    return [*made, Text(" " * GUTTER + ticks, muted), Text(title, muted, no_wrap=True)], len(curves)
+    foot = Text(title, muted, no_wrap=True)
+    foot.truncate(width, overflow="ellipsis")
+    return [*made, Text(" " * GUTTER + ticks, muted), foot], len(curves)
 
 
 def _without_first(curves: list[Curve]) -> tuple[list[Curve], float]:
