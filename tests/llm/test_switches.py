@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint, fast, fast_decode, native_training, numpy_gpt, switches
+from tui_llm.llm.model import checkpoint, fast, fast_decode, native, native_training, numpy_gpt, switches
 from tui_llm.llm.model.flat import FlatParameters
+from tui_llm.llm.model.linear_layers import Half, Reduced
 from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.model.model_config import config_from_json, is_gpt2, read_config
+from tui_llm.llm.model.native_layers import NativeHalf, NativeInt8
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.predict.tree_attention import tree_features
@@ -92,6 +94,17 @@ def test_the_cache_and_fewer_bits(arch: str, tmp_path: Path) -> None:
         predictor = fast_decode.FastPredictor(made, kernel.name)
         features = torch.cat([predictor.run(text[:5]), *(predictor.run([id]) for id in text[5:])])
         assert close(predictor.head(features, 61), wanted, share), weights
+
+
+@pytest.mark.parametrize("kind", [Half, NativeHalf, NativeInt8])
+def test_a_layer_without_a_bias_adds_nothing(kind: type[Reduced]) -> None:
+    """Not what lies in memory that was freed: once, an address of zeros was kept without the zeros."""
+    if kind is not Half and native.library() is None:
+        pytest.skip("native.c can't be used here")
+    torch.manual_seed(1)
+    layer, x = kind(torch.randn(64, 64)), torch.randn(1, 64)
+    one, taken = layer.one(), [torch.full((64,), 1e9) for _ in range(500)]
+    assert torch.allclose(one(x), layer(x), rtol=1e-2, atol=0.1) and len(taken) == 500
 
 
 @pytest.mark.parametrize("arch", ["modern", "rope,rmsnorm,gqa", "rope,window=5,gqa=2", "relu2"])

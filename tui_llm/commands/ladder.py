@@ -159,7 +159,11 @@ def _climb(ladder: Ladder, *, quiet: bool) -> int:
             rung = ladder_rungs.find(ladder.rungs[at])
             put(f"rung {at + 1} of {len(ladder.rungs)}, {rung.name} (run {visible(run.name)}): {rung.sentence}")
 
-    return climb.climb(ladder, begin, lambda run: follow(run, quiet=quiet))
+    def measure(at: int) -> None:
+        if not quiet:
+            put(f"rung {at + 1} of {len(ladder.rungs)}, {ladder.rungs[at]}: timing some steps of it …")
+
+    return climb.climb(ladder, begin, lambda run: follow(run, quiet=quiet), measure)
 
 
 def _chart_path(options: argparse.Namespace, ladder: Ladder) -> Path | None:

@@ -21,9 +21,14 @@ STOPPED = "stopped"
 MOST_LOG = 1 << 32  # bytes
 
 
-def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[[Run], int]) -> int:
+def climb(
+    ladder: Ladder,
+    begin: Callable[[int, Run], object],
+    follow: Callable[[Run], int],
+    measure: Callable[[int], object] = lambda _: None,
+) -> int:
     """Takes each rung that is not finished: makes its run, or resumes it, calls `begin`, and waits with `follow`, which returns
-    `training.plan.follow.follow`'s status.
+    `training.plan.follow.follow`'s status. `measure` is called before a rung is timed, which takes some seconds.
 
     Ends early if a run was stopped, or failed before its first step: those after it would too. Another rung that failed is left, and
     the next one is taken. Returns 0, or 1 if a rung failed, or 130 where `follow` was interrupted. Raises `UserError`.
@@ -31,6 +36,8 @@ def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[
     failed = False
     with ladders.held(ladder.name):
         for at in ladders.left(ladder):
+            if ladder.unit == "minutes" and not ladder.run(at).exists():
+                measure(at)
             run = ladders.prepare(ladder, at)
             if not run.alive():
                 launch.resume(run)

@@ -74,6 +74,7 @@ def check(ladder: Ladder) -> None:
         raise UserError(f"name rungs: {', '.join(rung.name for rung in ladder_rungs.RUNGS)}")
     if len(set(ladder.rungs)) < len(ladder.rungs):
         raise UserError("a rung is named twice; give each once")
+    check_name(ladder.name)
     for at in range(len(ladder.rungs)):
         ladder_rungs.find(ladder.rungs[at])
         check_name(ladder.run(at).name)
