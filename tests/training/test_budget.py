@@ -20,7 +20,7 @@ from tui_llm.training.plan import budget, cost, loss_law
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.loss_law import LAW
 from tui_llm.training.run import time_plan
-from tui_llm.training.run.promises import PROMISES, expected_text, usual_corpus
+from tui_llm.training.run.promises import PROMISES, expected_text, promise_of, usual_corpus
 from tui_llm.training.run.run import find
 from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings
 from tui_llm.training.worker.budget import text_facts
@@ -177,6 +177,14 @@ def test_every_preset_promises_a_text() -> None:
     assert usual_corpus("shakespeare") == "tinyshakespeare"
     texts = [expected_text(loss) for loss in (1.0, 1.7, 2.2, 4.0)]
     assert len(set(texts)) == 4
+
+
+def test_a_promise_is_the_presets_own_size_and_length() -> None:
+    toy = PRESETS["toy"]
+    assert promise_of("toy", toy) == promise_of("toy", dataclasses.replace(toy, seed=9)) == PROMISES["toy"].text
+    shorter = promise_of("toy", dataclasses.replace(toy, steps=9))
+    assert shorter == f"{PROMISES['toy'].text} (with the preset's own size and 400 steps)"
+    assert promise_of("later", toy) == "" and promise_of(BUDGET, toy) == PROMISES[BUDGET].text
 
 
 def test_shakespeare_starts_with_nanos_weights() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tui_llm.training.run.settings import BUDGET
+from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings
 
 
 class Promise(NamedTuple):
@@ -39,6 +39,15 @@ def promise(preset: str) -> str:
     if found is None:
         return ""
     return f"on {found.corpus}: {found.text}" if found.corpus else found.text
+
+
+def promise_of(preset: str, settings: TrainingSettings) -> str:
+    """The preset's sentence for a run with these settings; where they are of another size or length, it says so."""
+    text, own = promise(preset), PRESETS.get(preset)
+    sizes = ("layers", "width", "tokenizer", "from_model", "steps")
+    if not text or own is None or own.minutes or all(getattr(own, name) == getattr(settings, name) for name in sizes):
+        return text
+    return f"{text} (with the preset's own size and {own.steps:,} steps)"
 
 
 def usual_corpus(preset: str) -> str:
