@@ -60,7 +60,7 @@ def _without_first(curves: list[Curve]) -> tuple[list[Curve], float]:
     """The curves without the first tenth of the axis, and where that ends: there the loss falls from ln V, and with it in sight
     the rungs lie on each other. All of them, and 0, if too little would be left."""
     left = max(x for _, points in curves for x, _ in points) / 10
-    cut = [(number, [point for point in points if point[0] >= left]) for number, points in curves]
+    cut: list[Curve] = [(number, [point for point in points if point[0] >= left]) for number, points in curves]
     cut = [curve for curve in cut if curve[1]]
     if max(len(points) for _, points in cut) < FEWEST:
         return curves, 0.0
