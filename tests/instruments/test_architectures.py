@@ -38,6 +38,7 @@ from tui_llm.instruments.learn.question import LearnQuestion
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.patch.question import PatchQuestion
 from tui_llm.instruments.why.question import NeuronsQuestion, WhyQuestion
+from tui_llm.llm.hub.choices import of_files
 from tui_llm.llm.learn import answer_batch
 from tui_llm.llm.model import inside, switches
 from tui_llm.llm.model.fast_decode import FastPredictor
@@ -371,3 +372,10 @@ def test_it_opens_in_half_and_int8(pair: Pair, tmp_path: Path) -> None:
         assert len(attention.heads) == 2
         why = engine.answer(WhyQuestion(Request(prompt=TEXT)))
         assert sum(one.value for one in why.parts) == pytest.approx(why.logit, abs=1e-5)
+
+
+def test_its_files_name_the_switches_as_the_open_model_does(pair: Pair) -> None:
+    gpt, folder = pair.engine.gpt, pair.engine.folder
+    assert gpt is not None and folder is not None
+    named = tuple(name for name in switches.names_of(gpt.config) if name != switches.UNTIED)
+    assert named and of_files(folder, "model").switches == named

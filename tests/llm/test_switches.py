@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import checkpoint, fast, fast_decode, native_training, numpy_gpt, switches
+from tui_llm.llm.model import checkpoint, fast, fast_decode, native, native_training, numpy_gpt, switches
 from tui_llm.llm.model.flat import FlatParameters
+from tui_llm.llm.model.linear_layers import Half, Reduced
 from tui_llm.llm.model.model import GPT, KVCache
 from tui_llm.llm.model.model_config import config_from_json, is_gpt2, read_config
+from tui_llm.llm.model.native_layers import NativeHalf, NativeInt8
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.predict.tree_attention import tree_features
@@ -93,6 +96,17 @@ def test_the_cache_and_fewer_bits(arch: str, tmp_path: Path) -> None:
         assert close(predictor.head(features, 61), wanted, share), weights
 
 
+@pytest.mark.parametrize("kind", [Half, NativeHalf, NativeInt8])
+def test_a_layer_without_a_bias_adds_nothing(kind: type[Reduced]) -> None:
+    """Not what lies in memory that was freed: once, an address of zeros was kept without the zeros."""
+    if kind is not Half and native.library() is None:
+        pytest.skip("native.c can't be used here")
+    torch.manual_seed(1)
+    layer, x = kind(torch.randn(64, 64)), torch.randn(1, 64)
+    one, taken = layer.one(), [torch.full((64,), 1e9) for _ in range(500)]
+    assert torch.allclose(one(x), layer(x), rtol=1e-2, atol=0.1) and len(taken) == 500
+
+
 @pytest.mark.parametrize("arch", ["modern", "rope,rmsnorm,gqa", "rope,window=5,gqa=2", "relu2"])
 def test_the_loss_of_training_is_that_of_autograd(arch: str) -> None:
     """`products` gives the loss and gradients of the plain path, which transformers' own loss confirms above."""
@@ -158,13 +172,30 @@ def test_zero_initialised_outputs_make_each_block_the_identity() -> None:
         ("rope,gqa=3", "gqa=3: 4 heads can't share 3 key and value heads evenly"),
         ("rope,gqa=1.5", "gqa=1.5: give a whole number"),
         ("rope,window=17", "window=17 is more than the context of 16 tokens"),
-        ("rope=zero", "rope=zero: give a number above 0"),
+        ("rope=zero", "rope=zero: give a number from 1"),
+        ("rope=0.5", "rope=0.5: give a number from 1"),
+        ("modern=3", "modern is a whole set"),
+        ("rope,window=16", "window=16 is the whole context and cuts nothing"),
+        ("rope,gqa=4", "gqa=4: each head has keys and values of its own already"),
     ],
 )
 def test_what_contradicts_is_one_line(arch: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         switches.applied(PLAIN, arch)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("switch", [one for one in switches.SWITCHES if one.number])
+def test_the_smallest_number_of_a_switch_is_one_that_its_folder_opens_with(
+    switch: switches.Switch, tmp_path: Path
+) -> None:
+    layout = next(one for one in switches.LAYOUTS if switch.name in one.all)
+    needed = [name for name in layout.needs if name != switch.name]
+    model = filled(",".join([*needed, f"{switch.name}={switch.least:g}"]))
+    checkpoint.save(model, tmp_path, end_of_text=0)
+    assert read_config(tmp_path) == model.config
+    with pytest.raises(UserError, match=f"{switch.name}=.*: give a .*number from {switch.least:g}"):
+        switches.parse(",".join([*needed, f"{switch.name}={0.9 * switch.least:g}"]))
 
 
 def test_heads_of_an_odd_width_do_not_rotate() -> None:
@@ -222,6 +253,26 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(raw | {"num_hidden_layers": 3}))
     with pytest.raises(UserError, match=r"has no tensor layers\.2\.input_layernorm\.weight; it is not a whole Arcee"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("arch", ["rope", "rope,rmsnorm", "modern"])
+def test_blocks_with_weights_that_this_version_does_not_know_are_one_line(arch: str, tmp_path: Path) -> None:
+    """A newer tui-llm, or another program, has added a part to the blocks: computing without it would be another model."""
+    checkpoint.save(filled(arch), tmp_path, end_of_text=0)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, path, metadata={"format": "pt"}
+    )
+    checkpoint.load(tmp_path)
+    save_file(
+        {**tensors, "model.layers.1.self_attn.value_embed.weight": torch.ones(61, 32)}, path, metadata={"format": "pt"}
+    )
+    with pytest.raises(
+        UserError, match=r"has 'model.layers.1.self_attn.value_embed.weight', which a \w+ does not have"
+    ) as error:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_numpy_declines(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tui_llm.training.plan import budget, cost, loss_law
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.loss_law import LAW
 from tui_llm.training.run import time_plan
-from tui_llm.training.run.promises import PROMISES, expected_text, usual_corpus
+from tui_llm.training.run.promises import PROMISES, expected_text, promise_of, usual_corpus
 from tui_llm.training.run.run import find
 from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings
 from tui_llm.training.worker.budget import text_facts
@@ -179,6 +179,14 @@ def test_every_preset_promises_a_text() -> None:
     assert len(set(texts)) == 4
 
 
+def test_a_promise_is_the_presets_own_size_and_length() -> None:
+    toy = PRESETS["toy"]
+    assert promise_of("toy", toy) == promise_of("toy", dataclasses.replace(toy, seed=9)) == PROMISES["toy"].text
+    shorter = promise_of("toy", dataclasses.replace(toy, steps=9))
+    assert shorter == f"{PROMISES['toy'].text} (with the preset's own size and 400 steps)"
+    assert promise_of("later", toy) == "" and promise_of(BUDGET, toy) == PROMISES[BUDGET].text
+
+
 def test_shakespeare_starts_with_nanos_weights() -> None:
     settings, shape, found = resolve_settings({}, PRESETS["shakespeare"])
     assert found is not None and found.name == "nano" and settings.from_model == "nano"
@@ -195,3 +203,14 @@ def test_the_text_is_read_as_a_run_reads_it(tmp_path: Path) -> None:
     assert found["bytes_per_token"]["byte"] == 1.0
     tokens = len(hub.training_tokenizer("nano").encode(text))
     assert found["bytes_per_token"]["nano"] == pytest.approx(len(text) / tokens, rel=0.01)
+
+
+def test_only_shapes_that_can_have_the_switches_are_considered() -> None:
+    """Not the shape of the form, which is another one, decides."""
+    sizes = {"nano": 4096, "byte": 257}
+    base = PRESETS[BUDGET]
+    assert len(budget._candidates(base, sizes)) == len(budget.SHAPES) * len(sizes)
+    found = budget._candidates(dataclasses.replace(base, heads=8, arch="rope,gqa=4"), sizes)
+    assert found and {shape.heads for _, shape in found} == {8, 12} and all(shape.key_heads == 4 for _, shape in found)
+    with pytest.raises(UserError, match=r"gqa=16: \d+ heads can't share 16"):
+        budget._candidates(dataclasses.replace(base, width=192, heads=32, arch="rope,gqa=16"), sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_a_budget_pays_for_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(ladders, "Measurement", Measured)
     assert ladders.steps_of(made(unit="minutes", amount=0.5), 1) == 300
-    with pytest.raises(UserError, match=r"0.01 minutes are 6.0 steps of muon; give more"):
+    with pytest.raises(UserError, match=r"0.01 minutes are 6.0 steps of muon, too few to say anything; give more"):
         ladders.steps_of(made(unit="minutes", amount=0.01), 1)
 
 
@@ -92,6 +93,18 @@ def test_a_budget_pays_for_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"amount": 0.0}, "give more than 0"),
         ({"amount": math.nan}, "give more than 0"),
+        ({"amount": 9.0}, "the budget is 9 steps; give a whole number from 10"),
+        ({"amount": 20.5}, "the budget is 20.5 steps; give a whole number"),
+        (
+            {"preset": "modern"},
+            "the rung gpt2 is GPT-2's recipe with AdamW, but here all rungs have optimizer muon, cautious decay on, arch modern",
+        ),
+        ({"given": {"optimizer": "muon"}}, "all rungs have optimizer muon; leave that out"),
+        ({"given": {"arch": "relu2"}}, "all rungs have arch relu2"),
+        ({"preset": "modern", "rungs": ("muon",)}, "the rung muon changes nothing: the preset modern or"),
+        ({"preset": "modern", "rungs": ("ema", "rope")}, "the rung rope changes nothing"),
+        ({"rungs": ("gpt2", "softcap")}, "softcap is saved as NanoChat, which also needs"),
+        ({"preset": "budget"}, "the preset budget picks model and steps by its time"),
         ({"rungs": ()}, "name rungs"),
         ({"rungs": ("gpt2", "gpt2")}, "named twice"),
         ({"rungs": ("gpt3",)}, "no rung 'gpt3'|rung"),
@@ -108,16 +121,22 @@ def test_what_can_not_be_made_is_named(fields: dict[str, Any], why: str) -> None
 
 
 def test_a_ladder_is_kept_once_and_a_damaged_file_says_so() -> None:
+    ladders.keep(made(amount=21.0))
     ladder = made()
-    ladders.keep(ladder)
+    ladders.keep(ladder)  # nothing of the other one was trained: its budget may have been too small
     ladders.keep(ladder)
     assert ladders.find("up") == ladder and ladders.names() == ["up"]
+    with ladders.held("up"), pytest.raises(UserError, match="started with other settings"):
+        ladders.keep(made(amount=21.0))
+    fake(ladder, 1, [3.0], 64.0)
+    ladders.keep(ladder)
     with pytest.raises(UserError, match="started with other settings"):
         ladders.keep(made(amount=21.0))
     path = ladders.path_of("up")
     raw = json.loads(path.read_text())
     for damage, why in (("{", "not valid JSON"), ("[1]", "is not a ladder"), (json.dumps({**raw, "version": 9}), "newer tui-llm"),
-                        (json.dumps({**raw, "rungs": 3}), "is not a ladder"), (json.dumps({**raw, "unit": "years"}), "give --steps")):  # fmt: skip
+                        (json.dumps({**raw, "rungs": 3}), "is not a ladder"), (json.dumps({**raw, "unit": "years"}), "give --steps"),
+                        (json.dumps({**raw, "rungs": ["moe"]}), "a newer tui-llm may have others; delete it")):  # fmt: skip
         path.write_text(damage)
         with pytest.raises(UserError, match=why):
             ladders.find("up")
@@ -177,11 +196,73 @@ def test_only_one_process_climbs_and_a_stopped_run_ends_it(text: Path, monkeypat
         with pytest.raises(UserError, match="climbed by another process"), ladders.held("up", 0):
             pass
         run.write_status("stopped" if begun == [0, 1] else "failed", "so it ended")
+        run.metrics_path.write_text(
+            json.dumps({"step": 1, "loss": 3.0, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9.0}) + "\n"
+        )
         return 0
 
     ladders.keep(ladder)
     assert climb.climb(ladder, lambda at, _: begun.append(at), follow) == 0
     assert begun == [0, 1]  # the first one failed, the second was stopped
+
+
+def test_a_rung_that_fails_before_its_first_step_ends_the_ladder(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a full disk: the rungs after it would fail in the same way, and leave as many runs."""
+    ladder, begun = made(text), list[int]()
+    monkeypatch.setattr(launch, "resume", lambda run: None)
+
+    def follow(run: Run) -> int:
+        run.write_status("failed", "no space left on device")
+        return 2
+
+    assert climb.climb(ladder, lambda at, _: begun.append(at), follow) == 1
+    assert begun == [0] and not ladder.run(1).exists()
+
+
+def test_a_run_that_only_has_the_name_of_a_rung_is_none(text: Path) -> None:
+    ladder = made(text)
+    fake(made(text, given={**GIVEN, "seed": "7"}), 1, [1.0], 64.0)  # finished, with another seed
+    with pytest.raises(UserError, match="run up-1-muon exists already and is not of this ladder"):
+        ladders.keep(ladder)
+    ladder.run(1).delete()
+    ladders.keep(ladder)
+    fake(made(text, given={**GIVEN, "seed": "7"}), 1, [1.0], 64.0)
+    with pytest.raises(UserError, match="run up-1-muon is not of this ladder"):
+        climb.climb(ladder, lambda *_: None, lambda run: pytest.fail(run.name))
+    fake(ladder, 0, [3.0] * 10, 64.0)
+    assert [run.name for run in ladders.runs_of(ladder)] == ["up-0-gpt2"]
+    assert ladders.delete("up") == 1 and not ladder.run(0).exists() and ladder.run(1).exists()
+
+
+def test_a_ladder_is_deleted_with_its_runs(
+    text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ladder = made(text)
+    ladders.keep(ladder)
+    for at in (0, 1):
+        fake(ladder, at, [3.0] * 10, 64.0)
+    other = made(text, name="other")
+    ladders.keep(other)
+    fake(other, 0, [3.0] * 10, 64.0)
+    text.unlink()  # its runs are known without it
+    assert main(["ladder", "--name", "up", "--delete"]) == 2
+    assert "this deletes ladder up and its 2 runs with all checkpoints; add --yes" in capsys.readouterr().err
+    monkeypatch.setattr(ladders, "PATIENCE", 0)
+    with ladders.held("up"):
+        assert main(["ladder", "--name", "up", "--delete", "--yes"]) == 2
+    assert "climbed by another process" in capsys.readouterr().err
+    with ladder.run(1).held(1):
+        assert main(["ladder", "--name", "up", "--delete", "--yes"]) == 2
+    assert "run up-1-muon is being trained; stop it first" in capsys.readouterr().err
+    assert ladder.run(0).exists() and ladders.names() == ["other", "up"]
+    assert main(["ladder", "--name", "up", "--delete", "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ladder": "up", "deleted": True, "runs": ["up-0-gpt2", "up-1-muon"]}
+    assert ladders.names() == ["other"] and other.run(0).exists() and not ladder.run(0).path.exists()
+    assert not list(ladders.path_of("up").parent.glob("up.*"))
+    ladders.path_of("other").write_text("{")  # damaged: its runs can't be told, and stay
+    assert main(["ladder", "--name", "other", "--delete", "--yes"]) == 0 and other.run(0).exists()
+    assert main(["ladder", "--name", "up", "--delete", "--yes"]) == 2
+    assert "there is no ladder up" in capsys.readouterr().err
 
 
 # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +283,9 @@ def fake(ladder: Ladder, at: int, losses: list[float], rate: float) -> None:
             file.write(json.dumps({**value, "val_loss": None if step % 2 else losses[step // 2 - 1]}) + "\n")
 
 
-def test_tokens_and_time_to_the_first_rungs_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokens_and_time_to_the_first_rungs_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ladder = made()
     ladders.keep(ladder)
     fake(ladder, 0, [5.0, 4.0, 3.5, 3.0], 640.0)  # a step of 64 tokens takes 0.1 s
@@ -214,6 +297,17 @@ def test_tokens_and_time_to_the_first_rungs_loss(tmp_path: Path, capsys: pytest.
     assert results.ratios(first) == (1.0, 1.0) and results.ratios(ema) == (None, None)
     assert results.ratios(muon) == (pytest.approx(4 / 8), pytest.approx(0.8 / 0.8))
     assert first.last is not None and first.last.seconds == pytest.approx(0.8) and first.last.flops == 8 * 64 * 10
+
+    # read again and again, as the screen does: lines that are added, and a run that begins anew
+    reader = ladder_results.LadderReader()
+    assert reader.read(ladder) == results == reader.read(ladder)
+    path = ladder.run(1).metrics_path
+    data = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(data[:4]))
+    assert reader.read(ladder) == ladder_results.read(ladder) != results
+    with path.open("ab") as file:
+        file.write(b"".join(data[4:]))
+    assert reader.read(ladder) == results
 
     svg = tmp_path / "chart.svg"
     assert (
@@ -227,7 +321,13 @@ def test_tokens_and_time_to_the_first_rungs_loss(tmp_path: Path, capsys: pytest.
     assert "gpt2" in picture and "muon" in picture and "ema" not in picture and "FLOPs" in picture
     assert main(["ladder", "--name", "up", "--show"]) == 0
     out = capsys.readouterr().out
-    assert "tokens to 3.0000" in out and "0.50" in out
+    assert "tokens to 3.0000" in out and "time to 3.0000" in out and "0.50" in out
+    assert "×: needed to loss 3.0000, the first rung's last" in out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["ladder", "--name", "up", "--show", "--target", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80 and "0.50" in shown and "×: needed to loss 4.0000, as" in shown
     assert main(["ladder", "--name", "up", "--show", "--out", str(svg)]) == 2
     assert "exists" in capsys.readouterr().err
 
@@ -247,10 +347,20 @@ def test_the_command(text: Path, trained_here: list[str], capsys: pytest.Capture
         (["ladder", str(text), "--name", "x", "--steps", "9", "--minutes", "1"], "give one budget"),
         (["ladder", "--name", "x"], "there is no ladder x"),
         (["ladder", "--name", "two", "--show", "--steps", "9"], "--name alone"),
-        (["ladder", str(text), "--name", "two", "--steps", "9"], "other settings"),
+        (["ladder", str(text), "--name", "two", "--steps", "90"], "other settings"),
+        (["ladder", str(text), "--name", "x", "--steps", "1"], "the budget is 1 steps; give a whole number from 10"),
+        (["ladder", str(text), "--name", "x", "--steps", "90", "--set", "minutes=3"], "sets minutes itself"),
+        (
+            ["ladder", str(text), "--name", "x", "--steps", "90", "--detach", "--out", "x.svg"],
+            "--out is for the results, which --detach does not print",
+        ),
+        (["ladder", "--name", "two", "--show", "--by", "time"], "name its file: --out FILE.svg"),
+        (["ladder", "--name", "two", "--show", "--delete"], "--show and --delete are two things to do"),
+        (["ladder", "--name", "two", "--yes"], "--yes answers what --delete asks"),
+        (["ladder", str(text), "--list"], "--list takes no text, budget or settings"),
         (["ladder", str(text), "--name", "x", "--steps", "9", "--set", "width"], "give NAME=VALUE"),
         (["ladder", str(text), "--name", "x", "--steps", "9", "--set", "steps=3"], "sets steps itself"),
-        (["ladder", str(text), "--name", "x", "--steps", "9", "--rungs", "no"], "rung"),
+        (["ladder", str(text), "--name", "x", "--steps", "90", "--rungs", "no"], "rung"),
         (["ladder", "/nowhere.txt", "--name", "x", "--steps", "90", "--preset", "toy"], "nowhere"),
         (["ladder", "--name", "two", "--show", "--target", "-1"], "loss above 0"),
     ):

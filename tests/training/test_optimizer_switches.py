@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.training.run_helpers import TINY, contents, losses, make, work
 from tui_llm.common.errors import UserError
+from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, document_starts
 from tui_llm.llm.model import cautious, checkpoint, native_training
 from tui_llm.llm.model.flat import FlatAdamW, FlatParameters
@@ -29,6 +30,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import branch
 from tui_llm.training.plan.cost import cost, shape
 from tui_llm.training.run.settings import from_fields
+from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.optimizers import WeightAverage, momentum
 from tui_llm.training.worker.replay import StepReplay
 
@@ -268,6 +270,8 @@ def test_switches_that_contradict_are_named() -> None:
         ({"cautious_decay": "maybe"}, "cautious decay is 'maybe'"),
         ({"ema_decay": 1.0}, "ema decay is 1"),
         ({"objective": "preference", "ema_decay": 0.9}, "ema decay has no effect"),
+        ({"attention_only": "on", "arch": "relu2"}, "attention only has no MLP; leave one out"),
+        ({"arch": "rope,rope"}, "stands twice"),
     ):
         with pytest.raises(UserError, match=why):
             from_fields(fields, TINY)
@@ -276,3 +280,20 @@ def test_switches_that_contradict_are_named() -> None:
 def test_the_average_is_counted_in_the_memory() -> None:
     plain, averaged = (cost(s, shape(s, 257)) for s in (TINY, from_fields({"ema_decay": 0.9}, TINY)))
     assert averaged.state_bytes - plain.state_bytes == 4 * plain.parameters
+
+
+def test_the_average_is_in_place_of_the_weights_only_where_it_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exchange copies all weights twice."""
+    ids = np.random.default_rng(1).integers(0, 37, 2000).astype(np.uint16)
+    settings = dataclasses.replace(TINY, ema_decay=0.9, steps=21)
+    trainer = Trainer(GPT(CONFIG), Corpus(ids, ids[:200], 1.0, 0.0, ""), settings, torch.device("cpu"))
+    exchanged: list[int] = []
+    usual = WeightAverage._exchange
+
+    def exchange(average: WeightAverage) -> None:
+        exchanged.append(trainer.done or 0)
+        usual(average)
+
+    monkeypatch.setattr(WeightAverage, "_exchange", exchange)
+    evaluated = [metric.step for metric in trainer.steps() if metric.val_loss is not None]
+    assert evaluated == [1, 10, 20, 21] and exchanged == [1, 1, 10, 10, 20, 20, 21, 21]

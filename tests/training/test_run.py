@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.run_helpers import TINY
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.config import RunConfig, parse_config
 from tui_llm.training.run.metrics import MetricsTail
 from tui_llm.training.run.run import Run, find, runs
 from tui_llm.training.run.settings import from_fields
@@ -109,5 +109,7 @@ def test_skipping_spans_several_reads(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_earlier_run_s_setting_names_are_read() -> None:
-    settings = from_fields({"optimiser": "muon", "accumulation": 4})
-    assert (settings.optimizer, settings.grad_accumulation_steps) == ("muon", 4)
+    given = {"optimiser": "muon", "accumulation": 4}
+    raw = {"version": 1, "corpus": ["/text.txt"], "preset": "toy", "device": "cpu", "settings": given}
+    for settings in (from_fields(given), parse_config(raw, Path("/runs/old/config.json")).settings):
+        assert (settings.optimizer, settings.grad_accumulation_steps) == ("muon", 4)

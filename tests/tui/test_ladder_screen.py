@@ -13,8 +13,9 @@ from textual.widgets import Input, Select
 from tui_llm.training.plan import climb, ladder_rungs
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.ladder import Ladder
-from tui_llm.tui.runs.ladder import LadderScreen
-from tui_llm.tui.runs.new_ladder import NewLadderScreen
+from tui_llm.training.plan.ladder_results import LadderReader
+from tui_llm.tui.runs.ladder import LadderScreen, look
+from tui_llm.tui.runs.new_ladder import NewLadderScreen, free_name
 
 
 def make(name: str = "up", message: str = "") -> Ladder:
@@ -44,6 +45,8 @@ async def test_the_screen_shows_table_and_chart(monkeypatch: pytest.MonkeyPatch)
         shown = text(app)
         assert "100 steps a rung" in shown and "warm-momentum" in shown and "■ stopped" in shown
         assert "validation loss by tokens" in shown and "arXiv:2502.16982" in shown
+        await pilot.press("w", "w", "w")  # of the third rung, which has not begun
+        await until(pilot, lambda: "while the gradient turns quickly" in text(app).replace("\n", " "))
         await pilot.press("a")
         await until(pilot, lambda: "by seconds of the steps" in text(app))
         await pilot.press("e")
@@ -74,6 +77,54 @@ async def test_without_a_ladder_and_with_a_damaged_one(monkeypatch: pytest.Monke
         ladders.path_of("one").write_text(json.dumps({"version": 1, "corpus": "\x1b[31m"}))
         await until(pilot, lambda: screen.reload() or "not a ladder (KeyError" in text(app).replace("\n", ""))
         assert not unsafe(drawn(app))
+
+
+async def test_a_ladder_is_deleted_once_it_is_confirmed() -> None:
+    first, second = make("one"), make("two", message="no space left on [device]")
+    second.run(1).write_status("failed", "no space left on [device]")
+    app = make_app()
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "number_sign")
+        await until(pilot, lambda: "muon failed: no space left on [device]" in text(app))
+        screen: Any = app.screen
+        with fake_run.alive(second.run(1)):
+            second.run(1).write_status("running")
+            await until(pilot, lambda: screen.reload() or "● running" in text(app))
+            await pilot.press("D")
+            await until(pilot, lambda: "ladder two is being trained; S stops it first" in text(app))
+        await until(pilot, lambda: screen.reload() or "✗ died" in text(app))
+        await pilot.press("D")
+        await until(
+            pilot, lambda: "Delete ladder two and its 2 runs, with all checkpoints?" in text(app).replace("\n", " ")
+        )
+        await pilot.press("n")
+        assert second.run(0).exists()
+        await until(pilot, lambda: isinstance(app.screen, LadderScreen))
+        await pilot.press("delete", "y")
+        await until(pilot, lambda: not second.run(0).exists() and "one: 100 steps a rung" in text(app))
+        assert ladders.names() == ["one"] and first.run(0).exists()
+        ladders.path_of("one").write_text("{")
+        await until(pilot, lambda: screen.reload() or "not valid JSON" in text(app))
+        await pilot.press("D", "y")
+        await until(pilot, lambda: "no ladder yet" in text(app))
+        assert first.run(0).exists()
+
+
+def test_an_error_of_a_ladder_in_the_background_is_shown_until_it_is_finished() -> None:
+    ladder, reader = make(), LadderReader()
+    climb.log_path("up").write_text("step 9\ntui-llm: no space left on device\n")
+    assert look("up", reader).problem == "no space left on device"
+    for at in range(5):
+        if not ladder.run(at).exists():
+            run = fake_run.make(ladder.run(at).name, done=100, state="finished")
+            config = run.config()
+            run.write_config(type(config)(config.corpus, "toy", "cpu", ladders.settings_of(ladder, at, 100)))
+        ladder.run(at).write_status("finished")
+    assert look("up", reader).problem == ""
+    assert free_name() == "ladder"
+    fake_run.make("ladder-0-gpt2")
+    assert free_name() == "ladder-2"
 
 
 async def test_the_form_starts_a_ladder(monkeypatch: pytest.MonkeyPatch) -> None:

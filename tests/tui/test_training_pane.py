@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import signal
@@ -14,7 +15,9 @@ from textual.app import App, ComposeResult
 from textual.widgets import Static
 
 from tui_llm.training.plan import launch
+from tui_llm.training.run.settings import from_fields
 from tui_llm.training.run.snapshot import RunReader
+from tui_llm.tui.runs import pane_lines
 from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.run_watcher import RunWatcher
@@ -357,3 +360,14 @@ async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) 
         await until(pilot, lambda: again.state == "finished")
         assert again.pane.snapshot and again.pane.snapshot.name == "tales-toy"
         assert isinstance(again.query_one("#run-head"), Static) and again.query_one(LossChart).curves.train
+
+
+def test_what_is_evaluated_with_an_average_of_the_weights_says_so() -> None:
+    run = fake_run.make("averaged", done=20)
+    config = run.config()
+    settings = from_fields({"ema_decay": 0.9, "arch": "relu2"}, config.settings)
+    run.write_config(dataclasses.replace(config, settings=settings))
+    snapshot = RunReader(run).read()
+    assert "validation (EMA) 3.000" in pane_lines.numbers_line(snapshot, 120, 2).plain
+    assert pane_lines.curves(snapshot).names == ("training", "validation (EMA)")
+    assert "preset toy · relu2 · cpu" in pane_lines.facts_line(snapshot).plain

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     commands.add(
         "block",
-        "what one block computes for one token: LayerNorms, heads with their top keys, neurons",
+        "what one block computes for one token: norms, heads with their top keys, neurons",
         block,
         _add_options,
         more="Heads and neurons come with the tokens that what they add to the residual stream promotes and suppresses, through the "
-        f"final LayerNorm (its scale frozen) and the output head. Reduced weights are dequantized. {MODEL}",
+        f"final norm (its scale frozen) and the output head. Reduced weights are dequantized. {MODEL}",
         examples=(
             'tui-llm block "Once upon a time, there was a little girl named" --layer 3',
             'tui-llm block "The cat sat on the" --layer 0 --token 2 --json',
@@ -156,7 +156,7 @@ def _text(found: BlockFlow) -> str:
             f"MLP: {found.active:,} of {found.hidden:,} neurons are above 0 before {found.activation}; those that add most:",
             report.table(("neuron", "before", "after", "norm", "promotes", "suppresses"), neurons, left=(4, 5)),
             f"the MLP adds a vector of norm {found.mlp:.3f}; the stream's is then {found.norms[found.layer + 1]:.3f}",
-            "promotes, suppresses: what it adds to tokens' logits, through the final LayerNorm (σ frozen) and the output head",
+            "promotes, suppresses: what it adds to tokens' logits, through the final norm (σ frozen) and the output head",
         ]
     )
 

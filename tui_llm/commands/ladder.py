@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tui_llm.training.run.run import Run
 
 NAME, PRESET = "ladder", "small"
+WIDE = 120  # columns of a terminal for all columns of the table
 
 
 def add(commands: Commands) -> None:
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
             "tui-llm ladder book.txt --minutes 5 --name book --out book.svg",
             "tui-llm ladder --name book",
             "tui-llm ladder --name book --show --target 4.5 --by time --out time.svg",
+            "tui-llm ladder --name book --delete",
             "tui-llm ladder --list",
         ),
     )
@@ -51,11 +53,13 @@ def _add_options(parser: Parser) -> None:
     device_option(parser, default=None)
     parser.add_argument("--target", type=number, metavar="LOSS", help="compare tokens and time at this validation loss, in nats per token (default: the first rung's last)")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", help="write all curves to FILE.svg, .png or .csv")
-    parser.add_argument("--by", default="tokens", choices=("step", "tokens", "time", "flops"), help="the chart's x axis; time in seconds of the steps (default tokens)")  # fmt: skip
+    parser.add_argument("--by", choices=("step", "tokens", "time", "flops"), help="with --out: the chart's x axis; time in seconds of the steps (default tokens)")  # fmt: skip
     force_option(parser)
     parser.add_argument("--show", action="store_true", help="only show what the ladder has reached")
     parser.add_argument("--list", action="store_true", help="only list the rungs: what each does, and its source")
     parser.add_argument("--detach", action="store_true", help="return at once; the ladder continues in the background")
+    parser.add_argument("--delete", action="store_true", help="delete the ladder with all its runs and their checkpoints; asks first")  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="with --delete: don't ask")
     json_option(parser)
 
 
@@ -63,11 +67,13 @@ def climb_ladder(options: argparse.Namespace) -> int:
     from tui_llm.training.plan import climb, ladder_results
     from tui_llm.training.plan import ladder as ladders
 
+    _check_options(options)
     if options.list:
         _list(as_json=options.json)
         return 0
-    if options.target is not None and not 0 < options.target < 1e6:
-        raise UserError(f"--target is {options.target:g}; give a loss above 0, in nats per token")
+    if options.delete:
+        _delete(options)
+        return 0
     ladder = _ladder(options)
     path = _chart_path(options, ladder)
     if options.show:
@@ -88,6 +94,61 @@ def climb_ladder(options: argparse.Namespace) -> int:
     return status
 
 
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises `UserError` for options that have no effect together."""
+    ways = [name for name in ("list", "show", "detach", "delete") if getattr(options, name)]
+    if len(ways) > 1:
+        raise UserError(f"--{ways[0]} and --{ways[1]} are two things to do; give one of them")
+    results = [name for name in ("target", "out") if getattr(options, name) is not None]
+    if results and ways not in ([], ["show"]):
+        raise UserError(f"--{results[0]} is for the results, which --{ways[0]} does not print; give it with --show")
+    if options.by is not None and options.out is None:
+        raise UserError("--by is the x axis of a chart; name its file: --out FILE.svg")
+    if options.yes and not options.delete:
+        raise UserError("--yes answers what --delete asks; give both, or neither")
+    if options.target is not None and not 0 < options.target < 1e6:
+        raise UserError(f"--target is {options.target:g}; give a loss above 0, in nats per token")
+    if ways in (["list"], ["delete"]) and _described(options):
+        raise UserError(f"--{ways[0]} takes no text, budget or settings; leave them out")
+
+
+def _described(options: argparse.Namespace) -> bool:
+    """Whether the options describe a ladder, and don't only name one."""
+    names = ("corpus", "steps", "minutes", "flops", "rungs", "preset", "set", "device")
+    return any(getattr(options, name) not in (None, []) for name in names)
+
+
+def _delete(options: argparse.Namespace) -> None:
+    """Asks on a terminal; without one, only --yes deletes."""
+    import sys
+
+    from tui_llm.common.numbers import counted, file_size
+    from tui_llm.training.plan import ladder as ladders
+
+    name = options.name
+    try:
+        runs = ladders.runs_of(ladders.find(name))
+    except ladders.DamagedLadder:
+        runs = []
+    what = (
+        f"ladder {name} and its {counted(len(runs), 'run')} with all checkpoints"
+        if runs
+        else f"ladder {name}, which has no runs"
+    )
+    if not options.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UserError(f"this deletes {what}; add --yes to confirm")
+        size = file_size(sum(run.size() for run in runs))
+        print(f"Delete {what}, {size}? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UserError(f"ladder {name} is not deleted")
+    count = ladders.delete(name)
+    if options.json:
+        put_json({"ladder": name, "deleted": True, "runs": [run.name for run in runs]})
+    else:
+        put(f"ladder {name} is deleted, and {counted(count, 'run')}")
+
+
 def _climb(ladder: Ladder, *, quiet: bool) -> int:
     from tui_llm.common.display import visible
     from tui_llm.training.plan import climb, ladder_rungs
@@ -98,7 +159,11 @@ def _climb(ladder: Ladder, *, quiet: bool) -> int:
             rung = ladder_rungs.find(ladder.rungs[at])
             put(f"rung {at + 1} of {len(ladder.rungs)}, {rung.name} (run {visible(run.name)}): {rung.sentence}")
 
-    return climb.climb(ladder, begin, lambda run: follow(run, quiet=quiet))
+    def measure(at: int) -> None:
+        if not quiet:
+            put(f"rung {at + 1} of {len(ladder.rungs)}, {ladder.rungs[at]}: timing some steps of it …")
+
+    return climb.climb(ladder, begin, lambda run: follow(run, quiet=quiet), measure)
 
 
 def _chart_path(options: argparse.Namespace, ladder: Ladder) -> Path | None:
@@ -128,7 +193,7 @@ def _ladder(options: argparse.Namespace) -> Ladder:
     from tui_llm.training.plan import ladder_rungs
 
     budgets = {unit: value for unit in ladders.UNITS if (value := getattr(options, unit)) is not None}
-    described = options.corpus or budgets or options.rungs or options.preset or options.set or options.device
+    described = _described(options)
     if options.show or not described:
         if described:
             raise UserError("--show shows a ladder that was started: give --name alone")
@@ -157,6 +222,9 @@ def _ladder(options: argparse.Namespace) -> Ladder:
 
 
 def _show(results: LadderResults, options: argparse.Namespace, path: Path | None) -> None:
+    import shutil
+    import sys
+
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.training.plan import ladder as ladders
@@ -166,7 +234,10 @@ def _show(results: LadderResults, options: argparse.Namespace, path: Path | None
     maker = ""
     if path is not None:
         maker = curve_charts.export(
-            ladder_results.chart(results, options.by), path, force=options.force, inputs=_inputs(results.ladder)
+            ladder_results.chart(results, options.by or "tokens"),
+            path,
+            force=options.force,
+            inputs=_inputs(results.ladder),
         )
     if options.json:
         put_json({
@@ -174,14 +245,20 @@ def _show(results: LadderResults, options: argparse.Namespace, path: Path | None
             "rungs": ladder_results.as_json(results), "chart": None if path is None else str(path), "converter": maker or None,
         })  # fmt: skip
         return
-    head, *rows = ladder_results.table(results)
-    put(report.table(head, [[visible(cell) for cell in row] for row in rows], left=(0, 1)))
+    rows = ladder_results.table(results)
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE:
+        rows = [tuple(row[at] for at in ladder_results.NARROW) for row in rows]
+    head, *cells = [[visible(cell) for cell in row] for row in rows]
+    put(report.table(head, cells, left=(0, 1)))
     for one in results.rungs:
         if one.state in ("failed", "died"):
             put(f"{one.run} {one.state}: {visible(one.message)}")
     if results.rungs[0].state and any(one.state != "finished" for one in results.rungs) and not options.show:
         put(f"go on with it: tui-llm ladder --name {results.ladder.name}")
-    put("loss: held out, nats per token; time: of the steps, without evaluations; ×: of the first rung's")
+    put("loss: held out, nats per token; time: of the steps, without evaluations")
+    if results.target is not None:
+        whose = "" if options.target is not None else ", the first rung's last"
+        put(f"×: needed to loss {results.target:.4f}{whose}, as a multiple of what the first rung needs")
     if path is not None:
         put(f"chart written to {visible(str(path))}{f' ({maker})' if maker else ''}")
 

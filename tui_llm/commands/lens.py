@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
         "logit lens or tuned lens: the prediction after each layer",
         lens,
         _add_options,
-        more="Prints one row for the embedding and one after each block, numbered from 0: the final LayerNorm and output head applied "
+        more="Prints one row for the embedding and one after each block, numbered from 0: the final norm and output head applied "
         "to the residual stream there, as if the model ended there. --tuned: after an affine translator per layer that was fitted to "
         f"the model; nano has one, fit-lens fits one to any other. {MODEL}",
         examples=(
@@ -101,7 +101,7 @@ CHOSEN = {"asked": "", "next": ", the text's own next token", "likeliest": ", th
 
 def _applied(tuned: bool) -> str:
     translator = "a translator that was fitted to the model, then " if tuned else ""
-    return f"{translator}the final LayerNorm and output head applied to the residual stream there"
+    return f"{translator}the final norm and output head applied to the residual stream there"
 
 
 def _lens_text(found: Lens) -> str:

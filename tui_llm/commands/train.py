@@ -249,7 +249,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     from tui_llm.llm.hub import lookup
     from tui_llm.training.plan import answers, launch
     from tui_llm.training.plan.cost import cost
-    from tui_llm.training.run.promises import promise
+    from tui_llm.training.run.promises import promise_of
     from tui_llm.training.run.settings import PRETRAINING
 
     name, settings, shape = _settings(options, given)
@@ -287,7 +287,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
             f"{found.parameters:,} parameters, {found.most}{found.tokens:,} tokens, {found.most}{found.flops:.2e} operations, about "
             f"{memory_size(found.memory_bytes)} of memory"
         )
-        if settings.objective == PRETRAINING and (text := promise(name)):
+        if settings.objective == PRETRAINING and (text := promise_of(name, settings)):
             put(f"to expect: {text}")
     return run
 

@@ -37,7 +37,7 @@ def show_cost(
     from tui_llm.facts import report
     from tui_llm.facts.tokens import BYTES_AND_END
     from tui_llm.training.plan.cost import cost
-    from tui_llm.training.run.promises import promise
+    from tui_llm.training.run.promises import promise_of
 
     found = cost(settings, shape)
     measured: Measured = {}, []
@@ -47,7 +47,7 @@ def show_cost(
         measured = _measure_shape(settings, shape, found.tokens, options)
     if options.json:
         more: dict[str, Any] = {"measured": measured[0]} if measured[0] else {}
-        more |= {"budget": budget.as_json(plan)} if plan else {"text": promise(preset)}
+        more |= {"budget": budget.as_json(plan)} if plan else {"text": promise_of(preset, settings)}
         put_json({**asdict(found), "memory_bytes": found.memory_bytes, **more})
         return
     byte = f": {BYTES_AND_END}" if settings.tokenizer == "byte" else ""
@@ -58,8 +58,8 @@ def show_cost(
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip
-    if plan is None and not found.most and promise(preset):
-        rows.append(("text", "", f"to expect: {promise(preset)}"))
+    if plan is None and not found.most and (text := promise_of(preset, settings)):
+        rows.append(("text", "", f"to expect: {text}"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
     if plan is not None:
         budget.show_plan(plan, preset)

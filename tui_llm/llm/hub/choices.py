@@ -12,6 +12,8 @@ from tui_llm.llm.adapters import description
 from tui_llm.llm.adapters.chat import template_of
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
+from tui_llm.llm.model import switches
+from tui_llm.llm.model.model_config import is_gpt2, read_config
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -28,7 +30,17 @@ def of_files(path: Path, name: str) -> ModelChoices:
         stored=description.stored_dtype(path),
         padding=0 if rows is None else max(0, rows - vocabulary.size),
         chat=template_of(path, name) is not None,
+        switches=_switches(path),
     )
+
+
+def _switches(path: Path) -> tuple[str, ...]:
+    """Its architecture switches beside the head's, as far as it is a model of ours; none if its config can't be read."""
+    try:
+        config = read_config(path) if is_gpt2(path) else None
+    except UserError:  # opening it says why
+        config = None
+    return () if config is None else tuple(name for name in switches.names_of(config) if name != switches.UNTIED)
 
 
 def of_vocabulary(vocabulary: Tokenizer, **facts: Any) -> ModelChoices:

@@ -166,7 +166,7 @@ def from_json(raw: dict[str, Any]) -> GPTConfig:
         relu2=relu2,
         softcap=0.0
         if found.get("final_logit_softcapping") is None
-        else _number(found, "final_logit_softcapping", 1e-3, 1e9),
+        else _number(found, "final_logit_softcapping", switches.LEAST[switches.SOFTCAP], 1e9),
         window=0 if window is None else _size(found, "sliding_window", 1 << 40),
     )
     _check_rest(found, config)
@@ -197,7 +197,7 @@ def _theta(found: dict[str, Any]) -> float:
         or rope.get("partial_rotary_factor", 1) != 1
     ):
         raise ValueError("its rotary positions are scaled")
-    return _number({"rope_theta": found["rope_theta"], **rope}, "rope_theta", 1, 1e12)
+    return _number({"rope_theta": found["rope_theta"], **rope}, "rope_theta", switches.LEAST[switches.ROPE], 1e12)
 
 
 def _size(found: dict[str, Any], name: str, most: int) -> int:

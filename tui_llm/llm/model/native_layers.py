@@ -33,11 +33,11 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 
 def _product(function: Any, weight: Tensor, bias: Tensor | None) -> Function:
-    """(T, C) → (T, O), with the weight's and the bias's addresses bound: they must not be moved."""
+    """(T, C) → (T, O), with the weight's and the bias's addresses bound: they must not be moved, and are kept."""
     outputs, inputs = weight.shape
     at, offset = weight.data_ptr(), _pointer(bias)
 
-    def product(x: Tensor) -> Tensor:
+    def product(x: Tensor, _kept: object = (weight, bias)) -> Tensor:
         x = x.contiguous()
         y = torch.empty(len(x), outputs)
         function(at, offset, x.data_ptr(), y.data_ptr(), len(x), outputs, inputs, torch.get_num_threads())
@@ -84,7 +84,8 @@ class NativeHalf(Half):
         return y
 
     def one(self) -> Function:
-        return _product(_functions().linear_fp16, self.weight, self._offset())
+        assert self.mean is None
+        return _product(_functions().linear_fp16, self.weight, self.bias)
 
 
 class NativeInt8(Reduced):
@@ -131,13 +132,14 @@ class NativeInt8(Reduced):
         return y
 
     def one(self) -> Function:
-        return self._few(self._offset())
+        assert self.mean is None
+        return self._few(self.bias)
 
     def _few(self, bias: Tensor | None) -> Function:
         function, outputs, inputs, padded = _functions().linear_int8, self.outputs, self.inputs, self.padded
         at, scales, offset = self.weight.data_ptr(), self.scales.data_ptr(), _pointer(bias)
 
-        def few(x: Tensor) -> Tensor:
+        def few(x: Tensor, _kept: object = (self.weight, self.scales, bias)) -> Tensor:
             x, T = x.contiguous(), len(x)
             y = torch.empty(T, outputs)
             rounded = torch.empty(T * padded, dtype=torch.int16)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import layouts, shards, switches
+from tui_llm.llm.model.layouts import shown
 from tui_llm.llm.model.model_config import prefix_of, read_config
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.shards import StoredTensor
@@ -107,6 +108,7 @@ def _checked(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) 
     memory is allocated, so that a config with wrong sizes can't exhaust the memory. Raises `UserError`."""
     prefix = prefix_of(tensors)
     found: dict[str, StoredParameter] = {}
+    used: set[str] = set()
     for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
         keys, transposed = _find(name, tensors, folder, prefix, config.model_type)
         rows = layouts.split_rows(config) if len(keys) > 1 else shape[:1]
@@ -122,7 +124,21 @@ def _checked(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) 
                 raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
         first, *below = (tensors[key] for key in keys)
         found[name] = StoredParameter(keys[0], first, transposed, tuple(below))
+        used.update(keys)
+    if config.model_type in layouts.LAYOUTS:
+        _check_blocks(folder, set(tensors) - used, config)
     return found
+
+
+def _check_blocks(folder: Path, others: set[str], config: GPTConfig) -> None:
+    """Raises `UserError` if blocks have further weights: the model computes something that this version does not know. GPT-2's
+    layout is left out: its files may have the causal masks."""
+    extra = sorted(name for name in others if "layers." in name and not name.endswith("inv_freq"))
+    if extra:
+        raise UserError(
+            f"{folder} has {shown(extra[0])}, which a {_TITLES[config.model_type]} does not have: it was saved by another program, or "
+            "by a newer tui-llm; update tui-llm to open it"
+        )
 
 
 def _find(

@@ -17,12 +17,14 @@ from tui_llm.llm.model.shape import GPTConfig
 
 
 class Switch(NamedTuple):
-    """One switch. number: what `NAME=NUMBER` sets, and what it is without; empty if the switch has no number."""
+    """One switch. number: what `NAME=NUMBER` sets, and what it is without; empty if the switch has no number. least: the
+    smallest number."""
 
     name: str
     sentence: str
     source: str
     number: str = ""
+    least: float = 1.0
 
 
 RMSNORM, ROPE, QK_NORM, RELU2, UNTIED, SOFTCAP, ZERO_INIT, WINDOW, GQA = NAMES = (
@@ -57,6 +59,7 @@ SWITCHES = (
         "Soft-caps the logits: c · tanh(logit ÷ c) is never beyond ±c.",
         "Gemma Team 2024, arXiv:2408.00118",
         "c; 15",
+        1e-3,
     ),
     Switch(
         ZERO_INIT,
@@ -77,6 +80,7 @@ SWITCHES = (
     ),
 )
 """In the order of `NAMES`."""
+LEAST = {switch.name: switch.least for switch in SWITCHES}
 
 NAMED = ", ".join(f"{switch.name}[=N]" if switch.number else switch.name for switch in SWITCHES)
 
@@ -114,8 +118,7 @@ def parse(text: str) -> dict[str, float | None]:
     its switches. Raises `UserError` if there is no such switch, or no layout holds them together."""
     found: dict[str, float | None] = {}
     known = {switch.name: switch for switch in SWITCHES}
-    text = SETS.get(text.strip().lower(), text)
-    for piece in (piece.strip() for piece in text.split(",")):
+    for piece in (piece.strip() for piece in listed(text).split(",")):
         if not piece:
             continue
         name, given, number = piece.partition("=")
@@ -128,20 +131,26 @@ def parse(text: str) -> dict[str, float | None]:
             raise UserError(f"the switch {name} stands twice; give it once")
         if given and not known[name].number:
             raise UserError(f"the switch {name} has no number; give {name} alone")
-        found[name] = _number(name, number) if given else None
+        found[name] = _number(known[name], number) if given else None
     layout_of(found)
     return found
 
 
-def _number(name: str, text: str) -> float:
+def listed(text: str) -> str:
+    """The switches as a list: a set's name stands for its switches."""
+    return SETS.get(text.strip().lower(), text)
+
+
+def _number(switch: Switch, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    whole = name in (WINDOW, GQA)
-    if not 0 < value < 1e9 or (whole and value != int(value)):
-        wanted = "a whole number, 1 or more" if whole else "a number above 0"
-        raise UserError(f"{name}={text[:20]}: give {wanted}")
+    whole = switch.name in (WINDOW, GQA)
+    if not switch.least <= value < 1e9 or (whole and value != int(value)):
+        raise UserError(
+            f"{switch.name}={text[:20]}: give a {'whole ' * whole}number from {switch.least:g} to below 1e9"
+        )
     return value
 
 
@@ -200,6 +209,8 @@ def _window(config: GPTConfig, found: Mapping[str, float | None]) -> int:
         raise UserError(
             f"window={count} is more than the context of {config.context} tokens; give fewer, or leave it out"
         )
+    if count == config.context:
+        raise UserError(f"window={count} is the whole context and cuts nothing; give fewer, or leave it out")
     return count
 
 
@@ -209,6 +220,8 @@ def _kv_heads(config: GPTConfig, found: Mapping[str, float | None]) -> int:
     count = int(found[GQA] or (config.heads // 2 if config.heads % 2 == 0 else 1))
     if config.heads % count:
         raise UserError(f"gqa={count}: {config.heads} heads can't share {count} key and value heads evenly")
+    if count == config.heads:
+        raise UserError(f"gqa={count}: each head has keys and values of its own already; give fewer, or leave it out")
     return count
 
 

@@ -167,7 +167,7 @@ def plan(
     if pick:
         names = (settings.tokenizer,) if own_tokenizer else VOCABULARIES
         sizes = {name: shape.vocabulary if own_tokenizer else vocabulary_size(name) for name in names}
-        wanted = [candidate(settings, name, sizes[name], *size) for size in SHAPES for name in names]
+        wanted = _candidates(settings, sizes)
     measurement = BudgetMeasurement(wanted, corpus, settings, [name for name in names if name not in CLOSED], device)
     owner(measurement)
     budget, options = 60 * settings.minutes, list[Option]()
@@ -229,6 +229,20 @@ def _enough(options: list[Option], vocabularies: int, seconds: float, budget: fl
     best = min(one.bits_per_byte for one in options)
     newest = options[-vocabularies:]
     return len(options) >= 2 * vocabularies and all(one.bits_per_byte > best + WORSE for one in newest)
+
+
+def _candidates(settings: TrainingSettings, sizes: Mapping[str, int]) -> list[tuple[TrainingSettings, GPTConfig]]:
+    """Each shape with each vocabulary, of so many tokens, that the architecture switches can have. Raises `UserError` if there is none."""
+    found, why = [], UserError("no model can be picked")
+    for size in SHAPES:
+        for name, count in sizes.items():
+            try:
+                found.append(candidate(settings, name, count, *size))
+            except UserError as error:  # such as gqa=4 with 2 heads
+                why = error
+    if not found:
+        raise why
+    return found
 
 
 def candidate(

@@ -11,24 +11,33 @@ from pathlib import Path
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import open_regular
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.run.run import Run
 
 STOPPED = "stopped"
+MOST_LOG = 1 << 32  # bytes
 
 
-def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[[Run], int]) -> int:
+def climb(
+    ladder: Ladder,
+    begin: Callable[[int, Run], object],
+    follow: Callable[[Run], int],
+    measure: Callable[[int], object] = lambda _: None,
+) -> int:
     """Takes each rung that is not finished: makes its run, or resumes it, calls `begin`, and waits with `follow`, which returns
-    `training.plan.follow.follow`'s status.
+    `training.plan.follow.follow`'s status. `measure` is called before a rung is timed, which takes some seconds.
 
-    Ends early if a run was stopped. A rung that failed is left, and the next one is taken. Returns 0, or 1 if a rung failed, or
-    130 where `follow` was interrupted. Raises `UserError`.
+    Ends early if a run was stopped, or failed before its first step: those after it would too. Another rung that failed is left, and
+    the next one is taken. Returns 0, or 1 if a rung failed, or 130 where `follow` was interrupted. Raises `UserError`.
     """
     failed = False
     with ladders.held(ladder.name):
         for at in ladders.left(ladder):
+            if ladder.unit == "minutes" and not ladder.run(at).exists():
+                measure(at)
             run = ladders.prepare(ladder, at)
             if not run.alive():
                 launch.resume(run)
@@ -36,10 +45,12 @@ def climb(ladder: Ladder, begin: Callable[[int, Run], object], follow: Callable[
             status = follow(run)
             if status == 130:
                 return status
-            state = run.status().state
-            if state == STOPPED:
+            now = run.status()
+            if now.state == STOPPED:
                 return 0
-            failed = failed or state != "finished"
+            failed = failed or now.state != "finished"
+            if now.state in ("failed", "died") and not now.step:
+                break
     return int(failed)
 
 
@@ -93,9 +104,8 @@ def stop(ladder: Ladder) -> bool:
 def trouble(name: str) -> str:
     """The last line of what a ladder in the background printed, if that is an error; else empty."""
     try:
-        size = log_path(name).stat().st_size
-        with storage.open_file(log_path(name), "rb") as file:
-            file.seek(max(0, size - 4096), os.SEEK_SET)
+        with open_regular(log_path(name), MOST_LOG) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,14 @@ from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, preset
 
 UNITS = {"steps": "steps", "minutes": "minutes", "flops": "FLOPs"}
 VERSION = 1
-LEAST = 10  # steps of a rung: fewer say nothing
+LEAST, MOST = 10, 10**9  # steps of a rung: fewer say nothing
 EVALUATIONS = 40  # of a rung
 CHECKPOINTS = 10
 PATIENCE = 3.0  # seconds
+
+
+class DamagedLadder(UserError):
+    """A ladder's file is there, but not what this version writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,13 @@ def check(ladder: Ladder) -> None:
         raise UserError(f"the budget is in {ladder.unit}; give --steps, --minutes or --flops")
     if not 0 < ladder.amount < 1e30:
         raise UserError(f"the budget is {ladder.amount:g} {UNITS[ladder.unit]}; give more than 0")
+    if ladder.unit == "steps" and not (LEAST <= ladder.amount <= MOST and ladder.amount == int(ladder.amount)):
+        raise UserError(f"the budget is {ladder.amount:g} steps; give a whole number from {LEAST} to {MOST:,}")
     if not ladder.rungs:
         raise UserError(f"name rungs: {', '.join(rung.name for rung in ladder_rungs.RUNGS)}")
     if len(set(ladder.rungs)) < len(ladder.rungs):
         raise UserError("a rung is named twice; give each once")
+    check_name(ladder.name)
     for at in range(len(ladder.rungs)):
         ladder_rungs.find(ladder.rungs[at])
         check_name(ladder.run(at).name)
@@ -85,21 +92,23 @@ def path_of(name: str) -> Path:
 
 def names() -> list[str]:
     """The ladders on this machine, the newest first."""
-    folder = paths.data_dir() / "ladders"
-    try:
-        found = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        return []
-    return [path.stem for path in found]
+    found = []
+    for path in (paths.data_dir() / "ladders").glob("*.json"):
+        with suppress(OSError):  # deleted meanwhile
+            found.append((path.stat().st_mtime, path.stem))
+    return [name for _, name in sorted(found, reverse=True)]
 
 
 def find(name: str) -> Ladder:
-    """Raises `UserError` if there is no such ladder, or its file is damaged."""
+    """Raises `UserError` if there is no such ladder, `DamagedLadder` if its file is damaged."""
     path = path_of(name)
     if not path.is_file():
         known = ", ".join(names()[:5])
         raise UserError(f"there is no ladder {name}; name a text to start it{f' (ladders: {known})' if known else ''}")
-    raw = read_json(path)
+    try:
+        raw = read_json(path)
+    except UserError as error:
+        raise DamagedLadder(f"{error}; {_delete_it(name)}") from error
     try:
         if raw["version"] > VERSION:
             raise UserError(f"ladder {name} was made by a newer tui-llm; update tui-llm to use it")
@@ -108,30 +117,88 @@ def find(name: str) -> Ladder:
             tuple(map(str, raw["rungs"])), {str(key): str(value) for key, value in raw["given"].items()}, str(raw["device"]),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a ladder ({error!r}); delete it, and start the ladder again") from error
-    check(found)
+        raise DamagedLadder(f"{path} is not a ladder ({error!r}); {_delete_it(name)}") from error
+    try:
+        check(found)
+    except UserError as error:
+        raise DamagedLadder(f"{path} is not a ladder: {error}; {_delete_it(name)}") from error
     return found
 
 
+def _delete_it(name: str) -> str:
+    return f"delete it (tui-llm ladder --name {name} --delete), and start the ladder again"
+
+
 def keep(ladder: Ladder) -> None:
-    """Writes the ladder's file. Raises `UserError` if there is another one of that name, or it can't be written."""
+    """Writes the ladder's file; one of that name of which nothing was trained yet is replaced.
+
+    Raises `UserError` if there is another one of that name, if a run has the name of a rung, if a rung changes nothing, or if the
+    file can't be written.
+    """
     check(ladder)
-    for at in range(len(ladder.rungs)):
-        settings_of(ladder, at, 100)  # any number of steps
+    _check_rungs(ladder)
     path = path_of(ladder.name)
     if path.exists():
-        if find(ladder.name) != ladder:
+        before = find(ladder.name)
+        if before == ladder:
+            return
+        if climbed(ladder.name) or any(before.run(at).exists() for at in range(len(before.rungs))):
             raise UserError(
-                f"ladder {ladder.name} was started with other settings; go on with it (--name {ladder.name} alone), or give "
-                "another --name"
+                f"ladder {ladder.name} was started with other settings; go on with it (--name {ladder.name} alone), delete it "
+                f"(--name {ladder.name} --delete), or give another --name"
             )
-        return
+    for at in range(len(ladder.rungs)):
+        if ladder.run(at).exists():
+            raise UserError(f"run {ladder.run(at).name} exists already and is not of this ladder; give another --name, or rename that run")  # fmt: skip
     value = {"version": VERSION, **dataclasses.asdict(ladder)}
     del value["name"]
     try:
         files.write_json(path, value)
     except (OSError, UserError) as error:
         raise UserError(f"can't start the ladder {ladder.name}: {error}") from error
+
+
+def _check_rungs(ladder: Ladder) -> None:
+    """Raises `UserError` if a rung can't be trained, or is not what its sentence says."""
+    plain, shape, found = _plain(ladder, 100)  # any number of steps
+    other = ladder_rungs.other_recipe(plain)
+    if ladder.rungs[0] == ladder_rungs.FIRST and other:
+        raise UserError(f"the rung gpt2 is GPT-2's recipe with AdamW, but here all rungs have {other}; leave that out, or give another preset, such as small")  # fmt: skip
+    before = plain
+    for at, name in enumerate(ladder.rungs):
+        made = _rung(ladder, at, plain, shape, found)[0]
+        if made == before and name != ladder_rungs.FIRST:
+            raise UserError(f"the rung {name} changes nothing: the preset {ladder.preset} or a setting has it already; leave it out")  # fmt: skip
+        before = made
+
+
+def delete(name: str) -> int:
+    """Deletes a ladder and its runs; of one whose file is damaged, only that file. Returns the number of runs that were deleted.
+
+    Raises `UserError` if there is no such ladder, if it or one of its runs is being trained, if it can't be deleted, or if it is of a newer version.
+    """
+    try:
+        runs = runs_of(find(name))
+    except DamagedLadder:
+        runs = []
+    with held(name):
+        for run in runs:
+            if run.alive():
+                raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+        for run in runs:
+            run.delete()
+        path = path_of(name)
+        try:
+            for one in (path.with_suffix(".log"), path, path.with_suffix(".lock")):
+                storage.unlink(one, missing_ok=True)
+        except OSError as error:
+            raise UserError(f"can't delete the ladder {name}: {error.strerror or error}") from error
+    return len(runs)
+
+
+def runs_of(ladder: Ladder) -> list[Run]:
+    """The runs of a ladder that were made. A run that only has such a name is not among them."""
+    return [ladder.run(at) for at in range(len(ladder.rungs)) if ladder.run(at).exists() and not _other(ladder, at)]
 
 
 @contextmanager
@@ -152,12 +219,16 @@ def held(name: str, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def climbed(name: str) -> bool:
-    """Whether a process takes the ladder's rungs."""
+    """Whether a process takes the ladder's rungs. Not known, and False, where the lock can't be used."""
+    lock = storage.Lock(path_of(name).with_suffix(".lock"))
     try:
-        with held(name, 0):
-            return False
-    except UserError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return True
+    except OSError:
+        return False
+    lock.release()
+    return False
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +239,15 @@ def settings_of(ladder: Ladder, at: int, steps: int) -> TrainingSettings:
     return _resolved(ladder, at, steps)[0]
 
 
-def _resolved(ladder: Ladder, at: int, steps: int) -> tuple[TrainingSettings, GPTConfig, lookup.LocalModel | None]:
+_Resolved = tuple[TrainingSettings, GPTConfig, lookup.LocalModel | None]
+
+
+def _resolved(ladder: Ladder, at: int, steps: int) -> _Resolved:
+    return _rung(ladder, at, *_plain(ladder, steps))
+
+
+def _plain(ladder: Ladder, steps: int) -> _Resolved:
+    """The settings that all rungs begin with, the model's shape, and the model that they start from, if any."""
     base = dataclasses.replace(
         preset(ladder.preset),
         eval_every=max(1, round(steps / EVALUATIONS)),
@@ -177,7 +256,16 @@ def _resolved(ladder: Ladder, at: int, steps: int) -> tuple[TrainingSettings, GP
     given = {**ladder.given, "steps": steps}
     if str(given.get("objective", PRETRAINING)) != PRETRAINING:
         raise UserError("the rungs of a ladder learn text; leave the objective out")
-    plain, shape, found = fields.resolve_settings(given, base, ladder.corpus)
+    if base.minutes:
+        raise UserError(
+            f"the preset {ladder.preset} picks model and steps by its time; give another preset, such as small"
+        )
+    return fields.resolve_settings(given, base, ladder.corpus)
+
+
+def _rung(
+    ladder: Ladder, at: int, plain: TrainingSettings, shape: GPTConfig, found: lookup.LocalModel | None
+) -> _Resolved:
     made = ladder_rungs.changed(plain, ladder.rungs[: at + 1])
     if found is None:
         shape = cost.shape(made, shape.vocabulary)
@@ -202,24 +290,18 @@ def steps_of(ladder: Ladder, at: int, measuring: Callable[[Measurement], object]
             finally:
                 measurement.cancel()
     if found < LEAST:
-        raise UserError(f"{ladder.budget} are {found:.1f} steps of {ladder.rungs[at]}; give more, or a smaller preset")
-    return min(int(found), 10**9)
+        raise UserError(
+            f"{ladder.budget} are {found:.1f} steps of {ladder.rungs[at]}, too few to say anything; give more, or a smaller preset"
+        )
+    return min(int(found), MOST)
 
 
 def prepare(ladder: Ladder, at: int, measuring: Callable[[Measurement], object] = lambda _: None) -> Run:
     """The run of rung `at`: the one that exists, or a new one. Raises `UserError` if a run of its name is another one."""
     run = ladder.run(at)
     if run.exists():
-        config = run.config()
-        wanted = settings_of(ladder, at, config.settings.steps)
-        same = dataclasses.replace(
-            config.settings,
-            batch_size=wanted.batch_size,  # smaller since, where it did not fit into memory
-            grad_accumulation_steps=wanted.grad_accumulation_steps,
-            eval_batches=wanted.eval_batches,
-        )
-        if same != wanted or config.corpus != tuple(map(corpora.place, ladder.corpus)):
-            raise UserError(f"run {run.name} is not of this ladder: delete or rename it, or give another --name")
+        if why := _other(ladder, at):
+            raise UserError(why)
         return run
     made, _, model = _resolved(ladder, at, steps_of(ladder, at, measuring))
     return launch.create(
@@ -227,19 +309,46 @@ def prepare(ladder: Ladder, at: int, measuring: Callable[[Measurement], object] 
     )  # fmt: skip
 
 
-def finished(run: Run) -> bool:
-    """Whether nothing of a rung is left to do."""
-    return run.exists() and run.status().state == "finished"
+def _other(ladder: Ladder, at: int) -> str:
+    """Why the run that exists is not rung `at`, though it has its name; empty if it is."""
+    run = ladder.run(at)
+    try:
+        config = run.config()
+    except UserError as error:
+        return str(error)
+    why = f"run {run.name} is not of this ladder: delete or rename it, or give another --name"
+    if config.corpus != tuple(map(corpora.place, ladder.corpus)) or config.preset != ladder.preset:
+        return why
+    try:
+        wanted = settings_of(ladder, at, int(ladder.amount) if ladder.unit == "steps" else config.settings.steps)
+    except UserError:  # the text or a model is gone: the run says so when it goes on
+        return ""
+    same = dataclasses.replace(
+        config.settings,
+        steps=wanted.steps,  # of a rung that was continued
+        batch_size=wanted.batch_size,  # smaller since, where it did not fit into memory
+        grad_accumulation_steps=wanted.grad_accumulation_steps,
+        eval_batches=wanted.eval_batches,
+        compile=wanted.compile,
+    )
+    return "" if same == wanted else why
 
 
 def left(ladder: Ladder) -> list[int]:
-    """The rungs that are not finished."""
-    return [at for at in range(len(ladder.rungs)) if not finished(ladder.run(at))]
+    """The rungs that are not finished. Raises `UserError` if a run that has the name of one is another one."""
+    found = []
+    for at in range(len(ladder.rungs)):
+        run = ladder.run(at)
+        if run.exists() and (why := _other(ladder, at)):
+            raise UserError(why)
+        if not run.exists() or run.status().state != "finished":
+            found.append(at)
+    return found
 
 
 def shared_settings(given: Mapping[str, Any]) -> dict[str, str]:
     """Settings as a ladder's file has them. Raises `UserError` for those that a ladder decides."""
-    own = {"steps", "eval_every", "checkpoint_every"} & given.keys()
+    own = {"steps", "minutes", "eval_every", "checkpoint_every"} & given.keys()
     if own:
         raise UserError(f"a ladder sets {' and '.join(sorted(own))} itself; leave it out")
     return {name: str(value) for name, value in given.items()}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.chart import ChartData, ChartLine
 from tui_llm.training.plan import ladder_rungs
 from tui_llm.training.plan.ladder import Ladder
-from tui_llm.training.run import jsonl
 from tui_llm.training.run.curve_charts import AXES
-from tui_llm.training.run.metrics import parse_metric
+from tui_llm.training.run.metrics import MetricsTail
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import number
+
+CHUNK = 1 << 20  # bytes of metrics that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,43 +78,61 @@ class LadderResults:
 
 def read(ladder: Ladder, target: float | None = None) -> LadderResults:
     """Reads the metrics of all rungs. `target`: by default, the first rung's last loss."""
-    rungs = tuple(_read(ladder, at) for at in range(len(ladder.rungs)))
-    first = rungs[0].last
-    return LadderResults(ladder, rungs, target if target is not None else first.loss if first else None)
+    return LadderReader().read(ladder, target)
 
 
-def _read(ladder: Ladder, at: int) -> RungResult:
-    run, rung = ladder.run(at), ladder_rungs.find(ladder.rungs[at])
-    if not run.exists():
-        return RungResult(rung, run.name, "", "", 0, None, None, ())
-    status = run.status()
-    return RungResult(
-        rung, run.name, status.state, status.message, status.step, status.steps, status.parameters, _evaluations(run)
-    )
+class LadderReader:
+    """Reads ladders again and again: of each run only the metrics that are new."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Path, _Evaluations] = {}
+
+    def read(self, ladder: Ladder, target: float | None = None) -> LadderResults:
+        rungs = tuple(self._rung(ladder, at) for at in range(len(ladder.rungs)))
+        first = rungs[0].last
+        return LadderResults(ladder, rungs, target if target is not None else first.loss if first else None)
+
+    def _rung(self, ladder: Ladder, at: int) -> RungResult:
+        run, rung = ladder.run(at), ladder_rungs.find(ladder.rungs[at])
+        if not run.exists():
+            self._runs.pop(run.path, None)
+            return RungResult(rung, run.name, "", "", 0, None, None, ())
+        status = run.status()
+        evaluations = self._runs.setdefault(run.path, _Evaluations(run)).read()
+        return RungResult(
+            rung, run.name, status.state, status.message, status.step, status.steps, status.parameters, evaluations
+        )
 
 
-def _evaluations(run: Run) -> tuple[RungEvaluation, ...]:
-    try:
-        s = run.config().settings
-    except UserError:
-        return ()
-    each = s.batch_size * s.grad_accumulation_steps * s.block_size
-    flops = number(run.facts().get("flops_per_token"))
-    seconds, found = 0.0, list[RungEvaluation]()
-    try:
-        for line in jsonl.lines(run.metrics_path):
-            metric = parse_metric(line)
-            if metric is None:
-                continue
-            if metric.tokens_per_second > 0:
-                seconds += each / metric.tokens_per_second
-            if metric.val_loss is not None and math.isfinite(metric.val_loss):
-                tokens = metric.step * each
-                cost = None if flops is None else flops * tokens
-                found.append(RungEvaluation(metric.step, tokens, seconds, cost, metric.val_loss))
-    except OSError:
-        pass
-    return tuple(found)
+class _Evaluations:
+    """The evaluations of a run, of which more come."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self._tail = run, MetricsTail(run.metrics_path)
+        self._seconds, self._found = 0.0, list[tuple[int, float, float]]()  # step, tokens ÷ (tokens per second), loss
+
+    def read(self) -> tuple[RungEvaluation, ...]:
+        try:
+            s = self.run.config().settings
+        except UserError:
+            return ()
+        each = s.batch_size * s.grad_accumulation_steps * s.block_size
+        while True:
+            metrics = self._tail.new(CHUNK)
+            if self._tail.restarted:
+                self._seconds, self._found = 0.0, []
+            for metric in metrics:
+                if metric.tokens_per_second > 0:
+                    self._seconds += each / metric.tokens_per_second
+                if metric.val_loss is not None and math.isfinite(metric.val_loss):
+                    self._found.append((metric.step, self._seconds, metric.val_loss))
+            if not self._tail.more:
+                break
+        flops = number(self.run.facts().get("flops_per_token"))
+        return tuple(
+            RungEvaluation(step, step * each, seconds, None if flops is None else flops * step * each, loss)
+            for step, seconds, loss in self._found
+        )
 
 
 def chart(results: LadderResults, axis: str = "tokens", *, log_x: bool = False, log_y: bool = False) -> ChartData:
@@ -134,7 +154,18 @@ def table(results: LadderResults) -> list[tuple[str, ...]]:
 
     target = "target" if results.target is None else f"{results.target:.4f}"
     rows: list[tuple[str, ...]] = [
-        ("rung", "state", "steps", "loss", "tokens", "time", f"tokens to {target}", "time", "× tokens", "× time")
+        (
+            "rung",
+            "state",
+            "steps",
+            "loss",
+            "tokens",
+            "time",
+            f"tokens to {target}",
+            f"time to {target}",
+            "× tokens",
+            "× time",
+        )
     ]
     for one in results.rungs:
         last = one.last
@@ -153,6 +184,10 @@ def table(results: LadderResults) -> list[tuple[str, ...]]:
             "–" if time is None else f"{time:.2f}",
         ))  # fmt: skip
     return rows
+
+
+NARROW = (0, 1, 3, 4, 5, 8, 9)
+"""The columns of `table` that fit into 80 cells: without the steps, and what each needs to the target in numbers."""
 
 
 def as_json(results: LadderResults) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from tui_llm.common.suggestions import no_such
 from tui_llm.llm.model import switches
 from tui_llm.training.run.settings import TrainingSettings
 
+FIRST = "gpt2"  # the rung that changes nothing
 MOMENTUM_WARMUP = 300  # steps, as in modded-nanogpt; …
 MOMENTUM_SHARE = 0.2  # … of a short run at most this share
 MUON_RATE = 2.5  # Muon's best learning rate ÷ AdamW's, in small models (dev/LOG.md)
@@ -51,13 +52,18 @@ def ema_decay(steps: int) -> float:
 
 
 def _switched(name: str) -> Callable[[TrainingSettings], dict[str, Any]]:
-    """Adds a switch to the architecture."""
-    return lambda settings: {"arch": ",".join([*filter(None, [settings.arch]), name])}
+    """Adds a switch to the architecture, unless it is there."""
+
+    def changes(settings: TrainingSettings) -> dict[str, Any]:
+        before = switches.listed(settings.arch)
+        return {} if name in switches.parse(before) else {"arch": ",".join([*filter(None, [before]), name])}
+
+    return changes
 
 
 _OPTIMIZER = (
     Rung(
-        "gpt2", "GPT-2's model, trained with AdamW: one step size for each weight, from its gradient's mean and square.",
+        FIRST, "GPT-2's model, trained with AdamW: one step size for each weight, from its gradient's mean and square.",
         "Radford et al. 2019; Loshchilov and Hutter 2019, arXiv:1711.05101", _fixed(),
     ),
     Rung(
@@ -107,8 +113,22 @@ def find(name: str) -> Rung:
     """Raises `UserError` if there is no such rung."""
     found = {rung.name: rung for rung in RUNGS}
     if name not in found:
-        raise UserError(no_such("rung", name[:60], found))
+        raise UserError(no_such("rung", name[:60], found, "; a newer tui-llm may have others"))
     return found[name]
+
+
+def other_recipe(settings: TrainingSettings) -> str:
+    """What of these settings is not GPT-2's recipe with AdamW, so that the rung gpt2 would be another; empty if nothing."""
+    plain = {
+        "optimizer": "adamw",
+        "cautious_decay": "off",
+        "ema_decay": 0.0,
+        "shuffle_documents": "off",
+        "attention_only": "off",
+    }
+    found = [name for name, value in plain.items() if getattr(settings, name) != value]
+    found += ["arch"] * bool(switches.parse(settings.arch))
+    return ", ".join(f"{name.replace('_', ' ')} {getattr(settings, name)}" for name in found)
 
 
 def changed(settings: TrainingSettings, names: Sequence[str]) -> TrainingSettings:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.settings import TrainingSettings, from_fields
+from tui_llm.training.run.settings import RENAMED, TrainingSettings, from_fields
 
 VERSION = 1  # of config.json's format; a later tui-llm may increase it
 
@@ -61,7 +61,7 @@ def parse_config(raw: Any, path: Path) -> RunConfig:
 
 def _check_version(raw: Any, name: str) -> None:
     version, settings = (raw.get("version", 1), raw.get("settings")) if isinstance(raw, dict) else (1, None)
-    known = {field.name for field in fields(TrainingSettings)}
+    known = {field.name for field in fields(TrainingSettings)} | RENAMED.keys()
     unknown = sorted(set(settings) - known) if isinstance(settings, dict) else []
     if unknown or (isinstance(version, int | float) and version > VERSION):
         why = f" (its setting {unknown[0][:40]!r} is unknown here)" if unknown else ""

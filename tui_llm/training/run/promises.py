@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tui_llm.training.run.settings import BUDGET
+from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings
 
 
 class Promise(NamedTuple):
@@ -25,7 +25,7 @@ PROMISES: dict[str, Promise] = {
                            "tinyshakespeare"),
     BUDGET: Promise("what fits the time: the estimate says how good, in bits per byte of held-out text"),
     "nano": Promise("simple correct sentences, whole paragraphs of stories; who did what is lost after a few sentences"),
-    "modern": Promise("not run here to its end: nano's size with today's architecture; expect sentences like nano's"),
+    "modern": Promise("simple correct sentences of stories after a tenth of its steps; the whole run was not made here"),
     "gpt2": Promise("not run here: on 300 billion tokens its shape wrote GPT-2's paragraphs; it takes days on several GPUs"),
     "gpt2-medium": Promise("not run here: longer coherent paragraphs than gpt2's; weeks of GPUs"),
     "gpt2-large": Promise("not run here: longer coherent paragraphs than gpt2-medium's; weeks of many GPUs"),
@@ -39,6 +39,15 @@ def promise(preset: str) -> str:
     if found is None:
         return ""
     return f"on {found.corpus}: {found.text}" if found.corpus else found.text
+
+
+def promise_of(preset: str, settings: TrainingSettings) -> str:
+    """The preset's sentence for a run with these settings; where they are of another size or length, it says so."""
+    text, own = promise(preset), PRESETS.get(preset)
+    sizes = ("layers", "width", "tokenizer", "from_model", "steps")
+    if not text or own is None or own.minutes or all(getattr(own, name) == getattr(settings, name) for name in sizes):
+        return text
+    return f"{text} (with the preset's own size and {own.steps:,} steps)"
 
 
 def usual_corpus(preset: str) -> str:

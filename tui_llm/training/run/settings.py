@@ -128,11 +128,12 @@ OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
     PRETRAINING: {},
     PREFERENCE: {"batch_size": 8, "steps": 100, "learning_rate": 2e-5, "min_learning_rate": 2e-6, "warmup_steps": 10,
                  "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "grad_accumulation_steps": 1, "eval_every": 10,
-                 "eval_batches": 8, "checkpoint_every": 20, "validation_fraction": 0.1, "minutes": 0.0},
+                 "eval_batches": 8, "checkpoint_every": 20, "validation_fraction": 0.1, "minutes": 0.0,
+                 "cautious_decay": "off", "momentum_warmup_steps": 0},
     REWARD: {"batch_size": 2, "steps": 60, "learning_rate": 1e-4, "min_learning_rate": 1e-5, "warmup_steps": 5,
              "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "grad_accumulation_steps": 1, "eval_every": 10,
              "eval_batches": 4, "checkpoint_every": 20, "validation_fraction": 0.1,
-             "minutes": 0.0},
+             "minutes": 0.0, "cautious_decay": "off", "momentum_warmup_steps": 0},
 }  # fmt: skip
 """What replaces a preset's values: a trained model is changed in small steps."""
 
@@ -169,10 +170,12 @@ def _arch_problems(settings: TrainingSettings, *, shaped: bool) -> dict[str, str
     from tui_llm.llm.model.shape import GPTConfig
 
     s = settings
-    if s.from_model and switches.SETS.get(s.arch.strip(), s.arch):
+    if s.from_model and switches.listed(s.arch):
         return {"arch": f"switches are for random weights: {s.from_model} has an architecture; leave one out"}
     shape = GPTConfig(1, s.block_size, 1, s.heads, s.width) if shaped else None
     why = switches.problem(s.arch, shape)
+    if not why and s.attention_only == "on" and switches.RELU2 in switches.parse(s.arch):
+        why = "relu2 is the MLP's activation, and attention only has no MLP; leave one out"
     return {"arch": why} if why else {}
 
 

@@ -150,8 +150,10 @@ class Trainer:
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began - self._measuring()
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
-            with self.evaluated_weights():
-                val_loss = self.validate() if evaluate else None
+            val_loss = None
+            if evaluate:  # not at each step: an average of the weights is put in their place
+                with self.evaluated_weights():
+                    val_loss = self.validate()
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
             yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ chart_export.py    charts as plain data, and as files
 curves/            the screen of a run's curves
 compare.py         runs side by side
 ladder.py          the rungs of a ladder: table and chart
+ladder_chart.py    its chart
 new_ladder.py      the form for a ladder
 pins_watcher.py    posts snapshots of a run's pin readings
 pin_history.py     pin readings over the evaluations

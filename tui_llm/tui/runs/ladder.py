@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,28 +12,29 @@ from textual import work
 
 from tui_llm.common.display import fit, visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import duration
+from tui_llm.common.numbers import counted, duration
 from tui_llm.training.plan import climb, ladder_results
 from tui_llm.training.plan import ladder as ladders
-from tui_llm.training.plan.ladder_results import LadderResults, RungResult
+from tui_llm.training.plan.ladder_results import LadderReader, LadderResults, RungResult
 from tui_llm.training.run.curve_charts import AXES
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.format import compact
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.runs import ladder_chart
 from tui_llm.tui.runs.chart_export import ask_export
-from tui_llm.tui.runs.curves.plot import GUTTER, View, drawn, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 from tui_llm.tui.runs.words import state_words
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 INTERVAL = 2.0  # seconds between two looks at the files
-LEAST, MOST = 6, 24  # rows of the chart
+ALIVE = ("starting", "running", "paused")
 COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
 NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
 NOTHING = (
@@ -53,26 +53,30 @@ KEYS = (
     _key("ladder_go_on", "e", "go on", "Go on with a ladder that was stopped or has failed; finished rungs stay", "go_on", importance=3),
     _key("ladder_stop", "S", "stop", "Stop the ladder: the run that is trained saves, then ends", "stop", importance=3),
     _key("ladder_axis", "a", "by", "Draw over the next of: tokens, seconds of the steps, FLOPs, steps", "axis", importance=3),
+    _key("ladder_about", "w", "what it does", "Say what the next rung does, and its source", "about", importance=2),
     _key("ladder_before", "left_square_bracket", "ladder", "Show the ladder before: the list is by age", "other(1)", together="ladder"),
     _key("ladder_after", "right_square_bracket", "ladder", "Show the next newer ladder", "other(-1)", together="ladder"),
     _key("ladder_curves", "C", "curves", "Show all curves of all rungs in a grid", "curves", importance=2),
     _key("ladder_export", "x", "export", "Write the chart to a new file: .svg, .png or .csv", "export", importance=2),
     _key("ladder_copy", "y", "copy", "Copy the table (tab-separated)", "copy"),
+    _key("delete_ladder", "D,delete", "delete", "Delete the ladder with all its runs and their checkpoints; asks first", "delete"),
     _key("close_ladder", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class LadderState:
-    """What a look at the files gave: the names of all ladders, the newest first, the results of one, and whether it is climbed."""
+    """What a look at the files gave: the names of all ladders, the newest first, and of the one that is `shown` the results (None:
+    its file can't be read) and whether it is climbed."""
 
     names: tuple[str, ...] = ()
     results: LadderResults | None = None
     climbed: bool = False
     problem: str = ""
+    shown: str = ""
 
 
-def look(name: str) -> LadderState:
+def look(name: str, reader: LadderReader) -> LadderState:
     """Reads the ladder `name`, or the newest one where there is none of that name."""
     climb.reap()
     names = tuple(ladders.names())
@@ -80,11 +84,11 @@ def look(name: str) -> LadderState:
         return LadderState()
     name = name if name in names else names[0]
     try:
-        results = ladder_results.read(ladders.find(name))
+        results = reader.read(ladders.find(name))
     except UserError as error:
-        return LadderState(names, problem=str(error))
-    climbed = ladders.climbed(name)
-    return LadderState(names, results, climbed, "" if climbed else climb.trouble(name))
+        return LadderState(names, problem=str(error), shown=name)
+    climbed, done = ladders.climbed(name), all(one.state == "finished" for one in results.rungs)
+    return LadderState(names, results, climbed, "" if climbed or done else climb.trouble(name), name)
 
 
 @opens("ladder")
@@ -100,8 +104,10 @@ class LadderScreen(FullScreen):
         self.found = LadderState()
         self.chosen = ""  # the name of the ladder that is shown; empty: the newest
         self.axis = "tokens"
+        self.about: int | None = None  # the number of the rung whose sentence is shown
         self.was_read = False  # whether the files were looked at
         self._busy = False
+        self._reader = LadderReader()
         self.files = FileActions(self, self.reload)
 
     def on_mount(self) -> None:
@@ -119,7 +125,7 @@ class LadderScreen(FullScreen):
     @work(thread=True, group="ladder")
     def _reload(self, name: str) -> None:
         try:
-            found = look(name)
+            found = look(name, self._reader)
         finally:
             self._busy = False
         deliver(self, self._show, name, found)
@@ -151,26 +157,32 @@ class LadderScreen(FullScreen):
             return [], wrapped(Text(visible(words), style=self.style("bad" if state.problem else "muted")), width)
         columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
         room = max(8, min(20, width - 4 - sum(cells for _, cells in columns)))
-        lines = [self._head(state, width)]
+        head, lines = [self._head(state, width)], list[Text]()
         if state.problem:
-            lines += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
+            head += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
         title = "".join(name.rjust(cells) for name, cells in columns)
-        lines.append(Text(f"   {fit('rung', room)}{title}", style=self.style("muted"), no_wrap=True))
+        head.append(Text(f"   {fit('rung', room)}{title}", style=self.style("muted"), no_wrap=True))
         styles = Styles(Style.null(), self.app.theme_variables, len(state.results.rungs) + 1, 1)
         for number, one in enumerate(state.results.rungs):
             lines.append(self._row(number, one, columns, room, styles))
+        for one in state.results.rungs:
+            if one.state in ("failed", "died") and one.message:
+                lines += wrapped(Text(visible(f"{one.rung.name} {one.state}: {one.message}"), self.style("bad")), width)
         if (now := self._explained(state.results)) is not None:
             lines += wrapped(
                 Text(f"{now.rung.name}: {now.rung.sentence} ({now.rung.source})", self.style("muted")), width
             )
-        return lines, self._chart(state.results, width, self.listing.size.height - len(lines) - 1, styles)
+        room = self.listing.size.height - len(head) - len(lines) - 1
+        return head, [*lines, *self._chart(state.results, width, room, styles)]
 
     def _head(self, state: LadderState, width: int) -> Text:
         assert state.results is not None
         results = state.results
         done = sum(one.state == "finished" for one in results.rungs)
         line = Text(f"{done} of {len(results.rungs)} rungs finished", self.style("strong"), no_wrap=True)
-        line.append(", training now" if state.climbed else "", "not bold")
+        if state.climbed:
+            alive = any(one.state in ALIVE for one in results.rungs)
+            line.append(", training now" if alive else ", the next rung is measured or starts", "not bold")
         if results.target is not None:
             line.append(f"; ×: needed to loss {results.target:.4f}, the first rung's last", self.style("muted"))
         line.truncate(width, overflow="ellipsis")
@@ -189,44 +201,28 @@ class LadderScreen(FullScreen):
             "×tokens": "–" if tokens is None else f"{tokens:.2f}",
             "×time": "–" if time is None else f"{time:.2f}",
         }
-        line = Text(f"{number:2} ", styles(number), no_wrap=True).append(fit(visible(one.rung.name), room), "default")
+        line = Text(f" {ladder_chart.mark(number)} ", styles(number), no_wrap=True).append(
+            fit(visible(one.rung.name), room), "default"
+        )
         for name, cells in columns:
             line.append(values[name].rjust(cells), "default")
         return line
 
     def _explained(self, results: LadderResults) -> RungResult | None:
-        """The rung that is trained, else the last one that was begun."""
+        """The rung that was asked for; else the one that is trained, or the last one that was begun."""
+        if self.about is not None:
+            return results.rungs[self.about % len(results.rungs)]
         begun = [one for one in results.rungs if one.state]
         return next((one for one in begun if one.state in ("running", "starting")), begun[-1] if begun else None)
 
     def _chart(self, results: LadderResults, width: int, height: int, styles: Styles) -> list[Text]:
-        """The curves of all rungs over `axis`; each ends with its number."""
-        chart = ladder_results.chart(results, self.axis)
-        lines = {line.name: line for line in chart.lines}
-        numbers = [number for number, one in enumerate(results.rungs) if one.rung.name in lines]
-        points = [[(x, y) for x, y in lines[results.rungs[n].rung.name].points if math.isfinite(x)] for n in numbers]
-        shown = [x for one in points for x, _ in one]
-        if not shown or width < GUTTER + 10:
-            return (
-                [Text("the curves appear after the first evaluation", style=self.style("muted"))] if not shown else []
-            )
-        height = max(LEAST, min(MOST, height - 1))
-        view, cells = View(min(0.0, *shown), max(shown)), width - GUTTER - 1
-        plot = drawn([("", one, False) for one in points], view, cells, height, lambda value: f"{value:.2f}")
-        for at, curve in enumerate(points):
-            x, y = curve[-1]
-            row = round((1 - plot.height_of(y)) * (height - 1))
-            if 0 <= row < height:
-                plot.rows[row][max(0, min(cells - 1, round(view.share(x) * (cells - 1))))] = (f"{numbers[at] % 10}", at)
-        made = []
-        for label, cells_of_row in zip(plot.labels, plot.rows, strict=True):
-            text = Text(f"{label:>{GUTTER - 2}} ┤", self.style("muted"), no_wrap=True)
-            for char, number in cells_of_row:
-                text.append(char, styles(numbers[number]) if number >= 0 else "")
-            made.append(text)
-        ticks = x_ticks(view, cells, duration if self.axis == "time" else compact)
-        title = f"validation loss by {chart.x_title}"
-        return [*made, Text(" " * GUTTER + ticks, self.style("muted")), Text(title, self.style("muted"), no_wrap=True)]
+        muted = self.style("muted")
+        lines, count = ladder_chart.lines(results, self.axis, width, height, styles, muted)
+        if not count:
+            known = any(one.evaluations for one in results.rungs)
+            words = f"by {self.axis}: not known yet" if known else "the curves appear after the first evaluation"
+            return [Text(words, style=muted)]
+        return lines
 
     def table(self) -> Iterable[Row]:
         if self.found.results is not None:
@@ -254,7 +250,7 @@ class LadderScreen(FullScreen):
         results = self.found.results
         if results is None:
             self.files.notify("there is no ladder yet; n starts one", "warning")
-        elif not ladders.left(results.ladder):
+        elif all(one.state == "finished" for one in results.rungs):
             self.files.notify("all rungs of this ladder are finished", "warning")
         else:
             self.files.act(lambda: climb.detach(results.ladder), f"ladder {results.ladder.name} goes on")
@@ -272,9 +268,36 @@ class LadderScreen(FullScreen):
 
         self.files.act(stop, f"ladder {ladder.name} saves, then stops; e goes on with it")
 
+    def action_delete(self) -> None:
+        name, results = self.found.shown, self.found.results
+        if not name:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+            return
+        if self.found.climbed or any(one.state in ALIVE for one in (results.rungs if results else ())):
+            self.files.notify(f"ladder {name} is being trained; S stops it first", "warning")
+            return
+        count = sum(bool(one.state) for one in results.rungs) if results else 0
+        runs = f" and its {counted(count, 'run')}, with all checkpoints" if count else ""
+        damaged = "" if results else " Its file can't be read; its runs stay."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.chosen = ""  # the newest that is left
+                self.files.act(lambda: ladders.delete(name), f"ladder {name} is deleted")
+
+        self.app.push_screen(ConfirmScreen(f"Delete ladder {name}{runs}?{damaged}", "Delete"), answered)
+
     def action_axis(self) -> None:
         names = ["tokens", *(name for name in ("time", "flops", "step") if name in AXES)]
         self.axis = names[(names.index(self.axis) + 1) % len(names)]
+        self.refill()
+
+    def action_about(self) -> None:
+        results = self.found.results
+        if results is None:
+            self.files.notify("there is no ladder yet; n starts one", "warning")
+            return
+        self.about = 0 if self.about is None else (self.about + 1) % len(results.rungs)
         self.refill()
 
     def action_other(self, by: int) -> None:
@@ -283,7 +306,7 @@ class LadderScreen(FullScreen):
             self.files.notify("there is no other ladder", "warning")
             return
         at = names.index(self.chosen) if self.chosen in names else 0
-        self.chosen = names[max(0, min(at + by, len(names) - 1))]
+        self.chosen, self.about = names[max(0, min(at + by, len(names) - 1))], None
         self.reload()
 
     def action_curves(self) -> None:

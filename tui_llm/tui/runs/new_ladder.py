@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Input, Select, Static
 
+from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
@@ -66,9 +67,9 @@ def ladder_of(texts: dict[str, str]) -> Ladder:
 
 
 def free_name() -> str:
-    """A name that no ladder has yet."""
+    """A name that no ladder has yet, and no run that a ladder of that name would begin with."""
     taken, number, name = set(ladders.names()), 1, _START["name"]
-    while name in taken:
+    while name in taken or any(paths.runs_dir().glob(f"{name}-0-*")):
         number += 1
         name = f"{_START['name']}-{number}"
     return name

@@ -10,6 +10,7 @@ from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.numbers import duration, memory_size
 from tui_llm.facts.tokens import BYTES_AND_END
+from tui_llm.training.run.settings import PRESETS
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.runs import alarm_words, answer_lines
@@ -40,6 +41,9 @@ def facts_line(snapshot: RunSnapshot) -> Content:
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         parts += [truncate(", ".join(names[:2]), 40) + more] if names else []
         parts.append(answer_lines.objective(config.settings) or f"preset {visible(config.preset)}")
+        arch = config.settings.arch
+        if arch and not (config.preset in PRESETS and PRESETS[config.preset].arch == arch):
+            parts.append(truncate(visible(arch), 40))
     if config is not None and config.parent:
         parts.append(f"branch of {truncate(visible(config.parent), 24)} after step {fmt.count(config.parent_step)}")
     device = status.device or (config.device if config else None)
@@ -76,7 +80,7 @@ def numbers_line(snapshot: RunSnapshot, width: int, most: int, *, gauges: bool =
         return Content()
     parts = answer_lines.measured(snapshot) or [("loss", fmt.number(last.loss, 3))]
     if snapshot.last_validation is not None and not snapshot.series:
-        parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
+        parts.append((_validation(snapshot), fmt.number(snapshot.last_validation[1], 3)))
     if snapshot.perplexity is not None and width >= 100:
         parts.append(("perplexity", fmt.compact(snapshot.perplexity)))
     parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
@@ -91,6 +95,12 @@ def numbers_line(snapshot: RunSnapshot, width: int, most: int, *, gauges: bool =
     if snapshot.gpu_use is not None and not gauges:
         parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
     return flowed(parts, width, most)
+
+
+def _validation(snapshot: RunSnapshot) -> str:
+    """The name of the validation loss: of a run with an average of the weights it is the average's."""
+    averaged = snapshot.config is not None and snapshot.config.settings.ema_decay > 0
+    return "validation (EMA)" if averaged else "validation"
 
 
 def flowed(parts: Iterable[tuple[str, str]], width: int, most: int) -> Content:
@@ -139,6 +149,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = (), number: in
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
         tuple(Other(other.name, other.train, other.averages) for other in others if not other.series),
+        names=("training", _validation(snapshot)),
         end=alarm_words.end_of(snapshot),
         parent=snapshot.parent,
     )

@@ -41,7 +41,7 @@ class LensTable(Lines):
             return []
         target = Text(f"{CHOSEN[lens.chosen]} ", self.style("muted"))
         target.append(token_label(lens.target.text), self.style("accent"))
-        steps = "translator, final LayerNorm, output head" if lens.tuned else "final LayerNorm, output head"
+        steps = "translator, final norm, output head" if lens.tuned else "final norm, output head"
         target.append(
             f" · {steps}, after the embedding and each block · KL: from the model's prediction, in nats",
             "not bold",

@@ -19,7 +19,7 @@ from tui_llm.common.ticks import step_label
 from tui_llm.training.run import curve_charts
 from tui_llm.training.run.run_curves import CurveInfo, CurveValues, RunCurves
 from tui_llm.tui.kit.format import compact
-from tui_llm.tui.runs.curves.plot import GUTTER, MARKS, Plot, View, drawn, x_ticks
+from tui_llm.tui.runs.curves.plot import GUTTER, Plot, View, drawn, mark, x_ticks
 from tui_llm.tui.runs.curves.styles import Styles
 
 LEAST_WIDTH, LEAST_HEIGHT = 36, 6  # cells of a chart in the grid
@@ -302,7 +302,7 @@ class CurvesGrid(Widget, can_focus=True):
             one = values.get(info.key)
             if len(runs) > 1:
                 value = math.nan if one is None else _joined(info.key, one.values)
-                found.append((MARKS[number % len(MARKS)], value, one.step if one else -1))
+                found.append((mark(number, len(runs)), value, one.step if one else -1))
             elif one is not None:
                 layered = run.lines.get(info.key) and run.lines[info.key][0].layer is not None
                 found += [(str(at) if layered else "", value, one.step) for at, value in enumerate(one.values)]

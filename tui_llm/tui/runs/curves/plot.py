@@ -10,11 +10,17 @@ from tui_llm.common.ticks import log_ticks, nice_ticks
 from tui_llm.tui.kit.raster import Cell, Raster
 
 GUTTER = 9  # cells of the y axis
-MARKS = "•+o*#"  # of the runs in charts of several runs
+MARKS = "•+o*#"  # of the runs in charts of several runs; …
+NUMBERS = "0123456789abcdefghijklmnopqrstuvwxyz"  # … of more runs than that, as of all rungs of a ladder: one cell each
 SMALLEST = 1e-300
 
 Curve = tuple[str, Sequence[tuple[float, float]], bool]
 """A name, points (x, y), and whether they are drawn as marks."""
+
+
+def mark(number: int, count: int) -> str:
+    """The sign of run `number` of `count`."""
+    return MARKS[number] if count <= len(MARKS) else NUMBERS[number % len(NUMBERS)]
 
 
 @dataclass(frozen=True, slots=True)

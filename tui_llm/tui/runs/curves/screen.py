@@ -27,7 +27,7 @@ from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.runs.chart_export import NOTHING, ask_export
 from tui_llm.tui.runs.curves.grid import CurvesGrid, PlotKey, Shown
-from tui_llm.tui.runs.curves.plot import MARKS, Plot
+from tui_llm.tui.runs.curves.plot import Plot, mark
 from tui_llm.tui.runs.open_step import Branched, open_step
 
 INTERVAL = 1.0  # seconds between two looks at the files
@@ -168,7 +168,8 @@ class CurvesScreen(BaseScreen, Screen[None]):
 
     def _cursor_line(self, main: RunCurves, values: Mapping[str, CurveValues]) -> Content:
         if len(self._grid.shown.runs) > 1:
-            names = "   ".join(f"{mark} {visible(run.name)}" for mark, run in zip(MARKS, self._grid.shown.runs, strict=False))  # fmt: skip
+            runs = self._grid.shown.runs
+            names = "   ".join(f"{mark(at, len(runs))} {visible(run.name)}" for at, run in enumerate(runs))
         else:
             names = ""
         loss = values.get("loss")

@@ -38,9 +38,17 @@ class Styles:
         if number < 0:
             return Style.null()
         if self._runs > 1:
-            return Style(color=_css(self._named(RUN_COLOURS[number % len(RUN_COLOURS)])))
+            return Style(color=_css(self._run(number)))
         share = number / max(1, self._layers - 1)
         return Style(color=_css(self._named("primary").blend(self._named("warning"), share)))
+
+    def _run(self, number: int) -> Color:
+        """Runs beyond the fifth have the same colours again, first paler, then darker, so that no two are alike."""
+        again, at = divmod(number, len(RUN_COLOURS))
+        found = self._named(RUN_COLOURS[at])
+        if not again:
+            return found
+        return found.blend(Color(*theme_rgb(self._variables, ("background", "foreground")[again % 2])), 0.45)
 
     def _named(self, name: str) -> Color:
         return Color(*theme_rgb(self._variables, f"text-{name}", name))
