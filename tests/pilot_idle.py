@@ -3,7 +3,7 @@
 Textual's own `wait_for_idle` polls every 20 ms, twice for each key. With dozens of keys in each of hundreds of tests,
 that was most of the suite's time. Here it is once for each key: the second wait is for animations, which are off.
 
-What a key changes is drawn once, when the app is idle, or after 1/60 s if it is not: as if the end of a frame were then.
+During such a wait, what has changed is drawn once the app is idle, or at the end of a frame, as if one had just begun;
 Textual draws the first change at once and the rest at the end of the frame. Drawing is two thirds of what a key costs.
 
 On a busy machine the wait takes longer but ends at the same state: a thread that waits for a CPU counts as working, and
@@ -19,13 +19,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from textual import app, constants, notifications, pilot, timer
+from textual import app, constants, notifications, pilot, screen, timer
 from textual._context import active_app
 from textual.message_pump import MessagePump
 
 from tests import HANG
 
 MOMENT = 0.002  # seconds
+FRAME = 1 / 60  # how long an app that is never idle is not drawn
 PATIENCE = 0.02  # how long to wait for a thread that works (or that a test holds back)
 LEAST = MOMENT / 20  # counted for an interval without CPU time, so that the wait ends
 
@@ -37,37 +38,60 @@ async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
 
     If another thread is working, it must be idle for ten of them. `max_sleep` is in seconds of CPU time.
     """
+    global _settling
     idle = spent = 0.0
-    while spent < max_sleep:
-        began, used = time.monotonic(), time.process_time()
-        await asyncio.sleep(MOMENT)
-        passed, used = time.monotonic() - began, time.process_time() - used
-        disturbed = passed > 3 * MOMENT  # preempted or stopped: whether the process was idle is unknown
-        if disturbed or used > MOMENT / 4 or runnable() or paint():
-            idle = 0.0
-            spent += max(used, LEAST)
-            continue
-        idle += passed
-        if idle >= (PATIENCE if working() else min_sleep):
-            return
+    _settling, drawn = _settling + 1, time.monotonic()
+    try:
+        while spent < max_sleep:
+            began, used = time.monotonic(), time.process_time()
+            await asyncio.sleep(MOMENT)
+            passed, used = time.monotonic() - began, time.process_time() - used
+            disturbed = passed > 3 * MOMENT  # preempted or stopped: whether the process was idle is unknown
+            busy = disturbed or used > MOMENT / 4 or runnable()
+            if not busy or began > drawn + FRAME:
+                draw()
+                drawn = began
+            if busy or unpainted():
+                idle = 0.0
+                spent += max(used, LEAST)
+                continue
+            idle += passed
+            if idle >= (PATIENCE if working() else min_sleep):
+                return
+    finally:
+        _settling -= 1
+        draw()
 
 
-def paint() -> bool:
-    """Draws the screen if it has changed and waits for the end of the frame. Returns whether it did."""
-    running = active_app.get(None)
-    if running is None or not running.screen_stack or not running.screen._update_timer._active.is_set():
-        return False
-    with running.screen._context():
-        running.screen._on_timer_update()
-    return True
+_settling = 0  # how many waits are under way
+_held: set[timer.Timer] = set()  # the timers of screens that have changed meanwhile
+
+
+def draw() -> None:
+    """Has the screens drawn that wait for it."""
+    while _held:
+        _resume(_held.pop())
 
 
 def resume(self: timer.Timer) -> None:
-    """A frame begins with its first change."""
-    if self.name == "screen_update" and not self._active.is_set():
-        self.reset()
+    if _settling and self.name == "screen_update" and not self._active.is_set():
+        _held.add(self)
     else:
         _resume(self)
+
+
+def pause(self: timer.Timer) -> None:
+    _held.discard(self)
+    _pause(self)
+
+
+def unpainted() -> bool:
+    """Whether the screen has changed and waits for its next update."""
+    running = active_app.get(None)
+    if running is None or not running.screen_stack:
+        return False
+    waits = running.screen._update_timer
+    return waits._active.is_set() or waits in _held
 
 
 def working() -> bool:
@@ -127,7 +151,7 @@ async def _no_wait(min_sleep: float) -> None:
 
 
 _press = app.App._press_keys
-_resume = timer.Timer.resume
+_resume, _pause = timer.Timer.resume, timer.Timer.pause
 _wait_for_screen = pilot.Pilot._wait_for_screen
 
 
@@ -136,7 +160,8 @@ def install() -> None:
     pilot.wait_for_idle = settle  # type: ignore[attr-defined]
     app.wait_for_idle = _no_wait  # type: ignore[attr-defined]
     app.App._press_keys = _press_one_by_one  # type: ignore[method-assign]
-    timer.Timer.resume = resume  # type: ignore[method-assign]
+    screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
+    timer.Timer.resume, timer.Timer.pause = resume, pause  # type: ignore[method-assign]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # Notifications disappear after some seconds: on a busy machine, a test would miss them.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]

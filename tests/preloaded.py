@@ -35,7 +35,7 @@ LOADED = ("PYTHON", "LC_", "LANG", "OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "
 """Variables that the interpreter or torch's libraries read once. PYTHONPATH is set anew; no test has a GPU."""
 
 LIBRARIES = ("torch", "torch.utils._device", "numpy.ctypeslib", "numpy.ma", "numpy.random", "safetensors.torch", "filelock", "tiktoken")  # fmt: skip
-MOST = 100_000  # bytes of a message
+MOST, ROOM = 100_000, 4_000  # bytes of a message, and of a command line
 
 real = True  # whether all processes start by their command line
 
@@ -53,7 +53,7 @@ class Server:
     def __init__(self) -> None:
         self.owner, self.environment, self.lock = os.getpid(), dict(os.environ), threading.Lock()
         self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-P", str(Path(__file__).resolve()), str(other.fileno())]
+        command = [sys.executable, "-P", str(Path(__file__).resolve()), str(other.fileno()), "_" * ROOM]
         self.process = _Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()], start_new_session=True)
         other.close()
 
@@ -79,6 +79,7 @@ def _request(call: Mapping[str, Any]) -> bytes | None:
         return None
     wanted = {
         "module": args[2] if by_module else "",
+        "command": args,
         "arguments": args[2:],
         "environment": dict(environment),
         "folder": os.fspath(call["cwd"] or Path.cwd()),
@@ -180,6 +181,16 @@ def serve(descriptor: int) -> None:
             asked.send(str(answer).encode())
 
 
+def _show(command: list[str]) -> None:
+    """Makes `command` this process's command line for others, by which they know a run's worker (proc(5): stat)."""
+    import ctypes
+
+    words = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+    start, room = int(words[45]), int(words[46]) - int(words[45])
+    line = b"\0".join(map(os.fsencode, command))
+    ctypes.memmove(start, line[: room - 1].ljust(room, b"\0"), room)
+
+
 def _become(wanted: dict[str, Any], files: list[int]) -> int:
     """Makes the forked process what the command line starts, and runs it. Returns the exit status."""
     import atexit
@@ -191,6 +202,7 @@ def _become(wanted: dict[str, Any], files: list[int]) -> int:
         os.setsid()
     for own, file in enumerate(files):
         os.dup2(file, own)
+    _show(wanted["command"])
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)  # noqa: PTH208
     os.chdir(wanted["folder"])
     os.environ.clear()

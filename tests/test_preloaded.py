@@ -53,6 +53,8 @@ def test_a_killed_process_and_one_that_reads_its_stdin() -> None:
     command = [sys.executable, "-m", f"{preloaded.WORKER}.step_time"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert forked(process) and process.poll() is None
+        shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()  # by it, `run_lock.worker_pid` knows a run's worker
+        assert shown.rstrip(b"\0").split(b"\0") == [word.encode() for word in command]
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
         process.kill()
