@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import durations, pilot_idle, screen_report, stylesheets, timeouts
+from tests import durations, pilot_idle, preloaded, screen_report, stylesheets, timeouts
 from tui_llm.tui.state import garbage
 
 # No deadlines: a busy machine must not fail a test.
@@ -24,6 +24,7 @@ os.fsync = os.fstat  # type: ignore[assignment]
 pilot_idle.install()
 stylesheets.install()
 screen_report.install()
+preloaded.install()
 pytest_runtest_makereport = screen_report.pytest_runtest_makereport
 
 pytest_timeout_set_timer = timeouts.pytest_timeout_set_timer
@@ -43,6 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     garbage.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    preloaded.real = item.path.stem in preloaded.REAL
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,10 @@
 """Make a Pilot continue once the app is idle, instead of by polling.
 
-Textual's own `wait_for_idle` polls every 20 ms, twice for each key, and a change is drawn at the next 1/60 s. With
-dozens of keys in each of hundreds of tests, that was most of the suite's time. Here it is once for each key: the second
-wait is for animations, which are off.
+Textual's own `wait_for_idle` polls every 20 ms, twice for each key. With dozens of keys in each of hundreds of tests,
+that was most of the suite's time. Here it is once for each key: the second wait is for animations, which are off.
+
+During such a wait, what has changed is drawn once the app is idle, or at the end of a frame, as if one had just begun;
+Textual draws the first change at once and the rest at the end of the frame. Drawing is two thirds of what a key costs.
 
 On a busy machine the wait takes longer but ends at the same state: a thread that waits for a CPU counts as working, and
 the limit for an app that is never idle (one that streams) is in CPU time.
@@ -11,18 +13,20 @@ the limit for an app that is never idle (one that streams) is in CPU time.
 from __future__ import annotations
 
 import asyncio
-import functools
+import os
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from textual import app, constants, notifications, pilot, screen
+from textual import app, constants, notifications, pilot, screen, timer
 from textual._context import active_app
+from textual.message_pump import MessagePump
 
 from tests import HANG
 
 MOMENT = 0.002  # seconds
+FRAME = 1 / 60  # how long an app that is never idle is not drawn
 PATIENCE = 0.02  # how long to wait for a thread that works (or that a test holds back)
 LEAST = MOMENT / 20  # counted for an interval without CPU time, so that the wait ends
 
@@ -34,19 +38,51 @@ async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
 
     If another thread is working, it must be idle for ten of them. `max_sleep` is in seconds of CPU time.
     """
+    global _settling
     idle = spent = 0.0
-    while spent < max_sleep:
-        began, used = time.monotonic(), time.process_time()
-        await asyncio.sleep(MOMENT)
-        passed, used = time.monotonic() - began, time.process_time() - used
-        disturbed = passed > 3 * MOMENT  # preempted or stopped: whether the process was idle is unknown
-        if disturbed or used > MOMENT / 4 or unpainted() or runnable():
-            idle = 0.0
-            spent += max(used, LEAST)
-            continue
-        idle += passed
-        if idle >= (PATIENCE if working() else min_sleep):
-            return
+    _settling, drawn = _settling + 1, time.monotonic()
+    try:
+        while spent < max_sleep:
+            began, used = time.monotonic(), time.process_time()
+            await asyncio.sleep(MOMENT)
+            passed, used = time.monotonic() - began, time.process_time() - used
+            disturbed = passed > 3 * MOMENT  # preempted or stopped: whether the process was idle is unknown
+            busy = disturbed or used > MOMENT / 4 or runnable()
+            if not busy or began > drawn + FRAME:
+                draw()
+                drawn = began
+            if busy or unpainted():
+                idle = 0.0
+                spent += max(used, LEAST)
+                continue
+            idle += passed
+            if idle >= (PATIENCE if working() else min_sleep):
+                return
+    finally:
+        _settling -= 1
+        draw()
+
+
+_settling = 0  # how many waits are under way
+_held: set[timer.Timer] = set()  # the timers of screens that have changed meanwhile
+
+
+def draw() -> None:
+    """Has the screens drawn that wait for it."""
+    while _held:
+        _resume(_held.pop())
+
+
+def resume(self: timer.Timer) -> None:
+    if _settling and self.name == "screen_update" and not self._active.is_set():
+        _held.add(self)
+    else:
+        _resume(self)
+
+
+def pause(self: timer.Timer) -> None:
+    _held.discard(self)
+    _pause(self)
 
 
 def unpainted() -> bool:
@@ -54,7 +90,8 @@ def unpainted() -> bool:
     running = active_app.get(None)
     if running is None or not running.screen_stack:
         return False
-    return running.screen._update_timer._active.is_set()
+    waits = running.screen._update_timer
+    return waits._active.is_set() or waits in _held
 
 
 def working() -> bool:
@@ -69,16 +106,38 @@ def runnable() -> bool:
     """
     own = str(threading.get_native_id())
     try:
-        return any(_state(thread) in b"RD" for thread in TASKS.iterdir() if thread.name != own)
+        return any(_state(thread) in b"RD" for thread in os.listdir(TASKS) if thread != own)  # noqa: PTH208
     except FileNotFoundError:
         return False
 
 
-def _state(thread: Path) -> bytes:
+def _state(thread: str) -> bytes:
     try:
-        return (thread / "stat").read_bytes().rpartition(b") ")[2][:1]
+        file = os.open(f"/proc/self/task/{thread}/stat", os.O_RDONLY)
+        try:
+            return os.read(file, 512).rpartition(b") ")[2][:1]
+        finally:
+            os.close(file)
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return b"X"
+
+
+def waits(pump: MessagePump) -> bool:
+    """Whether an app or a widget has handled all of its messages and waits for the next one, or has ended."""
+    queue = pump._message_queue
+    return pump._closing or (queue.empty() and any(not wait.done() for wait in queue.ready_event._waiters))
+
+
+async def wait_for_screen(self: pilot.Pilot[object], timeout: float = HANG) -> bool:
+    """Textual's wait until the app and the widgets on the screen have handled their messages, where any has one.
+
+    It posts a callback to each of them, and each then looks for something to draw: done before and after each key, that
+    was a good part of the suite's time.
+    """
+    stack = self.app.screen_stack
+    if stack and all(map(waits, (self.app, *stack[-1].walk_children(with_self=True)))):
+        return not self.app._exception_event.is_set()
+    return await _wait_for_screen(self, timeout)
 
 
 async def _press_one_by_one(self: app.App[object], keys: Iterable[str]) -> None:
@@ -92,6 +151,8 @@ async def _no_wait(min_sleep: float) -> None:
 
 
 _press = app.App._press_keys
+_resume, _pause = timer.Timer.resume, timer.Timer.pause
+_wait_for_screen = pilot.Pilot._wait_for_screen
 
 
 def install() -> None:
@@ -100,6 +161,7 @@ def install() -> None:
     app.wait_for_idle = _no_wait  # type: ignore[attr-defined]
     app.App._press_keys = _press_one_by_one  # type: ignore[method-assign]
     screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
+    timer.Timer.resume, timer.Timer.pause = resume, pause  # type: ignore[method-assign]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # Notifications disappear after some seconds: on a busy machine, a test would miss them.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]
@@ -111,6 +173,4 @@ def install() -> None:
         return await click(self, *arguments, **options)  # type: ignore[arg-type]
 
     pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
-    # A Pilot fails if the widgets have not handled their messages after 30 s.
-    whole = pilot.Pilot._wait_for_screen
-    pilot.Pilot._wait_for_screen = functools.partialmethod(whole, timeout=HANG)  # type: ignore[method-assign, assignment]
+    pilot.Pilot._wait_for_screen = wait_for_screen  # type: ignore[method-assign]

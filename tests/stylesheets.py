@@ -8,14 +8,18 @@ from typing import Any
 from textual.css.stylesheet import Stylesheet
 
 _parse_rules = Stylesheet._parse_rules
-_parsed: dict[tuple[Any, ...], list[Any]] = {}
+_parsed: dict[frozenset[tuple[str, str]], dict[tuple[Any, ...], list[Any]]] = {}  # for each set of CSS variables
 
 
 def parse_rules(self: Stylesheet, css: str, read_from: Any, *rest: Any, **named: Any) -> list[Any]:
-    key = (css, read_from, rest, *sorted(named.items()), frozenset(self._variables.items()))
-    if key not in _parsed:
-        _parsed[key] = _parse_rules(self, css, read_from, *rest, **named)
-    return _parsed[key]
+    variables, parsed = vars(self).get("_parsed_with", (None, {}))
+    if variables is not self._variables:  # `set_variables` replaces them all
+        parsed = _parsed.setdefault(frozenset(self._variables.items()), {})
+        self._parsed_with = self._variables, parsed  # type: ignore[attr-defined]
+    key = (css, read_from, rest, *sorted(named.items()))
+    if key not in parsed:
+        parsed[key] = _parse_rules(self, css, read_from, *rest, **named)
+    return parsed[key]
 
 
 def install() -> None:

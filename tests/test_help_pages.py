@@ -38,7 +38,7 @@ def test_every_command_has_a_function_that_runs_it() -> None:
 
 @pytest.mark.parametrize(("path", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
 def test_every_example_parses_as_its_command(path: str, line: str) -> None:
-    options = build_parser().parse_args(shlex.split(line)[1:])
+    options = ALL[""].parse_args(shlex.split(line)[1:])
     said = [word for word in (options.command, getattr(options, "action", None)) if word]
     assert not path or said[: len(path.split())] == path.split()
     assert line in " ".join(ALL[path].format_help().split("\n"))

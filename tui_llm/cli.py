@@ -46,8 +46,9 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         vars(options).update(vars(build_parser(words).parse_args(words)))
-    except UserError:
-        build_parser().parse_args(words, options)  # raises the same error, with the names of all commands
+    except UserError as error:
+        # Raises the same error; one about the command with the names of all commands, which take much longer to build.
+        build_parser(None if "COMMAND" in str(error) else words).parse_args(words, options)
     # Imported once the words are parsed: `--help` needs none of them.
     from tui_llm.common import address_space, paths
     from tui_llm.common.onednn import limit_caches

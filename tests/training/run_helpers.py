@@ -44,7 +44,16 @@ def make(name: str, text: Path, **fields: Any) -> Run:
 # ── workers in processes that are forked from one that has imported torch already ───────────────────────────
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tui_llm.training.worker.process"])
+_context.set_forkserver_preload(
+    [
+        "tui_llm.training.worker.process",
+        "numpy.ctypeslib",
+        "numpy.ma",
+        "numpy.random",
+        "tiktoken",
+        "torch.utils._device",
+    ]
+)  # all that a worker imports: what it does is little more
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:

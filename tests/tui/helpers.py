@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import unicodedata
 from collections.abc import Callable
 
@@ -19,10 +20,12 @@ def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Runs the app until the condition holds; the tests' timeout ends a futile wait."""
+    """Runs the app until the condition holds; the tests' timeout ends a futile wait. What has taken long, such as a process
+    that starts, is looked for less often: conditions read the whole screen."""
+    began = time.monotonic()
     while not condition():
         await pilot.pause()
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(min(0.05, max(0.002, (time.monotonic() - began) / 10)))
 
 
 async def answered(pilot: Pilot[None], lab: LabScreen) -> None:

@@ -194,6 +194,17 @@ async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], resul
     return app.screen
 
 
+def styles(screen: Screen[Any]) -> dict[Any, dict[str, Any]]:
+    return {node: dict(node.styles.base._rules) for node in screen.walk_children(with_self=True)}  # type: ignore[misc]
+
+
+def is_styled(screen: Screen[Any]) -> None:
+    """A new screen has the styles that it would get if they were applied again (tui/kit/base_screen.py)."""
+    before = styles(screen)
+    screen.update_node_styles(animate=False)
+    assert styles(screen) == before
+
+
 async def shows_the_way_out(app: LabApp, pilot: Pilot[None], screen: Screen[Any]) -> None:
     """The key that closes the screen is in sight, alone and beside the tour, and F1 and ? open help above it."""
     for tour in (False, True):
@@ -245,6 +256,7 @@ async def test_the_key_that_closes_a_screen_is_in_sight_and_twice_of_it_closes_o
             screen = await opened(app, pilot, kind, results)
             if not key:
                 keys += closing_keys(screen)
+                is_styled(screen)
                 await shows_the_way_out(app, pilot, screen)
             else:
                 app.run_action = spied  # type: ignore[method-assign]

@@ -54,10 +54,9 @@ def visible_token(text: str) -> str:
     """
     if text.isascii() and text.isprintable():  # the common case: a table calls this for sixty tokens per frame
         return text.replace(" ", SPACE)
-    shown = "".join(
-        SPACE if char == " " else _escape(char) if unicodedata.category(char) == "Zs" else char
-        for char in visible(text)
-    )
+    shown = visible(text).replace(" ", SPACE)
+    if not shown.isprintable():  # of what is left, other spaces alone are not
+        shown = shown.translate({ord(char): _escape(char) for char in set(shown) if not char.isprintable()})
     joins = shown and (unicodedata.category(shown[0])[0] == "M" or cell_len(shown[0]) == 0)  # 0: skin tones too
     return _BASE + shown if joins else shown
 

@@ -38,6 +38,8 @@ from tui_llm.tui.state import messages, saved_state
 from tui_llm.tui.state.engine_client import one_line
 
 if TYPE_CHECKING:
+    from textual.theme import Theme
+
     from tui_llm.facts.engine import Engine
     from tui_llm.tour.step import Lesson
     from tui_llm.tui.state.saved_state import SavedState
@@ -107,6 +109,7 @@ class LabApp(ResilientApp):
     ) -> None:
         """`lesson` takes the place of the tour; `learner` is the name of the user in a class. `saved` comes back, but for model and prompt,
         which are given; `writer` keeps what changes for the next start."""
+        self._themes: dict[str, Theme | None] = {}
         super().__init__()
         self.last_resort = LastResort()
         self.writer, self.problem_at_start = writer, ""
@@ -129,6 +132,16 @@ class LabApp(ResilientApp):
         if writer is not None:
             self.lab_screen.context.state_changed = self._note_state
             writer.warn = self._warn_from_thread
+
+    def get_theme(self, theme_name: str) -> Theme | None:
+        """Keeps what it has found: Textual asks at each paint of each widget, and copies the table of all themes each time."""
+        if theme_name not in self._themes:
+            self._themes[theme_name] = super().get_theme(theme_name)
+        return self._themes[theme_name]
+
+    def register_theme(self, theme: Theme) -> None:
+        self._themes.clear()
+        super().register_theme(theme)
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
         """Shows a notification in place of the earlier ones, unless one of them is an error whose timeout has not

@@ -25,6 +25,7 @@ class BaseScreen(Base):
     tour_name: ClassVar[str] = "other"  # how the tour's checks call this screen, if they know it
     had_focus: Widget | None = None
     _pending_result: tuple[Any] | None = None
+    _was_on_top = False
 
     @property
     def tour_view(self) -> str:
@@ -51,7 +52,9 @@ class BaseScreen(Base):
             return AwaitComplete()
         return super().dismiss(result)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        if not self._was_on_top:  # its widgets got their styles when they were mounted, just now
+            self._was_on_top, event.refresh_styles = True, False
         self._show_keys(True)
         if self._pending_result is not None:
             (result,), self._pending_result = self._pending_result, None

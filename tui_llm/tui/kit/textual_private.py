@@ -18,6 +18,10 @@ in which it was raised:
 - `DOMNode._attach` and `_component_styles`: Textual computes the style of every component class of a widget whenever the
   widget's style changes, such as at each change of the focus. Twenty of them for each list of lines took a sixth of the
   time in which the app is mounted; `add_component_style` computes one when it is used.
+- `Strip.__init__`: Textual makes seven caches for each line that it draws or cuts. Most stay empty, and making them took a
+  tenth of the time in which screens are drawn. `_strip_cache` makes one when it is used.
+- `BackgroundScreen.process_segments` tints the screen below a dialog, and computes the tint of each segment's style
+  anew at each repaint. `_tint` computes it once for each style.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -26,19 +30,25 @@ Timers and workers call `_handle_exception` themselves. Apps that are not a `Res
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Literal
 
+from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual._context import active_app, active_message_pump
 from textual.app import App
+from textual.cache import FIFOCache
+from textual.color import Color
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
 from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import Screen
 from textual.strip import Strip
 from textual.visual import Visual, visualize
@@ -247,6 +257,53 @@ def get_widget_and_offset_at(self: Screen[Any], x: int, y: int) -> tuple[Widget 
     return (None, None) if removed else (widget, offset)
 
 
+STRIP_CACHES = {
+    "_divide_cache": 4,
+    "_crop_cache": 16,
+    "_style_cache": 16,
+    "_filter_cache": 4,
+    "_line_length_cache": 4,
+    "_crop_extend_cache": 4,
+    "_offsets_cache": 4,
+}
+"""The caches of a strip, and how much each holds."""
+STRIP_VALUES = ("_segments", "_cell_length", "_render_cache", "_link_ids", "_cell_count")
+
+
+def _strip_init(self: Strip, segments: Iterable[Segment], cell_length: int | None = None) -> None:
+    self._segments = list(segments)
+    self._cell_length = cell_length
+    self._render_cache = self._link_ids = self._cell_count = None
+
+
+def _strip_cache(self: Strip, name: str) -> FIFOCache[Any, Any]:
+    """The cache of that name, at its first use: its slot was empty."""
+    if name not in STRIP_CACHES:
+        raise AttributeError(name)
+    cache: FIFOCache[Any, Any] = FIFOCache(STRIP_CACHES[name])
+    setattr(self, name, cache)
+    return cache
+
+
+_process_segments = BackgroundScreen.process_segments
+
+
+@lru_cache(maxsize=4096)
+def _tint(style: Style | None, colour: Color) -> Style | None:
+    (segment,) = _process_segments([Segment("", style)], colour)
+    return segment.style
+
+
+def process_segments(segments: Iterable[Segment], colour: Color) -> Iterable[Segment]:
+    """The segments of the screen below a dialog, tinted with `colour`."""
+    return (segment if segment.control else Segment(segment.text, _tint(segment.style, colour)) for segment in segments)
+
+
+BackgroundScreen.process_segments = staticmethod(process_segments)  # type: ignore[method-assign, assignment]
+_textual_strip_init = Strip.__init__
+if {*Strip.__slots__} == {*STRIP_CACHES, *STRIP_VALUES}:  # as in Textual 8.2
+    Strip.__init__ = _strip_init  # type: ignore[method-assign]
+    Strip.__getattr__ = _strip_cache  # type: ignore[attr-defined]
 OptionList._move_page = move_page  # type: ignore[method-assign]
 MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
 DOMNode._post_mount = post_mount  # type: ignore[method-assign]

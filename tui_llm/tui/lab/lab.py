@@ -170,7 +170,7 @@ class LabScreen(BaseScreen, Screen[None]):
         if self.open_tour_on_mount:
             self.call_after_refresh(self.tour.toggle)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
         self.context.client.release()  # the screens over the lab have closed
 
     def on_unmount(self) -> None:

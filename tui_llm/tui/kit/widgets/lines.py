@@ -143,9 +143,10 @@ class Lines(ScrollView, can_focus=True):
             self.refresh()
             return
         foot = self.foot(width) if self._foot else ()
-        fresh = {y: self._text_at(y, width, foot) for y in range(self.scrollable_content_region.height)}
+        sight, columns = self.in_sight, self.size.width
+        fresh = {y: self._text_at(y, width, foot, sight) for y in range(self.scrollable_content_region.height)}
         changed = [
-            Region(0, y, self.size.width, 1)
+            Region(0, y, columns, 1)
             for y, text in fresh.items()
             if (there := self._painted.get(y)) is None or there != text or there.style != text.style
         ]
@@ -190,12 +191,13 @@ class Lines(ScrollView, can_focus=True):
         if self.is_mounted:
             self.call_after_refresh(self.rebuild)
 
-    def _text_at(self, y: int, width: int, foot: Sequence[Text] | None = None) -> Text:
-        """The text of visible line `y`, with the cursor's style."""
+    def _text_at(self, y: int, width: int, foot: Sequence[Text] | None = None, sight: range | None = None) -> Text:
+        """The text of visible line `y`, with the cursor's style. `foot` and `sight`, the rows in sight, are found if they
+        are not given."""
         head = len(self._head)
         if y < head:
             return self._head[y]
-        below = y - head - len(self.in_sight)
+        below = y - head - len(self.in_sight if sight is None else sight)
         if self._foot and below >= 0:
             foot = self.foot(width) if foot is None else foot
             return foot[below] if below < len(foot) else Text()
@@ -210,19 +212,19 @@ class Lines(ScrollView, can_focus=True):
         return text
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.line_width, self.ground
+        base, room = self.ground, self.size.width
         text = self._fresh.pop(y, None)
         if text is None:
-            text = self._text_at(y, width)
+            text = self._text_at(y, self.line_width)
         self._painted[y] = text
         if not text.plain:
-            return Strip.blank(self.size.width, base)
+            return Strip.blank(room, base)
         segments = flat_segments(text, base)
         if segments is None:
             end, text.end = text.end, ""
             segments = list(Segment.apply_style(text.render(self.app.console), base))
             text.end = end
-        cells, room = text.cell_len, self.size.width
+        cells = text.cell_len
         if cells < room:
             segments.append(Segment(" " * (room - cells), base))
         strip = Strip(segments, max(cells, room))

@@ -1,0 +1,68 @@
+"""What tui/kit/textual_private.py makes faster in Textual's drawing gives what Textual gives."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+from helpers import answered, drawn, make_app
+from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color
+from textual.renderables.background_screen import BackgroundScreen
+from textual.strip import Strip
+
+from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.kit import textual_private
+
+
+def test_a_strip_has_the_caches_that_textual_makes() -> None:
+    """If this fails, Textual's strips have changed: then they are left as they are, and the wrapper can be adapted or go."""
+    assert Strip.__init__ is textual_private._strip_init
+    mine, theirs = Strip([Segment("ab")], 2), Strip.__new__(Strip)
+    textual_private._textual_strip_init(theirs, [Segment("ab")], 2)
+    for name in textual_private.STRIP_CACHES:
+        assert getattr(mine, name)._maxsize == getattr(theirs, name)._maxsize and not getattr(mine, name)
+        assert getattr(mine, name) is getattr(mine, name)
+    for name in textual_private.STRIP_VALUES:
+        assert getattr(mine, name) == getattr(theirs, name)
+    with pytest.raises(AttributeError):
+        mine.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_strips_are_cut_joined_and_compared_as_ever() -> None:
+    strip = Strip([Segment("abc"), Segment("漢字", Style(bold=True))])
+    assert strip.cell_length == 7 and strip.crop(1, 5).text == "bc漢" == strip.crop(1, 5).text
+    assert [part.text for part in strip.divide([2, 7])] == ["ab", "c漢字"]
+    assert strip.divide([2, 7]) is strip.divide([2, 7]), "the cache is used"
+    assert strip == Strip([Segment("abc"), Segment("漢字", Style(bold=True))]) and strip != Strip([Segment("abc")])
+    assert Strip.join(strip.divide([3, 7])).text == "abc漢字"
+
+
+COLOURS = (None, "red", "#123456", "default", "color(200)")
+
+
+@pytest.mark.parametrize("tint", [Color(10, 20, 30, 0.6), Color(200, 0, 9, 0.0), Color(1, 2, 3)], ids=str)
+def test_the_tint_of_a_screen_below_a_dialog_is_textuals(tint: Color) -> None:
+    made = [None, *(Style(color=one, bgcolor=other, bold=one == "red", underline=other == "red", meta={"@click": "x"} if one else None, link="y" if other else None)
+                    for one, other in product(COLOURS, COLOURS))]  # fmt: skip
+    segments = [Segment(f"{at}", style) for at, style in enumerate(made)] + [Segment("", None, [(1,)])]  # type: ignore[list-item]
+    wanted = list(textual_private._process_segments(segments, tint))
+    for _ in range(2):
+        found: list[Any] = list(BackgroundScreen.process_segments(segments, tint))
+        assert found == wanted
+        for mine, their in zip(found, wanted, strict=True):
+            assert mine.style == their.style and (mine.style is None or mine.style.meta == their.style.meta)
+
+
+async def test_a_dialog_tints_the_screen_below_it() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        below = drawn(app)
+        await pilot.press("escape", "question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        assert drawn(app)[0] == below[0], "the lab is in sight"
+        lines = app.screen._compositor.render_strips()
+        assert not any(style is not None and style.meta for _, style, _ in lines[0]), "and cannot be clicked"
