@@ -252,7 +252,7 @@ class StepPlan:
         self, ids: Tensor, targets: Tensor, share: float, first: bool, observe: Callable[[Tensor], None] | None
     ) -> float:
         """As `NativeTrainingStep.gradients`; ids and targets (N,)."""
-        N = self.N
+        N, ids, targets = self.N, ids.contiguous(), targets.contiguous()  # a column of a matrix has gaps
         self._embed(ids)
         for call in self.forward:
             call()

@@ -76,8 +76,6 @@ class NativeTrainingStep:
             self._plan = None  # frees its buffers before the next ones are allocated
             self._plan = self._new_plan(shape)
         observe, self.observe = self.observe, None
-        # A column of a matrix has gaps.
-        ids, wanted = (one.reshape(-1).contiguous() for one in (inputs, targets))
-        loss = self._plan.run(ids, wanted, share, first, observe)
+        loss = self._plan.run(inputs.reshape(-1), targets.reshape(-1), share, first, observe)
         self.flat.attach()
         return loss
