@@ -10,7 +10,8 @@ cautious.py       AdamW and Muon with cautious weight decay
 fast_step.py      loss and gradients of a batch without autograd
 native_training_step.py  the same with C between the products
 native_plan.py    its buffers and calls
-native_rotary_plan.py  the same for the architecture switches of Arcee's and NanoChat's layouts
+native_rms_plan.py  the same for the layouts with RMSNorm, Arcee's and NanoChat's
+native_rotary_plan.py  what turns queries and keys in it
 native_training.py  compile and load training.c, that C, with training_attention.c, training_products.c, training_rotary.c and training_vectors.h
 fast_decode.py    generation on a CPU: a model with fast linear layers, in fp32, half or int8
 graph_decode.py   generation on CUDA: a token as one CUDA graph

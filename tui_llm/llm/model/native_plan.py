@@ -15,6 +15,7 @@ from tui_llm.llm.model import fast
 from tui_llm.llm.model.fast_step import LINEARS
 from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.native_rotary_plan import RotaryPlan
 
 WHOLE = 16  # training.c has whole vectors only: the width, the heads' width and the MLP's are multiples of it
 
@@ -27,7 +28,8 @@ class BatchShape(NamedTuple):
 
 class SavedBlock(NamedTuple):
     """What the backward pass of a block needs: x and middle (N, C) float32, the streams before attention and MLP; the
-    normalized h1, h2 and the attended y (N, C); qkv (N, 3 C) without bias; inner and slope (N, F), GELU and its derivative."""
+    normalized h1, h2 and the attended y (N, C); qkv (N, (H + 2 K) D) without bias, or rotated with that of queries and keys; the
+    attention weights; inner and slope (N, F), the activation and its derivative."""
 
     x: Tensor
     h1: Tensor
@@ -46,7 +48,7 @@ Calls = list[Callable[[], object]]
 
 
 class StepPlan:
-    """The buffers and the calls for batches of one shape."""
+    """The buffers and the calls for batches of one shape, with LayerNorm."""
 
     def __init__(self, library: Any, model: GPT, flat: FlatParameters, low: Tensor, shape: BatchShape) -> None:
         """`low`: the weights in the products' dtype, in one buffer as in `flat`."""
@@ -56,23 +58,27 @@ class StepPlan:
         self.head = "tokens.weight" if config.tied else "head.weight"
         self.is_low = int(low.dtype != torch.float32)
         self.N, self.C, self.F, self.D = shape.B * shape.T, config.width, config.hidden, config.width // config.heads
+        self.window = min(config.window or shape.T, shape.T)
         self.bytes = 0
         self._allocate(config.layers)
+        self.rotary = RotaryPlan(library, config, shape, self.own, self.is_low) if config.rope else None
+        self.zeros = torch.zeros(max(config.projected, self.F))  # for layers without biases
         self.forward = [call for i in range(config.layers) for call in self._block_forward(i)]
         self.backward = {first: self._backward(first) for first in (True, False)}
 
     def _allocate(self, layers: int) -> None:
         N, C, F, B, T = self.N, self.C, self.F, self.shape.B, self.shape.T
         full, low, lib, threads = torch.float32, self.dtype, self.library, self.shape.threads
+        projected = self.config.projected
 
         def new(*size: int, dtype: torch.dtype = low) -> Tensor:
             made = torch.empty(size, dtype=dtype)
             self.bytes += made.nbytes
             return made
 
-        count = B * self.config.heads * lib.attention_weights(T)
+        count = B * self.config.heads * lib.attention_weights(T, self.window)
         self.saved = [
-            SavedBlock(new(N, C, dtype=full), new(N, C), new(N, 3 * C), new(count), new(N, C), new(N, C, dtype=full), new(N, C),
+            SavedBlock(new(N, C, dtype=full), new(N, C), new(N, projected), new(count), new(N, C), new(N, C, dtype=full), new(N, C),
                    new(N, F), new(N, F), new(2, N, dtype=full), new(2, N, dtype=full))
             for _ in range(layers)
         ]  # fmt: skip
@@ -80,7 +86,7 @@ class StepPlan:
         self.product, self.g = new(N, C), new(N, C, dtype=full)
         self.g_low = new(N, C) if self.is_low else self.g
         # Two buffers, since each thread has rows of its own: one for both would move between the cores' caches.
-        self.d_inner, self.d_qkv = new(N, F), new(N, 3 * C)
+        self.d_inner, self.d_qkv = new(N, F), new(N, projected)
         chunks = lib.training_chunks(N)
         self.room = new(max(chunks * 3 * C, chunks * F, B * 3 * C), dtype=full)
         self.own = new(threads * max(lib.attention_room(T, self.D), self.used + WHOLE), dtype=full)
@@ -95,6 +101,14 @@ class StepPlan:
 
     def _gradient(self, name: str) -> int:
         return self.flat.view(self.flat.gradients, name).data_ptr()
+
+    def _bias(self, name: str, begin: int = 0) -> int:
+        """A layer's bias from a number on, or zeros."""
+        bias = self.flat.view(self.flat.weights, f"{name}.bias") if self.config.biased else self.zeros
+        return bias[begin:].data_ptr()
+
+    def _bias_gradient(self, name: str) -> int | None:
+        return self._gradient(f"{name}.bias") if self.config.biased else None
 
     def _norm(self, name: str, h: Tensor, stats: Tensor) -> tuple[int, ...]:
         """The arguments of a LayerNorm: scale, shift, its output, mean and rstd."""
@@ -128,27 +142,54 @@ class StepPlan:
             self.shape.threads,
         )
 
+    def _residual_norm(
+        self, x: Tensor, bias: str, made: Tensor, name: str, h: Tensor, stats: Tensor
+    ) -> Callable[[], object]:
+        """made = x + `product` + bias; h = the norm of it."""
+        return self._c("residual_norm", x.data_ptr(), self.product.data_ptr(), self._at(bias), made.data_ptr(),
+                       *self._norm(name, h, stats), self.N, self.C, self.config.epsilon, self.is_low, self.shape.threads)  # fmt: skip
+
+    def _attention_forward(self, i: int) -> Calls:
+        """From `qkv` to `y`. Biases of what is rotated are added before."""
+        s, (B, T, threads), c, name = self.saved[i], self.shape, self.config, f"blocks.{i}.attention.qkv"
+        values, calls, query_bias = (c.heads + c.key_heads) * self.D, [], self._bias(name)
+        if self.rotary is not None:
+            bias, query_bias = query_bias if c.biased else None, self.zeros.data_ptr()
+            calls = [self.rotary.forward(i, s.qkv, bias)]
+        return [
+            *calls,
+            self._c("attention_forward", s.qkv.data_ptr(), query_bias, self._bias(name, values), s.y.data_ptr(), s.weights.data_ptr(),
+                    self.own.data_ptr(), B, T, c.heads, c.key_heads, self.D, self.window, self.is_low, threads),
+        ]  # fmt: skip
+
+    def _attention_backward(self, i: int, add: int) -> Calls:
+        """From the gradient of `y`, in `product`, to that of `qkv`, in `d_qkv`, and its bias's."""
+        s, (B, T, threads), c, name = self.saved[i], self.shape, self.config, f"blocks.{i}.attention.qkv"
+        query_bias, gradient = self.zeros.data_ptr() if self.rotary else self._bias(name), self._bias_gradient(name)
+        skipped = (c.heads + c.key_heads) * self.D if self.rotary else 0
+        calls = [
+            self._c("attention_backward", s.qkv.data_ptr(), query_bias, s.weights.data_ptr(), self.product.data_ptr(),
+                    self.d_qkv.data_ptr(), gradient, skipped, self.room.data_ptr(), self.own.data_ptr(), B, T, c.heads,
+                    c.key_heads, self.D, self.window, self.is_low, add, threads)
+        ]  # fmt: skip
+        if self.rotary is not None:
+            calls += [self.rotary.backward(i, self.d_qkv, s.qkv, gradient, self.room, add)]
+        return calls
+
     def _block_forward(self, i: int) -> Calls:
-        s, N, C, F, low = self.saved[i], self.N, self.C, self.F, self.is_low
-        (B, T, threads), H, product = self.shape, self.config.heads, self.product.data_ptr()
-        last = i == len(self.saved) - 1
+        s, last, name = self.saved[i], i == len(self.saved) - 1, f"blocks.{i}"
         x, h, stats = (self.x, self.h, self.stats) if last else (self.saved[i + 1].x, self.saved[i + 1].h1, self.saved[i + 1].stats1)  # fmt: skip
-        epsilon, name = self.config.epsilon, f"blocks.{i}"
-        after = self._norm("norm" if last else f"blocks.{i + 1}.norm1", h, stats)
-        bias = {one: self._at(f"{name}.{one}.bias") for one in LINEARS}
         qkv, out, up, down = (self._matrix(i, one) for one in LINEARS)
         return [
             self._mm(s.h1, qkv.t(), s.qkv),
-            self._c("attention_forward", s.qkv.data_ptr(), bias["attention.qkv"], s.y.data_ptr(), s.weights.data_ptr(),
-                    self.own.data_ptr(), B, T, H, self.D, low, threads),
+            *self._attention_forward(i),
             self._mm(s.y, out.t(), self.product),
-            self._c("residual_norm", s.x.data_ptr(), product, bias["attention.out"], s.middle.data_ptr(),
-                    *self._norm(f"{name}.norm2", s.h2, s.stats2), N, C, epsilon, low, threads),
+            self._residual_norm(s.x, f"{name}.attention.out.bias", s.middle, f"{name}.norm2", s.h2, s.stats2),
             self._mm(s.h2, up.t(), s.slope),
-            self._c("gelu_forward", s.slope.data_ptr(), bias["mlp.up"], s.inner.data_ptr(), N, F, low, threads),
+            self._c("squared_relu" if self.config.relu2 else "gelu_forward", s.slope.data_ptr(), self._bias(f"{name}.mlp.up"),
+                    s.inner.data_ptr(), self.N, self.F, self.is_low, self.shape.threads),
             self._mm(s.inner, down.t(), self.product),
-            self._c("residual_norm", s.middle.data_ptr(), product, bias["mlp.down"], x.data_ptr(), *after, N, C, epsilon,
-                    low, threads),
+            self._residual_norm(s.middle, f"{name}.mlp.down.bias", x, "norm" if last else f"blocks.{i + 1}.norm1", h, stats),
         ]  # fmt: skip
 
     def _norm_backward(
@@ -171,22 +212,19 @@ class StepPlan:
         return calls
 
     def _block_backward(self, i: int, first: bool) -> Calls:
-        s, N, F, low, add = self.saved[i], self.N, self.F, self.is_low, int(not first)
-        (B, T, threads), H, name = self.shape, self.config.heads, f"blocks.{i}"
+        s, low, add, threads, name = self.saved[i], self.is_low, int(not first), self.shape.threads, f"blocks.{i}"
         qkv, out, up, down = (self._matrix(i, one) for one in LINEARS)
         return [
             *self._weight_gradient(i, "mlp.down", self.g_low, s.inner, first),
             self._mm(self.g_low, down, self.d_inner),
-            self._c("gelu_backward", self.d_inner.data_ptr(), s.slope.data_ptr(), self._gradient(f"{name}.mlp.up.bias"),
-                    self.room.data_ptr(), N, F, low, add, threads),
+            self._c("gelu_backward", self.d_inner.data_ptr(), s.slope.data_ptr(), self._bias_gradient(f"{name}.mlp.up"),
+                    self.room.data_ptr(), self.N, self.F, low, add, threads),
             *self._weight_gradient(i, "mlp.up", self.d_inner, s.h2, first),
             self._mm(self.d_inner, up, self.product),
             self._norm_backward(s.middle, s.stats2, f"{name}.norm2", f"{name}.attention.out.bias", first, False),
             *self._weight_gradient(i, "attention.out", self.g_low, s.y, first),
             self._mm(self.g_low, out, self.product),
-            self._c("attention_backward", s.qkv.data_ptr(), self._at(f"{name}.attention.qkv.bias"), s.weights.data_ptr(),
-                    self.product.data_ptr(), self.d_qkv.data_ptr(), self._gradient(f"{name}.attention.qkv.bias"),
-                    self.room.data_ptr(), self.own.data_ptr(), B, T, H, self.D, low, add, threads),
+            *self._attention_backward(i, add),
             *self._weight_gradient(i, "attention.qkv", self.d_qkv, s.h1, first),
             self._mm(self.d_qkv, qkv, self.product),
             self._norm_backward(s.x, s.stats1, f"{name}.norm1", f"blocks.{i - 1}.mlp.down.bias" if i else "", first, False),
@@ -214,7 +252,7 @@ class StepPlan:
         self, ids: Tensor, targets: Tensor, share: float, first: bool, observe: Callable[[Tensor], None] | None
     ) -> float:
         """As `NativeTrainingStep.gradients`; ids and targets (N,)."""
-        N = self.N
+        N, ids, targets = self.N, ids.contiguous(), targets.contiguous()  # a column of a matrix has gaps
         self._embed(ids)
         for call in self.forward:
             call()
@@ -232,8 +270,9 @@ class StepPlan:
     def _embed(self, ids: Tensor) -> None:
         """The first block's x and h1."""
         begin, (_, T, threads) = self.saved[0], self.shape
+        positions = None if self.config.rope else self._at("positions.weight")
         self.library.embed_norm(
-            ids.data_ptr(), self._at("tokens.weight"), self._at("positions.weight"), begin.x.data_ptr(),
+            ids.data_ptr(), self._at("tokens.weight"), positions, begin.x.data_ptr(),
             *self._norm("blocks.0.norm1", begin.h1, begin.stats1), self.N, T, self.C, self.config.epsilon, self.is_low, threads,
         )  # fmt: skip
 
@@ -246,10 +285,11 @@ class StepPlan:
 
     def _loss(self, logits: Tensor, targets: Tensor, losses: Tensor, share: float) -> None:
         """The losses of some rows of logits, which become their gradient."""
-        self.library.softmax_loss(
-            logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), self.own.data_ptr(), *logits.shape, share,
-            self.is_low, self.shape.threads,
-        )  # fmt: skip
+        at = logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), self.own.data_ptr()
+        if self.config.softcap:
+            self.library.capped_loss(*at, *logits.shape, share, self.config.softcap, self.is_low, self.shape.threads)
+        else:
+            self.library.softmax_loss(*at, *logits.shape, share, self.is_low, self.shape.threads)
 
     def _head(self, targets: Tensor, share: float, first: bool) -> None:
         """The losses of `h`, the head's gradient, and into `product` that of h. A chunk of logits at a time."""

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from tui_llm.llm.model import fast, native_training
-from tui_llm.llm.model.fast_step import FastStep
 from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.native_plan import WHOLE, BatchShape, StepPlan
-from tui_llm.llm.model.native_rotary_plan import RotaryPlan
+from tui_llm.llm.model.native_rms_plan import RMSNormPlan
 
 LARGE = 1 << 26  # bytes of buffers that are not kept between steps
 
@@ -36,19 +35,19 @@ class NativeTrainingStep:
         self._plan: StepPlan | None = None
 
     def _new_plan(self, shape: BatchShape) -> StepPlan:
-        kind = RotaryPlan if self.model.config.rope else StepPlan
+        kind = RMSNormPlan if self.model.config.rmsnorm else StepPlan
         return kind(self.library, self.model, self.flat, self.low, shape)
 
     @staticmethod
     def fits(model: GPT) -> bool:
-        """Whether training.c can be used, and computes this model."""
+        """Whether training.c can be used, and computes this model: all that the switches offer, on whole vectors, without
+        dropout, with attention weights of at most `fast.SHORT` keys a token."""
         c = model.config
-        sizes = c.width, c.size, c.hidden
-        whole = not any(size % WHOLE for size in sizes) and c.context <= fast.SHORT
-        # training_rotary.c turns pairs of whole vectors; queries and keys have as many heads, and see all tokens.
-        rotary = c.rope and c.rmsnorm and not c.size % (2 * WHOLE) and c.key_heads == c.heads and not c.exact_gelu
-        computed = FastStep.fits(model) or (rotary and not c.dropout)
-        return bool(computed and whole) and native_training.library() is not None
+        whole = not any(size % WHOLE for size in (c.width, c.size, c.hidden))
+        seen = min(c.window or c.context, c.context)
+        layout = bool(c.rope) if c.rmsnorm else not c.qk_norm  # no layout of transformers holds others
+        computed = whole and layout and seen <= fast.SHORT and not c.exact_gelu and not c.dropout
+        return computed and native_training.library() is not None
 
     @property
     def name(self) -> str:

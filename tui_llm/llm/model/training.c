@@ -29,15 +29,19 @@ ALWAYS void normalize(const float *x, const float *scale, const float *shift, vo
     *mean = m, *rstd = r;
 }
 
-/* x (N, C) = tokens[ids] + positions, h (N, C) = LayerNorm(x). */
+/* x (N, C) = tokens[ids] + positions, unless these are NULL; h (N, C) = LayerNorm(x). */
 void embed_norm(const int64_t *ids, const float *tokens, const float *positions, float *x, const float *scale,
                 const float *shift, void *h, float *mean, float *rstd, long N, long T, long C, float epsilon, int low,
                 int threads) {
     PARALLEL {
         SHARE(first, last, N);
         for (long n = first; n < last; n++) {
-            const float *token = tokens + ids[n] * C, *position = positions + n % T * C;
-            for (long i = 0; i < C; i += LANES) store(x + n * C + i, load(token + i) + load(position + i));
+            const float *token = tokens + ids[n] * C, *position = positions ? positions + n % T * C : NULL;
+            for (long i = 0; i < C; i += LANES) {
+                vector one = load(token + i);
+                if (position) one += load(position + i);
+                store(x + n * C + i, one);
+            }
             if (low)
                 normalize(x + n * C, scale, shift, h, n * C, mean + n, rstd + n, C, epsilon, 1);
             else
@@ -199,7 +203,7 @@ ALWAYS void gelu_backward_chunk(void *g, const void *slope, float *sums, long n,
     for (; n < end; n++) gelu_backward_rows(g, slope, sums, n, 1, F, low);
 }
 
-/* g (N, F) *= slope, and its column sums, the bias's gradient. room: chunks(N) × F. */
+/* g (N, F) *= slope, and its column sums, the bias's gradient (NULL where there is none). room: chunks(N) × F. */
 void gelu_backward(void *g, const void *slope, float *dbias, float *room, long N, long F, int low, int add, int threads) {
     long K = chunks(N), R = chunk_rows(N);
     PARALLEL {
@@ -213,9 +217,11 @@ void gelu_backward(void *g, const void *slope, float *dbias, float *room, long N
             else
                 gelu_backward_chunk(g, slope, sums, k * R, end, F, 0);
         }
+        if (dbias) {
 #pragma omp barrier
-        SHARE(begin, end, F / LANES);
-        add_up(room, K, F, dbias, begin * LANES, end * LANES, add);
+            SHARE(begin, end, F / LANES);
+            add_up(room, K, F, dbias, begin * LANES, end * LANES, add);
+        }
     }
 }
 

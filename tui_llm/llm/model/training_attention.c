@@ -1,4 +1,6 @@
-/* Causal attention of a training step, forward and backward, a head at a time: part of training.c, whose letters it uses. */
+/* Causal attention of a training step, forward and backward, a key head at a time: part of training.c, whose letters it uses.
+   K key and value heads, each shared by H / K query heads; qkv has H + 2 K heads in a row. A token sees `window` tokens, itself included:
+   blocks of keys that no query of a block sees are left out. */
 #include "training_vectors.h"
 
 #define BLOCK 16 /* queries or keys; row blocks of the causal triangle have whole multiples of it */
@@ -34,10 +36,17 @@ ALWAYS void rows16(const float *a, long a_i, long a_k, const float *b, long b_k,
 }
 
 static inline long padded(long T) { return (T + BLOCK - 1) / BLOCK * BLOCK; }
-/* Where the block of 16 queries b begins among a head's stored weights: it has 16 (b + 1) keys. */
-static inline long block_start(long b) { return BLOCK * BLOCK * b * (b + 1) / 2; }
+/* The blocks of keys before its own that a block of queries sees. */
+static inline long reach(long window) { return (window + BLOCK - 2) / BLOCK; }
+/* The first block of keys that the block of 16 queries n sees. */
+static inline long first_block(long n, long window) { return n > reach(window) ? n - reach(window) : 0; }
+/* Where the block of queries n begins among a head's stored weights: it has 16 (n + 1 - first_block) keys. */
+static inline long block_start(long n, long window) {
+    long most = reach(window) + 1, growing = n < most ? n : most;
+    return BLOCK * BLOCK * (growing * (growing + 1) / 2 + (n - growing) * most);
+}
 /* The numbers that a head's attention weights need. */
-long attention_weights(long T) { return block_start(padded(T) / BLOCK); }
+long attention_weights(long T, long window) { return block_start(padded(T) / BLOCK, window); }
 /* The floats that a thread needs as room. */
 long attention_room(long T, long D) { return 9 * padded(T) * D + 2 * BLOCK * padded(T); }
 
@@ -96,6 +105,18 @@ static const float future[2 * BLOCK] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
                                         -3e38f, -3e38f, -3e38f, -3e38f, -3e38f, -3e38f, -3e38f, -3e38f, -3e38f, -3e38f};
 static const float past[2 * BLOCK] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
+/* s (16, W): `value` instead of what is before column `begin` + i of row i; begin < 16. */
+ALWAYS void cut_before(float *s, long W, long begin, float value) {
+    static const float columns[2 * BLOCK] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    for (long i = 0; i < BLOCK; i++)
+        for (long j = 0; j < W && j < begin + i; j += LANES) {
+            __typeof__(all(0) >= all(0)) seen = load(columns + j) >= all(begin + i);
+            vector x = load(s + i * W + j);
+            store(s + i * W + j, (vector)((seen & (__typeof__(seen))x) | (~seen & (__typeof__(seen))all(value))));
+        }
+}
+
 /* s (16, W): scores of the last 16 queries of W → causal softmax, four rows at a time. */
 ALWAYS void causal_softmax(float *s, long W) {
     for (long i = 0; i < BLOCK; i += 4) {
@@ -136,41 +157,53 @@ ALWAYS void causal_softmax(float *s, long W) {
     }
 }
 
-/* The bias of the keys adds the same to all scores of a query, so that it changes no weight; that of the values is added to
-   y, since a query's weights add up to 1. */
-ALWAYS void head_forward(const void *qkv, const float *bias, void *y, void *weights, float *room, long b, long h, long T,
-                         long H, long D, int low) {
-    long P = padded(T), C = H * D, start = b * T * 3 * C + h * D;
+typedef struct {
+    long T, H, K, D, window;
+} Heads;
+
+static inline long qkv_width(Heads a) { return (a.H + 2 * a.K) * a.D; }
+
+/* The query heads that share key head k. The bias of the keys, unless they are rotated, adds the same to all scores of a query, so that it
+   changes no weight; that of the values is added to y, since a query's weights add up to 1. */
+ALWAYS void heads_forward(const void *qkv, const float *query_bias, const float *value_bias, void *y, void *weights, float *room,
+                          long b, long k, Heads a, int low) {
+    long T = a.T, D = a.D, P = padded(T), C = a.H * D, stride = qkv_width(a), start = b * T * stride, group = a.H / a.K;
     float *q = room, *kt = q + P * D, *out = kt + P * D, *spare = out + P * D, *s = spare + 2 * P * D;
-    load_queries(qkv, start, 3 * C, bias + h * D, 1 / sqrtf(D), q, T, D, low);
-    transpose(rows_of(qkv, start + C, 3 * C, spare, T, D, low), kt, P, D);
-    Rows v = rows_of(qkv, start + 2 * C, 3 * C, spare + P * D, T, D, low);
-    long own = (b * H + h) * block_start(P / BLOCK);
-    for (long n = 0; n < P / BLOCK; n++) {
-        long W = BLOCK * (n + 1);
-        float *p = low ? s : (float *)weights + own + block_start(n);
-        rows16(q + n * BLOCK * D, D, 1, kt, P, p, W, W, D, 0);
-        causal_softmax(p, W);
-        for (long i = 0; low && i < BLOCK * W; i += LANES) put(weights, own + block_start(n) + i, load(p + i), 1);
-        rows16(p, W, 1, v.at, v.stride, out + n * BLOCK * D, D, D, W, 0);
+    transpose(rows_of(qkv, start + C + k * D, stride, spare, T, D, low), kt, P, D);
+    Rows v = rows_of(qkv, start + C + (a.K + k) * D, stride, spare + P * D, T, D, low);
+    for (long h = k * group; h < (k + 1) * group; h++) {
+        load_queries(qkv, start + h * D, stride, query_bias + h * D, 1 / sqrtf(D), q, T, D, low);
+        long own = (b * a.H + h) * block_start(P / BLOCK, a.window);
+        for (long n = 0; n < P / BLOCK; n++) {
+            long first = first_block(n, a.window) * BLOCK, W = BLOCK * (n + 1) - first, at = own + block_start(n, a.window);
+            long begin = BLOCK * n - first - (a.window - 1); /* the first column that the block's first query sees */
+            float *p = low ? s : (float *)weights + at;
+            rows16(q + n * BLOCK * D, D, 1, kt + first, P, p, W, W, D, 0);
+            cut_before(p, W, begin, -3e38f);
+            causal_softmax(p, W);
+            cut_before(p, W, begin, 0);
+            for (long i = 0; low && i < BLOCK * W; i += LANES) put(weights, at + i, load(p + i), 1);
+            rows16(p, W, 1, v.at + first * v.stride, v.stride, out + n * BLOCK * D, D, D, W, 0);
+        }
+        for (long t = 0; t < T; t++)
+            for (long d = 0; d < D; d += LANES)
+                put(y, (b * T + t) * C + h * D + d, load(out + t * D + d) + load(value_bias + k * D + d), low);
     }
-    for (long t = 0; t < T; t++)
-        for (long d = 0; d < D; d += LANES)
-            put(y, (b * T + t) * C + h * D + d, load(out + t * D + d) + load(bias + 2 * C + h * D + d), low);
 }
 
-/* y (N, C): causal attention of qkv (N, 3 C) + bias (3 C); weights (B, H, attention_weights(T)). room: threads ×
-   attention_room. */
-void attention_forward(const void *qkv, const float *bias, void *y, void *weights, float *room, long B, long T, long H,
-                       long D, int low, int threads) {
+/* y (N, C): causal attention of qkv (N, (H + 2 K) D) + biases, query_bias (H D) and value_bias (K D); weights
+   (B, H, attention_weights(T, window)). room: threads × attention_room. */
+void attention_forward(const void *qkv, const float *query_bias, const float *value_bias, void *y, void *weights, float *room, long B,
+                       long T, long H, long K, long D, long window, int low, int threads) {
+    Heads heads = {T, H, K, D, window};
     PARALLEL {
-        SHARE(first, last, B * H);
+        SHARE(first, last, B * K);
         float *mine = room + omp_get_thread_num() * attention_room(T, D);
         for (long i = first; i < last; i++)
             if (low)
-                head_forward(qkv, bias, y, weights, mine, i / H, i % H, T, H, D, 1);
+                heads_forward(qkv, query_bias, value_bias, y, weights, mine, i / K, i % K, heads, 1);
             else
-                head_forward(qkv, bias, y, weights, mine, i / H, i % H, T, H, D, 0);
+                heads_forward(qkv, query_bias, value_bias, y, weights, mine, i / K, i % K, heads, 0);
     }
 }
 
@@ -201,54 +234,64 @@ ALWAYS void softmax_backward(float *ds, const float *p, long W) {
     }
 }
 
-/* Neither the keys' nor the values' bias has an effect: a query's gradients of the scores add up to 0. */
-ALWAYS void head_backward(const void *qkv, const float *bias, const void *weights, const void *g, void *dqkv, float *sums,
-                          float *room, long b, long h, long T, long H, long D, int low) {
-    long P = padded(T), C = H * D, start = b * T * 3 * C + h * D, all_ = P * D;
+/* The query heads that share key head k. Neither the keys' bias, unless they are rotated, nor the values' has an effect: a query's
+   gradients of the scores add up to 0. */
+ALWAYS void heads_backward(const void *qkv, const float *query_bias, const void *weights, const void *g, void *dqkv, float *sums,
+                           float *room, long b, long k, Heads a, int low) {
+    long T = a.T, D = a.D, P = padded(T), C = a.H * D, all_ = P * D, stride = qkv_width(a), start = b * T * stride, group = a.H / a.K;
     float *q = room, *vt = q + all_, *dq = vt + all_, *dk = dq + all_, *dv = dk + all_, *spare = dv + all_;
     float *ds = spare + 3 * all_, *wide = ds + BLOCK * P, scale = 1 / sqrtf(D);
-    load_queries(qkv, start, 3 * C, bias + h * D, scale, q, T, D, low);
-    Rows k = rows_of(qkv, start + C, 3 * C, spare, T, D, low);
-    transpose(rows_of(qkv, start + 2 * C, 3 * C, spare + all_, T, D, low), vt, P, D);
-    Rows dy = rows_of(g, b * T * C + h * D, C, spare + 2 * all_, T, D, low);
-    long own = (b * H + h) * block_start(P / BLOCK), last = P / BLOCK - 1;
-    for (long n = last; n >= 0; n--) { /* the last block has all keys, so it begins the sums */
-        long W = BLOCK * (n + 1);
-        const float *p = (const float *)weights + own + block_start(n), *dy_ = dy.at + n * BLOCK * dy.stride;
-        for (long i = 0; low && i < BLOCK * W; i += LANES) store(wide + i, get(weights, own + block_start(n) + i, 1));
-        if (low) p = wide;
-        rows16(dy_, dy.stride, 1, vt, P, ds, W, W, D, 0);
-        softmax_backward(ds, p, W);
-        rows16(ds, W, 1, k.at, k.stride, dq + n * BLOCK * D, D, D, W, 0);
-        for (long j = 0; j < W; j += BLOCK)
-            if (n < last) {
-                rows16(ds + j, 1, W, q + n * BLOCK * D, D, dk + j * D, D, D, BLOCK, 1);
-                rows16(p + j, 1, W, dy_, dy.stride, dv + j * D, D, D, BLOCK, 1);
-            } else {
-                rows16(ds + j, 1, W, q + n * BLOCK * D, D, dk + j * D, D, D, BLOCK, 0);
-                rows16(p + j, 1, W, dy_, dy.stride, dv + j * D, D, D, BLOCK, 0);
-            }
+    Rows keys = rows_of(qkv, start + C + k * D, stride, spare, T, D, low);
+    transpose(rows_of(qkv, start + C + (a.K + k) * D, stride, spare + all_, T, D, low), vt, P, D);
+    sums += b * stride;
+    for (long h = k * group; h < (k + 1) * group; h++) {
+        load_queries(qkv, start + h * D, stride, query_bias + h * D, scale, q, T, D, low);
+        Rows dy = rows_of(g, b * T * C + h * D, C, spare + 2 * all_, T, D, low);
+        long own = (b * a.H + h) * block_start(P / BLOCK, a.window), last = P / BLOCK - 1;
+        for (long n = last; n >= 0; n--) {
+            long first = first_block(n, a.window) * BLOCK, W = BLOCK * (n + 1) - first, at = own + block_start(n, a.window);
+            /* Keys from here on have sums: of an earlier query head, or of the block of queries after this one. */
+            long begun = h > k * group ? 0 : n == last ? P : first_block(n + 1, a.window) * BLOCK;
+            const float *p = (const float *)weights + at, *dy_ = dy.at + n * BLOCK * dy.stride;
+            for (long i = 0; low && i < BLOCK * W; i += LANES) store(wide + i, get(weights, at + i, 1));
+            if (low) p = wide;
+            rows16(dy_, dy.stride, 1, vt + first, P, ds, W, W, D, 0);
+            softmax_backward(ds, p, W);
+            rows16(ds, W, 1, keys.at + first * keys.stride, keys.stride, dq + n * BLOCK * D, D, D, W, 0);
+            for (long j = 0; j < W; j += BLOCK)
+                if (first + j >= begun) {
+                    rows16(ds + j, 1, W, q + n * BLOCK * D, D, dk + (first + j) * D, D, D, BLOCK, 1);
+                    rows16(p + j, 1, W, dy_, dy.stride, dv + (first + j) * D, D, D, BLOCK, 1);
+                } else {
+                    rows16(ds + j, 1, W, q + n * BLOCK * D, D, dk + (first + j) * D, D, D, BLOCK, 0);
+                    rows16(p + j, 1, W, dy_, dy.stride, dv + (first + j) * D, D, D, BLOCK, 0);
+                }
+        }
+        store_head(dq, scale, dqkv, start + h * D, stride, sums + h * D, T, D, low);
     }
-    sums += b * 3 * C + h * D;
-    store_head(dq, scale, dqkv, start, 3 * C, sums, T, D, low);
-    store_head(dk, 1, dqkv, start + C, 3 * C, sums + C, T, D, low);
-    store_head(dv, 1, dqkv, start + 2 * C, 3 * C, sums + 2 * C, T, D, low);
+    store_head(dk, 1, dqkv, start + C + k * D, stride, sums + C + k * D, T, D, low);
+    store_head(dv, 1, dqkv, start + C + (a.K + k) * D, stride, sums + C + (a.K + k) * D, T, D, low);
 }
 
-/* dqkv (N, 3 C) and dbias (3 C), given g (N, C), the gradient of `attention_forward`'s y. room: threads × attention_room;
-   sums: B × 3 C. */
-void attention_backward(const void *qkv, const float *bias, const void *weights, const void *g, void *dqkv, float *dbias,
-                        float *sums, float *room, long B, long T, long H, long D, int low, int add, int threads) {
+/* dqkv (N, (H + 2 K) D), given g (N, C), the gradient of `attention_forward`'s y; and the biases' gradient dbias ((H + 2 K) D) from column
+   `skipped` on, none if it is NULL. room: threads × attention_room; sums: B × (H + 2 K) D. */
+void attention_backward(const void *qkv, const float *query_bias, const void *weights, const void *g, void *dqkv, float *dbias,
+                        long skipped, float *sums, float *room, long B, long T, long H, long K, long D, long window, int low,
+                        int add, int threads) {
+    Heads heads = {T, H, K, D, window};
     PARALLEL {
-        SHARE(first, last, B * H);
+        SHARE(first, last, B * K);
         float *mine = room + omp_get_thread_num() * attention_room(T, D);
         for (long i = first; i < last; i++)
             if (low)
-                head_backward(qkv, bias, weights, g, dqkv, sums, mine, i / H, i % H, T, H, D, 1);
+                heads_backward(qkv, query_bias, weights, g, dqkv, sums, mine, i / K, i % K, heads, 1);
             else
-                head_backward(qkv, bias, weights, g, dqkv, sums, mine, i / H, i % H, T, H, D, 0);
+                heads_backward(qkv, query_bias, weights, g, dqkv, sums, mine, i / K, i % K, heads, 0);
+        if (dbias) {
 #pragma omp barrier
-        SHARE(begin, end, 3 * H * D / LANES);
-        add_up(sums, B, 3 * H * D, dbias, begin * LANES, end * LANES, add);
+            long width = qkv_width(heads);
+            SHARE(begin, end, (width - skipped) / LANES);
+            add_up(sums, B, width, dbias, skipped + begin * LANES, skipped + end * LANES, add);
+        }
     }
 }

@@ -1,5 +1,5 @@
 /* RMSNorm, rotary positions, ReLU² and the soft cap of a training step: part of training.c, whose letters it uses. `scale` is NULL
-   where norms have no weights. D is a multiple of 32. */
+   where norms have no weights. */
 #include "training_vectors.h"
 
 /* ── RMSNorm, embeddings, residual connections ───────────────────────────────────────────────────────────────────── */
@@ -110,100 +110,128 @@ void rms_backward(const void *dh, const float *x, const float *rstd, const float
     }
 }
 
-/* ── Rotary positions, with an RMSNorm of each query and key if rstd (N, 2 H) is not NULL ─────────────────────────── */
+/* ── Rotary positions, with an RMSNorm of each query and key if rstd (N, H + K) is not NULL ───────────────────────── */
 
-ALWAYS void rotate_head(void *qkv, long at, const float *cosine, const float *sine, float *rstd, long D, float epsilon,
-                        int low) {
-    long half = D / 2;
-    vector squares = all(0), factor = all(1);
-    if (rstd) { /* which turning does not change */
-        for (long i = at; i < at + D; i += LANES) {
-            vector one = get(qkv, i, low);
-            squares = fused(one, one, squares);
-        }
-        *rstd = 1 / sqrtf(total(squares) / D + epsilon);
-        factor = all(*rstd);
-    }
-    for (long i = 0; i < half; i += LANES) {
-        vector left = get(qkv, at + i, low) * factor, right = get(qkv, at + half + i, low) * factor;
-        vector c = load(cosine + i), s = load(sine + i);
-        put(qkv, at + i, left * c - right * s, low);
-        put(qkv, at + half + i, right * c + left * s, low);
-    }
+typedef struct { /* H: query and key heads; cosine and sine (T, D / 2), with LANES numbers after them */
+    const float *cosine, *sine;
+    long T, H, stride, D;
+} Turns;
+
+#define TURN_ROOM(D) (2 * ((D) + 16)) /* floats; D / 2 need not be whole vectors, so the last one of a half goes beyond it */
+
+/* to (D): the pairs i and i + D / 2 of from (D), turned by the angles of position n, or back if `sign` is -1. */
+ALWAYS void turn(const float *from, float *to, Turns a, long n, float sign) {
+    long half = a.D / 2;
+    const float *cosine = a.cosine + n % a.T * half, *sine = a.sine + n % a.T * half;
+    for (long i = 0; i < half; i += LANES)
+        store(to + i, load(from + i) * load(cosine + i) - load(from + half + i) * (load(sine + i) * all(sign)));
+    for (long i = 0; i < half; i += LANES) /* after the first half, whose last vector may go beyond it */
+        store(to + half + i, load(from + half + i) * load(cosine + i) + load(from + i) * (load(sine + i) * all(sign)));
 }
 
-/* Queries and keys in qkv (N, 3 C), in place; cosine, sine (T, D / 2). */
-void rotate(void *qkv, const float *cosine, const float *sine, float *rstd, long N, long T, long H, long D, float epsilon,
-            int low, int threads) {
-    long half = D / 2;
+ALWAYS void rotate_head(void *qkv, const float *bias, float *rstd, float *room, Turns a, long n, long h, float epsilon, int low) {
+    float *x = room, *made = room + a.D + 16;
+    long at = n * a.stride + h * a.D;
+    vector squares = all(0);
+    for (long i = 0; i < a.D; i += LANES) {
+        vector one = get(qkv, at + i, low);
+        if (bias) one += load(bias + h * a.D + i);
+        store(x + i, one);
+        if (rstd) squares = fused(one, one, squares);
+    }
+    if (rstd) { /* which turning does not change */
+        vector factor = all(rstd[n * a.H + h] = 1 / sqrtf(total(squares) / a.D + epsilon));
+        for (long i = 0; i < a.D; i += LANES) store(x + i, load(x + i) * factor);
+    }
+    turn(x, made, a, n, 1);
+    for (long i = 0; i < a.D; i += LANES) put(qkv, at + i, load(made + i), low);
+}
+
+/* The query and key heads of qkv (N, stride), + bias (H D) unless it is NULL, in place. room: threads × TURN_ROOM(D). */
+void rotate(void *qkv, const float *bias, const float *cosine, const float *sine, float *rstd, float *room, long N, long T, long H,
+            long stride, long D, float epsilon, int low, int threads) {
+    Turns turns = {cosine, sine, T, H, stride, D};
     PARALLEL {
         SHARE(first, last, N);
+        float *mine = room + omp_get_thread_num() * TURN_ROOM(D);
+        memset(mine, 0, TURN_ROOM(D) * sizeof(float));
         for (long n = first; n < last; n++)
-            for (long h = 0; h < 2 * H; h++) {
-                const float *c = cosine + n % T * half, *s = sine + n % T * half;
-                float *r = rstd ? rstd + n * 2 * H + h : NULL;
+            for (long h = 0; h < H; h++)
                 if (low)
-                    rotate_head(qkv, (n * 3 * H + h) * D, c, s, r, D, epsilon, 1);
+                    rotate_head(qkv, bias, rstd, mine, turns, n, h, epsilon, 1);
                 else
-                    rotate_head(qkv, (n * 3 * H + h) * D, c, s, r, D, epsilon, 0);
-            }
+                    rotate_head(qkv, bias, rstd, mine, turns, n, h, epsilon, 0);
     }
 }
 
-ALWAYS void rotate_back_head(void *d, const void *qkv, long at, const float *cosine, const float *sine, const float *rstd,
-                             long D, int low) {
-    long half = D / 2;
+ALWAYS void rotate_back_head(void *d, const void *qkv, const float *rstd, float *sums, float *room, Turns a, long n, long h, int low) {
+    float *x = room, *made = room + a.D + 16;
+    long at = n * a.stride + h * a.D;
     vector dot = all(0), mean = all(0), factor = all(1);
     if (rstd) {
-        for (long i = at; i < at + D; i += LANES) dot = fused(get(d, i, low), get(qkv, i, low), dot);
-        mean = all(total(dot) / D), factor = all(*rstd);
+        for (long i = at; i < at + a.D; i += LANES) dot = fused(get(d, i, low), get(qkv, i, low), dot);
+        mean = all(total(dot) / a.D), factor = all(rstd[n * a.H + h]);
     }
-    for (long i = 0; i < half; i += LANES) {
-        vector left = (get(d, at + i, low) - get(qkv, at + i, low) * mean) * factor;
-        vector right = (get(d, at + half + i, low) - get(qkv, at + half + i, low) * mean) * factor;
-        vector c = load(cosine + i), s = load(sine + i);
-        put(d, at + i, left * c + right * s, low);
-        put(d, at + half + i, right * c - left * s, low);
+    for (long i = 0; i < a.D; i += LANES) {
+        vector one = get(d, at + i, low);
+        if (rstd) one = (one - get(qkv, at + i, low) * mean) * factor;
+        store(x + i, one);
+    }
+    turn(x, made, a, n, -1);
+    for (long i = 0; i < a.D; i += LANES) {
+        vector one = load(made + i);
+        put(d, at + i, one, low);
+        if (sums) store(sums + h * a.D + i, load(sums + h * a.D + i) + one);
     }
 }
 
-/* d (N, 3 C), the gradient of what `rotate` made, becomes that of what it got. qkv: what it made. */
-void rotate_backward(void *d, const void *qkv, const float *cosine, const float *sine, const float *rstd, long N, long T,
-                     long H, long D, int low, int threads) {
-    long half = D / 2;
+/* d (N, stride), the gradient of what `rotate` made, becomes that of what it got, and the bias's gradient dbias (H D), none if it is NULL.
+   qkv: what it made. sums: chunks(N) × H D; room: threads × TURN_ROOM(D). */
+void rotate_backward(void *d, const void *qkv, const float *cosine, const float *sine, const float *rstd, float *dbias, float *sums,
+                     float *room, long N, long T, long H, long stride, long D, int low, int add, int threads) {
+    Turns turns = {cosine, sine, T, H, stride, D};
+    long K = chunks(N), R = chunk_rows(N), width = H * D;
     PARALLEL {
-        SHARE(first, last, N);
-        for (long n = first; n < last; n++)
-            for (long h = 0; h < 2 * H; h++) {
-                const float *c = cosine + n % T * half, *s = sine + n % T * half;
-                const float *r = rstd ? rstd + n * 2 * H + h : NULL;
-                if (low)
-                    rotate_back_head(d, qkv, (n * 3 * H + h) * D, c, s, r, D, 1);
-                else
-                    rotate_back_head(d, qkv, (n * 3 * H + h) * D, c, s, r, D, 0);
-            }
+        SHARE(first, last, K);
+        float *mine = room + omp_get_thread_num() * TURN_ROOM(D);
+        memset(mine, 0, TURN_ROOM(D) * sizeof(float));
+        for (long k = first; k < last; k++) {
+            float *own = dbias ? sums + k * width : NULL;
+            if (own) memset(own, 0, width * sizeof(float));
+            for (long n = k * R; n < (k + 1) * R && n < N; n++)
+                for (long h = 0; h < H; h++)
+                    if (low)
+                        rotate_back_head(d, qkv, rstd, own, mine, turns, n, h, 1);
+                    else
+                        rotate_back_head(d, qkv, rstd, own, mine, turns, n, h, 0);
+        }
+        if (dbias) {
+#pragma omp barrier
+            SHARE(begin, end, width / LANES);
+            add_up(sums, K, width, dbias, begin * LANES, end * LANES, add);
+        }
     }
 }
 
 /* ── ReLU² ───────────────────────────────────────────────────────────────────────────────────────────────────────── */
 
-ALWAYS void squared_relu_row(void *u, void *y, long start, long F, int low) {
-    for (long i = start; i < start + F; i += LANES) {
-        vector x = V(max_ps)(get(u, i, low), all(0));
-        put(y, i, x * x, low);
-        put(u, i, x + x, low);
+ALWAYS void squared_relu_row(void *u, const float *bias, void *y, long start, long F, int low) {
+    for (long i = 0; i < F; i += LANES) {
+        vector x = V(max_ps)(all(0), get(u, start + i, low) + load(bias + i)); /* NaN stays NaN */
+        put(y, start + i, x * x, low);
+        put(u, start + i, x + x, low);
     }
 }
 
-/* y (N, F) = max(0, u)², and in u's place its derivative. */
-void squared_relu(void *u, void *y, long N, long F, int low, int threads) {
+/* y (N, F) = max(0, u + bias)², and in u's place its derivative. */
+void squared_relu(void *u, const float *bias, void *y, long N, long F, int low, int threads) {
     PARALLEL {
         SHARE(first, last, N);
         for (long n = first; n < last; n++)
             if (low)
-                squared_relu_row(u, y, n * F, F, 1);
+                squared_relu_row(u, bias, y, n * F, F, 1);
             else
-                squared_relu_row(u, y, n * F, F, 0);
+                squared_relu_row(u, bias, y, n * F, F, 0);
     }
 }
 
