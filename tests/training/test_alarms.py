@@ -13,7 +13,7 @@ import pytest
 from tests.training.run_helpers import lines, make, words, work
 from tui_llm import cli, run_health
 from tui_llm.common.errors import UserError
-from tui_llm.training.run import health
+from tui_llm.training.run import alarm_detectors, health
 from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, KINDS, OVERFITTING, PLATEAU, SPIKE, Alarm
 from tui_llm.training.run.alarms import MOST, AlarmReader
 from tui_llm.training.run.metrics import Metric
@@ -214,6 +214,20 @@ def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
     assert cli.main(["runs", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]
     assert [one["step"] for one in row["alarms"]] == [one["step"] for one in found] and row["band"] is None
+
+
+def test_the_documented_numbers_are_those_of_the_detectors() -> None:
+    documented = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    d = alarm_detectors
+    for said in (
+        f"a loss {d.SPREADS:g} robust standard deviations, and {100 * d.RISE:g} %, above the median of the {d.RECENT} steps before it",
+        f"blocks of steps ({100 * d.BLOCK:g} % of the run each) is more than {100 * d.DIVERGED:g} % above the lowest one",
+        f"over {d.FLAT_BLOCKS} blocks the fitted mean loss falls by less than {100 * d.FLAT:g} %",
+        f"the learning rate is at least {d.HIGH_RATE:g} × its peak",
+        f"{100 * d.WORSE:g} % above the lowest validation loss",
+        f"a loss below {100 * d.REPEATED:g} % of the entropy of single tokens",
+    ):
+        assert said in documented
 
 
 def test_a_worker_that_gives_up_records_why(tmp_path: Path) -> None:

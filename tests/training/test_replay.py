@@ -20,7 +20,7 @@ from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.facts.pin import Pin
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch, replay
 from tui_llm.training.run import pins, step_rows
@@ -273,6 +273,32 @@ def test_one_process_recomputes_step_after_step_bit_for_bit(corpus: list[Path]) 
     assert process.ready
     process.cancel()
     assert process.process.returncode is not None and not process.ready
+
+
+def test_checkpoints_that_go_or_are_damaged_meanwhile(corpus: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live worker drops old checkpoints while a reader loads them; and a replay leaves the run as it is."""
+    run = make("run", corpus, steps=6, checkpoint_every=2)
+    assert in_a_process(run) == 0
+    assert [step for step, _ in run.checkpoints()] == [4, 6]
+    digests = run.path / "corpus.json"
+    digests.unlink()
+    check = intact.check
+
+    def dropped(folder: Path, without: Any = ()) -> dict[str, Any]:
+        folder.rename(folder.with_name("dropped"))
+        return check(folder, without)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intact, "check", dropped)
+        found = replayed(run, 6).step
+    assert found is not None and found.begun == 0 and found.matches
+    assert not digests.exists()
+    (run.path / "dropped").rename(run.path / "checkpoint-4")
+    (run.path / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint-4 is damaged .*From the run's beginning, --from-start does it"):
+        replayed(run, 6)
+    found = replayed(run, 6, from_start=True).step
+    assert found is not None and found.matches
 
 
 def test_what_cannot_be_recomputed_is_refused_in_a_line(

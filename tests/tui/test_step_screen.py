@@ -30,6 +30,7 @@ from tui_llm.training.run.step_rows import Record
 from tui_llm.training.worker.replay import StepReplay
 from tui_llm.tui.runs import step as step_module
 from tui_llm.tui.runs.branch import BranchScreen
+from tui_llm.tui.runs.chart_export import loss_data
 from tui_llm.tui.runs.loss_chart import Curves, LossChart
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.step import ReplayScreen
@@ -100,6 +101,13 @@ def test_spikes_are_the_points_that_stand_out() -> None:
     points[40], points[70] = (41, 6.0), (71, 9.0)
     assert spikes(points) == [(71, 9.0), (41, 6.0)]
     assert spikes(points[:3]) == []
+
+
+def test_an_exported_chart_of_a_branch_has_its_parent() -> None:
+    parent = ParentCurve("tales", 40, [(step, 4.0) for step in range(1, 41)])
+    data = loss_data("branch", Curves([(41, 3.0)], parent=parent), log_y=False)
+    assert [(line.name, len(line.points)) for line in data.lines] == [("tales to step 40", 40), ("training", 1)]
+    assert [line.name for line in loss_data("run", Curves([(1, 3.0)]), log_y=False).lines] == ["training"]
 
 
 class ChartApp(App[None]):

@@ -17,7 +17,6 @@ from tui_llm.training.run.foreign.foreign_curves import curves_reader
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 RECENT = 50  # number of last steps that the speed is averaged over
 
@@ -92,14 +91,13 @@ def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
         last = metric.val_loss
         if last is not None and math.isfinite(last) and (best is None or last < best[0]):
             best = (last, metric.step)
-    s = config.settings if config else None
     return RunOutcome(
         name=run.name,
         state=status.state,
         step=status.step,
         steps=status.steps,
         parameters=status.parameters,
-        tokens=_tokens(status.step, s) if s else None,
+        tokens=config.tokens_at(status.step) if config else None,
         best_val_loss=best[0] if best else None,
         best_val_step=best[1] if best else None,
         last_val_loss=last,
@@ -135,11 +133,6 @@ def _foreign(run: ForeignRun) -> RunOutcome:
         tokens_per_second=statistics.harmonic_mean(rates) if rates else None,
         problem=status.problem,
     )
-
-
-def _tokens(step: int, s: TrainingSettings) -> int | None:
-    """None for a run that learns from answers, whose rows have different lengths."""
-    return step * s.batch_size * s.grad_accumulation_steps * s.block_size if s.objective == PRETRAINING else None
 
 
 def _evaluations(run: Run) -> Iterator[Metric]:

@@ -75,6 +75,7 @@ class RunEstimate:
         self.promise = Static(id="promise")
         self.measurement: RunTimeMeasurement | BudgetMeasurement | None = None
         self.planned: tuple[Fields, Plan] | None = None  # the fields of the newest plan of a time budget, and the plan
+        self._measuring_now = False  # from the key on, also before there is a process
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
@@ -106,18 +107,20 @@ class RunEstimate:
 
     def stop(self) -> None:
         self._measurements_started += 1
+        self._measuring_now = False
         measurement, self.measurement = self.measurement, None
         if measurement is not None:
             measurement.cancel()
 
     def toggle(self) -> None:
         """Measures a few steps, or cancels that."""
-        if self.measurement is not None:
+        if self.measurement is not None or self._measuring_now:
             self.forget()
             return
         if not self.ready():
             return
         self._measurements_started += 1
+        self._measuring_now = True
         self._show("beginning the run to measure it, about 20 s (ctrl+e stops) …")
         # The app's: a thread of a closed form can't find it any more.
         work = functools.partial(self._measure, self._measurements_started, *self.fields(), self.form.app.call_later)
@@ -163,7 +166,7 @@ class RunEstimate:
 
     def _measured(self, number: int, line: str, planned: tuple[Fields, Plan] | None = None) -> None:
         if number == self._measurements_started:
-            self.measurement, self.planned = None, planned
+            self.measurement, self.planned, self._measuring_now = None, planned, False
             if planned is not None:
                 self._expect(budget.text_of(planned[1], planned[0][1]))
             self._show(line)
