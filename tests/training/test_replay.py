@@ -189,12 +189,13 @@ def test_what_differs_is_said(corpus: list[Path]) -> None:
     line = json.loads(text[4])
     text[4] = json.dumps({**line, "loss": line["loss"] + 0.5})
     run.metrics_path.write_text("\n".join(text) + "\n")
-    write_json(run.path / "status.json", {**run.facts(), "torch": "1.0"})
+    write_json(run.path / "status.json", {**run.facts(), "torch": "1.0", "arithmetic": "fp32, by hand"})
     found = replayed(run, 5).step
     assert found is not None and not found.matches
     assert (
         "matches the log: no, difference -0.5 in the loss, +0 in the gradient norm (torch 1.0 then" in found.match_line
     )
+    assert "arithmetic fp32, by hand then, " in found.why
     run.write_status("finished", "")
     assert "does not say" in (replayed(run, 5).step or pytest.fail("no step")).why
 

@@ -99,6 +99,7 @@ def differences(run: Run, here: dict[str, Any]) -> str:
     if "torch" not in facts:
         return "the run does not say with which torch and hardware it was trained"
     names = {"torch": "torch", "device": "device", "hardware": "hardware", "threads": "CPU threads"}
+    names |= {"arithmetic": "arithmetic"} if "arithmetic" in facts else {}  # runs of earlier versions do not say
     return ", ".join(
         f"{words} {visible(str(facts.get(name)))[:60]} then, {here[name]} now"
         for name, words in names.items()
