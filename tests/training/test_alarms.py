@@ -13,6 +13,7 @@ import pytest
 from tests.training.run_helpers import lines, make, words, work
 from tui_llm import cli, run_health
 from tui_llm.common.errors import UserError
+from tui_llm.training.plan.follow import _Follower
 from tui_llm.training.run import alarm_detectors, health
 from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, KINDS, OVERFITTING, PLATEAU, SPIKE, Alarm
 from tui_llm.training.run.alarms import MOST, AlarmReader
@@ -214,6 +215,21 @@ def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
     assert cli.main(["runs", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]
     assert [one["step"] for one in row["alarms"]] == [one["step"] for one in found] and row["band"] is None
+
+
+def test_the_command_that_trains_says_alarms_as_they_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("tales", _text(tmp_path))
+    spike = Alarm(SPIKE, 1070, 1070, "loss 9 \x1b[31m")
+    health.record(run, [Alarm(SPIKE, 5, 5, "before")])
+    followers = [_Follower(run, as_json, quiet) for as_json, quiet in ((False, False), (True, False), (False, True))]
+    health.record(run, [spike, Alarm(OVERFITTING, 1080, 1000, "rises")])
+    for follower in followers:
+        follower.poll()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("! spike at step 1,070: loss 9 ") and said[0].endswith(
+        "; its rows: tui-llm replay tales --step 1070"
+    )
+    assert "\x1b" not in said[0] and said[1:] == ["! overfitting at step 1,080: rises"]
 
 
 def test_the_documented_numbers_are_those_of_the_detectors() -> None:
