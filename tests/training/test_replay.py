@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tests.training.run_helpers import TINY, lines, words
 from tests.training.run_helpers import work as in_a_process
 from tui_llm.cli import main
+from tui_llm.commands.replay import _put_tables
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.facts.pin import Pin
@@ -142,7 +143,7 @@ def test_rows_are_the_corpuss_own_and_their_losses_torchs(corpus: list[Path], mo
     assert without.token is not None and without.before is not None and without.after is not None
 
 
-def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path]) -> None:
+def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", corpus, precision="fp32", steps=40)
     assert in_a_process(run) == 0
     noisy = [
@@ -169,6 +170,8 @@ def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path]) -> None:
         and top.place.offset is not None
         and found.step is not None
     )
+    _put_tables(found, found.step, "run")
+    assert f"tui-llm train --branch run --step {noisy[0] - 1} --exclude FILE" in capsys.readouterr().out
     token = found.step.rows[top.row].tokens[top.position + 1]
     assert corpus[1].read_bytes()[top.place.offset :].startswith(token.bytes)
 
