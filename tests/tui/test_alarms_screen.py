@@ -65,9 +65,7 @@ async def test_an_alarm_is_a_line_and_a_key_opens_all() -> None:
         fake_run.add(run, 261, 261, loss=12.0)
         app.lab_screen.panes["training"].reload()  # type: ignore[attr-defined]
         await until(pilot, lambda: "! spike at step 261" in text(app))
-        await pilot.press(
-            "enter"
-        )  # still on the alarm that was the newest: a new one does not move the cursor to another
+        await pilot.press("enter")  # on the alarm that was the newest: a newer one does not move the cursor off it
         await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
         assert isinstance(app.screen, ReplayScreen) and app.screen.step == 210
         await pilot.press("escape")

@@ -85,7 +85,7 @@ def _put_tables(found: ReplayResult, step: ReplayedStep, run: str) -> None:
         put(f"no places: {step.unplaced}")
     if step.dropout:
         put("the step had dropout; what follows is without")
-    rows, norm = found.ordered(), step.grad_norm
+    rows, norm = found.ordered(), max(0.0, found.norm)
     files = [
         (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else signed_percent(one.norm))
         for one in found.by_file()[:MOST]

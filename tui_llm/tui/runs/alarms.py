@@ -56,8 +56,13 @@ class AlarmLines(Lines):
         self.snapshot = snapshot
         self.border_title = Text.assemble("Is this normal?  ", visible(snapshot.name) if snapshot else "")
         self.rebuild()
-        if self.chosen != before or self.cursor is None:  # newer alarms stand above it now
+        if before is not None and self.chosen != before:  # newer alarms stand above it now
             self._place_cursor(next((at for at, alarm in self._alarms.items() if alarm == before), 0))
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        if self.cursor is None:
+            self._place_cursor(0, quiet=True)
 
     @property
     def chosen(self) -> Alarm | None:
