@@ -78,8 +78,12 @@ class RunEstimate:
         self._measuring_now = False  # from the key on, also before there is a process
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
-    def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
-        self.cost.update(Content(cost_line(*settled) if settled else "the cost is shown once all fields are valid"))
+    def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None, *, picked_later: bool = False) -> None:
+        """Shows the cost, or why it is not known: with `picked_later`, a time budget has not picked the model yet."""
+        words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
+        if settled and picked_later:
+            words = "the cost is that of the model that is picked: ctrl+e picks it"
+        self.cost.update(Content(words))
 
     def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
@@ -168,6 +172,7 @@ class RunEstimate:
         if number == self._measurements_started:
             self.measurement, self.planned, self._measuring_now = None, planned, False
             if planned is not None:
+                self.show_cost((planned[1].settings, planned[1].picked.shape))
                 self._expect(budget.text_of(planned[1], planned[0][1]))
             self._show(line)
 

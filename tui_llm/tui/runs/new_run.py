@@ -326,7 +326,7 @@ class NewRunScreen(RunForm):
         wrong = field_problems(texts_of(self.text), PRESETS[self.preset])
         self._examined_problems = {} if wrong else unfit
         self._check_all()
-        self.estimate.show_cost(settled)
+        self.estimate.show_cost(settled, picked_later=self.preset == budget.BUDGET and self._model is None)
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -97,7 +97,7 @@ class TrainingPane(Widget, can_focus=True):
         message.stop()
         before, now = self.snapshot, message.snapshot
         if before and now and before.name != now.name:
-            self.query_one(LossChart).cursor = None
+            self.query_one(LossChart).show_all_steps()
         self.snapshot, self.others = now, message.others
         self._show()
         seen = (before.name, before.checkpoint) if before else None
