@@ -47,7 +47,7 @@ class Comparison:
     """The outcomes of several runs, and the settings that differ.
 
     `outcomes` are in the order of the arguments. An entry of `differing` is (name, the value in each run); the value is
-    None for a run whose config cannot be read.
+    None for a run without settings: those of another program, or whose config cannot be read.
     """
 
     outcomes: tuple[RunOutcome, ...]
@@ -65,8 +65,14 @@ def compare(runs: Sequence[Run]) -> Comparison:
             _foreign(run) if isinstance(run, ForeignRun) else _outcome(run, config)
             for run, config in zip(runs, configs, strict=True)
         ),
-        tuple((name, row) for name, row in rows if any(value != row[0] for value in row)),
+        tuple((name, row) for name, row in rows if _differs(row, runs)),
     )
+
+
+def _differs(row: tuple[Any, ...], runs: Sequence[Run]) -> bool:
+    """Whether a setting differs; the logs of other programs, which have none, are left out."""
+    known = [value for value, run in zip(row, runs, strict=True) if not isinstance(run, ForeignRun)]
+    return any(value != known[0] for value in known)
 
 
 def _config(run: Run) -> RunConfig | None:
