@@ -261,6 +261,8 @@ class TrainingPane(Widget, can_focus=True):
     def action_next_spike(self, amount: int) -> None:
         if not self.query_one(LossChart).next_spike(amount):
             self.files.notify("no step's loss stands out in sight", "warning")
+        elif self.snapshot is not None and self.snapshot.reading:
+            self.files.notify("of the steps that have been read so far; the others follow", "warning")
 
     def action_zoom_steps(self, direction: int) -> None:
         self.query_one(LossChart).zoom(direction)
