@@ -51,14 +51,16 @@ class ReplayState:
     """A trainer of `run` after `updates` steps, as the run's own was then.
 
     `begun` is the step of the checkpoint that it was recomputed from, 0 for the run's beginning. With `from_start` it is
-    always the latter, which is a branch's first checkpoint. Raises `UserError` if the corpus has changed or nothing can be
-    loaded.
+    always the latter, which is a branch's first checkpoint; with `patient`, also where all checkpoints before it are damaged. Raises
+    `UserError` if the corpus has changed or nothing can be loaded.
     """
 
     trainer: Trainer
     tokenizer: Tokenizer
 
-    def __init__(self, run: Run, updates: int, say: Callable[[str], object], *, from_start: bool = False) -> None:
+    def __init__(
+        self, run: Run, updates: int, say: Callable[[str], object], *, from_start: bool = False, patient: bool = False
+    ) -> None:
         self.run, self.updates = run, updates
         self.worker = ReadingWorker(run, say)
         self.inputs: Inputs = inputs.load(self.worker)
@@ -70,8 +72,10 @@ class ReplayState:
         except UserError as error:
             if first or from_start:
                 raise
+            found = None
             told = str(error).replace(checkpoints.NONE_LEFT, "From the run's beginning, --from-start does it")
-            raise UserError(told) from error
+            if not patient:
+                raise UserError(told) from error
         if first and not found:
             raise UserError(f"run {run.name} has lost the checkpoint with which it begins, of step {first:,}")
         if self.inputs.start and not found:
