@@ -199,6 +199,7 @@ async def test_the_last_alarm_can_be_read_to_its_end_and_the_band_again() -> Non
         await until(pilot, lambda: isinstance(app.screen, AlarmsScreen) and "! overfitting at step 230" in text(app))
         first = text(app)
         assert "the band of" in first or "ends between" in first
+        assert first.count("Open the checkpoint with the lowest validation loss") == 1  # once for all of a kind
         await pilot.press(*["down"] * 60)
         await until(pilot, lambda: "section 5.1)." in text(app))  # the spike's advice, the end of all
         await pilot.press(*["up"] * 60)

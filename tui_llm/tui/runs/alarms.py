@@ -91,6 +91,7 @@ class AlarmLines(Lines):
             if snapshot.objective != PRETRAINING:
                 kinds = "no alarm; a run that learns from answers has only the one for numbers that are not finite"
             return [*lines, *([Text()] if lines else []), *wrapped(Text(kinds, style=muted), width)]
+        advised = set[str]()  # the advice for a kind is said once
         for alarm in reversed(health.alarms):
             title = f"! {alarm.kind} at step {fmt.count(alarm.step)}"
             title += f", since step {fmt.count(alarm.since)}" if alarm.since != alarm.step else ""
@@ -98,7 +99,8 @@ class AlarmLines(Lines):
             first = len(lines)
             lines += wrapped(Text(title, style=self.style("bad")), width)
             lines += wrapped(Text(visible(alarm.evidence)), width)
-            lines += wrapped(Text(alarm.advice, style=muted), width)
+            lines += [] if alarm.kind in advised else wrapped(Text(alarm.advice, style=muted), width)
+            advised.add(alarm.kind)
             self._alarms |= dict.fromkeys(range(first, len(lines)), alarm)
         if health.left_out:
             lines += [Text(), Text(f"and {fmt.count(health.left_out)} later ones", style=muted)]
