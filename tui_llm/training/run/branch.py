@@ -13,6 +13,7 @@ from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.training.run import changes, jsonl, metrics
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Envelope, ParentCurve
 from tui_llm.training.run.metric_at import of_steps
 from tui_llm.training.run.run import VOCABULARY, Run, find
@@ -28,6 +29,11 @@ class BranchOrigin:
     parent: Run
     step: int
     own_rate: bool = False
+
+    def configured(self, config: RunConfig) -> RunConfig:
+        """The configuration of a branch, with its parent. Raises `UserError` if the parent's can't be read."""
+        tokens = self.parent.config().tokens_at(self.step) or 0
+        return dataclasses.replace(config, parent=self.parent.name, parent_step=self.step, parent_tokens=tokens)
 
     def copy(self, run: Run) -> None:
         """Copies what the branch `run` needs of its parent: metrics, vocabulary, changes of the learning rate.
