@@ -13,7 +13,8 @@ import pytest
 from tests.training.run_helpers import lines, make, words, work
 from tui_llm import cli, run_health
 from tui_llm.common.errors import UserError
-from tui_llm.training.run import health
+from tui_llm.training.plan.follow import _Follower
+from tui_llm.training.run import alarm_detectors, health
 from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, KINDS, OVERFITTING, PLATEAU, SPIKE, Alarm
 from tui_llm.training.run.alarms import MOST, AlarmReader
 from tui_llm.training.run.metrics import Metric
@@ -214,6 +215,35 @@ def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
     assert cli.main(["runs", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]
     assert [one["step"] for one in row["alarms"]] == [one["step"] for one in found] and row["band"] is None
+
+
+def test_the_command_that_trains_says_alarms_as_they_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("tales", _text(tmp_path))
+    spike = Alarm(SPIKE, 1070, 1070, "loss 9 \x1b[31m")
+    health.record(run, [Alarm(SPIKE, 5, 5, "before")])
+    followers = [_Follower(run, as_json, quiet) for as_json, quiet in ((False, False), (True, False), (False, True))]
+    health.record(run, [spike, Alarm(OVERFITTING, 1080, 1000, "rises")])
+    for follower in followers:
+        follower.poll()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("! spike at step 1,070: loss 9 ") and said[0].endswith(
+        "; its rows: tui-llm replay tales --step 1070"
+    )
+    assert "\x1b" not in said[0] and said[1:] == ["! overfitting at step 1,080: rises"]
+
+
+def test_the_documented_numbers_are_those_of_the_detectors() -> None:
+    documented = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    d = alarm_detectors
+    for said in (
+        f"a loss {d.SPREADS:g} robust standard deviations, and {100 * d.RISE:g} %, above the median of the {d.RECENT} steps before it",
+        f"blocks of steps ({100 * d.BLOCK:g} % of the run each) is more than {100 * d.DIVERGED:g} % above the lowest one",
+        f"over {d.FLAT_BLOCKS} blocks the fitted mean loss falls by less than {100 * d.FLAT:g} %",
+        f"the learning rate is at least {d.HIGH_RATE:g} × its peak",
+        f"{100 * d.WORSE:g} % above the lowest validation loss",
+        f"a loss below {100 * d.REPEATED:g} % of the entropy of single tokens",
+    ):
+        assert said in documented
 
 
 def test_a_worker_that_gives_up_records_why(tmp_path: Path) -> None:

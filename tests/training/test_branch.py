@@ -82,6 +82,15 @@ def test_a_branch_can_have_other_settings_and_no_longer_needs_its_parent(corpus:
     assert "branches from parent-at-12, which is gone" in orphan.status().message
 
 
+def test_a_branch_of_a_run_with_a_damaged_checkpoint_is_recomputed_from_its_beginning(corpus: Path) -> None:
+    parent = make("parent", corpus, steps=6, checkpoint_every=2)
+    assert in_a_process(parent) == 0
+    (parent.path / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"")
+    made = branch.create(parent, 5, "made", {})
+    assert in_a_process(made) == 0, made.log_path.read_text()
+    assert losses(made) == losses(parent)[5:]
+
+
 def test_a_branch_of_a_branch_has_the_whole_curve(corpus: Path) -> None:
     parent = make("parent", corpus)
     assert in_a_process(parent) == 0

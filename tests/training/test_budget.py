@@ -173,6 +173,8 @@ def test_cost_says_what_would_be_picked(
 
 def test_every_preset_promises_a_text() -> None:
     assert PROMISES.keys() == PRESETS.keys()
+    documented = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    assert [name for name, one in PROMISES.items() if f"| `{name}` | {one.text} |" not in documented] == []
     assert all(one.text and one.corpus in ("", *corpora.NAMES) for one in PROMISES.values())
     assert usual_corpus("shakespeare") == "tinyshakespeare"
     texts = [expected_text(loss) for loss in (1.0, 1.7, 2.2, 4.0)]

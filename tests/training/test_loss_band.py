@@ -96,6 +96,22 @@ def test_before_enough_steps_it_says_what_is_missing() -> None:
     assert "too short" in missing(from_fields({"steps": 30}, COSINE), 29)
 
 
+def test_a_branch_needs_steps_of_its_own() -> None:
+    losses = law(COSINE, 1)
+    for own in (1, 3, 39):
+        found = band(branched(losses, 200, own), COSINE)
+        assert found.words == f"the band of the end's loss needs {40 - own} more steps"
+    assert not band(branched(losses, 200, 40), COSINE).missing
+    assert "branch has too few steps" in band(branched(losses, 370, 20), COSINE).words
+
+
+def branched(losses: list[float], step: int, own: int) -> list[Sum]:
+    curve = Envelope()
+    for number in range(step + 1, step + own + 1):
+        curve.add(number, losses[number - 1])
+    return curve.sums()
+
+
 def test_losses_that_say_nothing_give_no_number_that_is_none() -> None:
     for losses in ([2.0] * 200, [0.0] * 200, [1e-12] * 200, [1e30 * (i % 2) for i in range(200)], [math.nan] * 200):
         found = band(sums(losses), COSINE)

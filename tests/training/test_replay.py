@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from tests.training.run_helpers import TINY, lines, words
 from tests.training.run_helpers import work as in_a_process
 from tui_llm.cli import main
+from tui_llm.commands.replay import _put_tables
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.facts.pin import Pin
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch, replay
 from tui_llm.training.run import pins, step_rows
@@ -142,7 +143,7 @@ def test_rows_are_the_corpuss_own_and_their_losses_torchs(corpus: list[Path], mo
     assert without.token is not None and without.before is not None and without.after is not None
 
 
-def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path]) -> None:
+def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", corpus, precision="fp32", steps=40)
     assert in_a_process(run) == 0
     noisy = [
@@ -169,6 +170,8 @@ def test_the_noise_is_named_as_what_made_a_step(corpus: list[Path]) -> None:
         and top.place.offset is not None
         and found.step is not None
     )
+    _put_tables(found, found.step, "run")
+    assert f"tui-llm train --branch run --step {noisy[0] - 1} --exclude FILE" in capsys.readouterr().out
     token = found.step.rows[top.row].tokens[top.position + 1]
     assert corpus[1].read_bytes()[top.place.offset :].startswith(token.bytes)
 
@@ -189,12 +192,13 @@ def test_what_differs_is_said(corpus: list[Path]) -> None:
     line = json.loads(text[4])
     text[4] = json.dumps({**line, "loss": line["loss"] + 0.5})
     run.metrics_path.write_text("\n".join(text) + "\n")
-    write_json(run.path / "status.json", {**run.facts(), "torch": "1.0"})
+    write_json(run.path / "status.json", {**run.facts(), "torch": "1.0", "arithmetic": "fp32, by hand"})
     found = replayed(run, 5).step
     assert found is not None and not found.matches
     assert (
         "matches the log: no, difference -0.5 in the loss, +0 in the gradient norm (torch 1.0 then" in found.match_line
     )
+    assert "arithmetic fp32, by hand then, " in found.why
     run.write_status("finished", "")
     assert "does not say" in (replayed(run, 5).step or pytest.fail("no step")).why
 
@@ -273,6 +277,32 @@ def test_one_process_recomputes_step_after_step_bit_for_bit(corpus: list[Path]) 
     assert process.ready
     process.cancel()
     assert process.process.returncode is not None and not process.ready
+
+
+def test_checkpoints_that_go_or_are_damaged_meanwhile(corpus: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live worker drops old checkpoints while a reader loads them; and a replay leaves the run as it is."""
+    run = make("run", corpus, steps=6, checkpoint_every=2)
+    assert in_a_process(run) == 0
+    assert [step for step, _ in run.checkpoints()] == [4, 6]
+    digests = run.path / "corpus.json"
+    digests.unlink()
+    check = intact.check
+
+    def dropped(folder: Path, without: Any = ()) -> dict[str, Any]:
+        folder.rename(folder.with_name("dropped"))
+        return check(folder, without)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intact, "check", dropped)
+        found = replayed(run, 6).step
+    assert found is not None and found.begun == 0 and found.matches
+    assert not digests.exists()
+    (run.path / "dropped").rename(run.path / "checkpoint-4")
+    (run.path / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint-4 is damaged .*From the run's beginning, --from-start does it"):
+        replayed(run, 6)
+    found = replayed(run, 6, from_start=True).step
+    assert found is not None and found.matches
 
 
 def test_what_cannot_be_recomputed_is_refused_in_a_line(

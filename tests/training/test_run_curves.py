@@ -19,10 +19,12 @@ from tui_llm.common import svg_to_png
 from tui_llm.common.errors import UserError
 from tui_llm.facts.chart import ChartData, ChartLine
 from tui_llm.facts.chart_files import csv_text, svg_text
-from tui_llm.training.run import curve_charts, jsonl, matrix_statistics, run_curves, snapshot
+from tui_llm.training.plan import branch
+from tui_llm.training.run import compare, curve_charts, jsonl, matrix_statistics, run_curves, snapshot
+from tui_llm.training.run import metric_at as metric_at_module
 from tui_llm.training.run.matrix_statistics import MatrixStatistics
-from tui_llm.training.run.metric_at import metric_at
-from tui_llm.training.run.metrics import Metric, metric_line
+from tui_llm.training.run.metric_at import metric_at, of_steps
+from tui_llm.training.run.metrics import Metric, metric_line, parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_curves import ClockReader, MatrixTable, RunCurves, RunCurvesReader
 
@@ -129,6 +131,47 @@ def test_the_line_of_a_step(tmp_path_factory: pytest.TempPathFactory, steps: lis
     found = metric_at(path, step)
     before = [one for one in steps if one <= step]
     assert (found.step if found else None) == (max(before) if before else None)
+
+
+def test_the_lines_of_some_steps_are_read_without_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "metrics.jsonl", list[bytes]()
+    with path.open("wb") as file:
+        for step in range(1, 20_001):
+            file.write(json.dumps(metric_line(Metric(step, float(step), 1.0, 1.0, 1.0))).encode() + b"\n")
+            if step % 1000 == 0:
+                file.write(b'{"step": \xff\n\x00\n' + b"x" * 70_000 + b"\n")
+    monkeypatch.setattr(metric_at_module, "parse_metric", lambda line: (read.append(line), parse_metric(line))[1])
+    for first, last in ((1, 3), (990, 1010), (9_950, 10_000), (19_999, 30_000), (0, 0), (20_001, 20_002)):
+        assert list(of_steps(path, first, last)) == [*range(max(1, first), min(last, 20_000) + 1)]
+    assert len(read) < 8_000  # of 6 × 20,000
+    assert of_steps(tmp_path / "none", 1, 2) == {}
+
+
+def test_tokens_and_operations_of_a_branch_with_another_batch_begin_with_its_parents(run: Run) -> None:
+    elder = run.config()
+    each = elder.step_tokens
+    assert each is not None
+    made = branch.create(run, 20, "wide", {"batch_size": "8"})
+    write(made, 21, 40)
+    made.write_status("stopped", flops_per_token=100)
+    mine, found = made.config().step_tokens, read(made)
+    assert mine is not None and mine != each
+    wanted = 20 * each + 5 * mine
+    for axis, x in (("tokens", wanted), ("flops", 100 * wanted)):
+        assert curve_charts.x_of(found, axis, 25) == x
+        assert curve_charts.step_of(found, axis, x) == pytest.approx(25)
+        assert curve_charts.placed(found, axis, [(25, 1.0)]) == [(x, 1.0)]
+    outcome = compare.compare([made]).outcomes[0]
+    assert outcome.tokens == 20 * each + 20 * mine
+    again = branch.create(made, 30, "twice", {"batch_size": str(elder.settings.batch_size)}).config()
+    assert again.tokens_at(40) == 20 * each + 10 * mine + 10 * each
+    assert snapshot.epoch(again, 40, 1000.0) == (30 * each + 10 * mine) / 1000
+
+
+def test_a_number_of_operations_that_is_none_leaves_the_run_out(run: Run) -> None:
+    run.write_status("stopped", flops_per_token=0)
+    found = read(run)
+    assert curve_charts.missing(found, "flops") and math.isnan(curve_charts.step_of(found, "flops", 5.0))
 
 
 def test_many_lines_of_matrices_are_thinned() -> None:

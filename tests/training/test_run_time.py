@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,12 @@ TEXT = "the cat sat on the mat and the dog sat on the log. " * 400
 PARTS = RunTime(4.0, 0.2, 1.0, 0.8, 400, 9, 9, 40, 16, 1024, 0.0, 1.0, "cpu", True)
 
 
-def test_the_parts_of_a_run_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_parts_of_a_run_as_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + 3600)  # set back between here and the process
     args = [
         "--preset",
         "toy",

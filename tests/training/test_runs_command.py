@@ -12,6 +12,7 @@ from tests.training.run_helpers import SMALL_SHAPE, make, words
 from tui_llm.cli import main
 from tui_llm.training.run.compare import compare, table
 from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.foreign.foreign_run import open_path
 from tui_llm.training.run.run import Run
 
 
@@ -109,6 +110,14 @@ def test_a_damaged_run_is_compared_too(text: Path) -> None:
     (two.path / "config.json").write_text('{"\x1b[31m": 1}')
     rows = {row[0]: row[1:] for row in table(compare([one, two]))}
     assert rows["state"] == ("new", "failed") and rows["seed"] == ("1", "")
+
+
+def test_a_log_of_another_program_differs_in_no_setting(text: Path, tmp_path: Path) -> None:
+    one, two, log = make("one", text), make("two", text, seed=7), tmp_path / "train.log"
+    log.write_text("iter 1: loss 4.0, time 12.00ms, mfu 1.00%\n")
+    rows = {row[0]: row[1:] for row in table(compare([one, two, open_path(log)]))}
+    assert rows["seed"] == ("1", "7", "") and "width" not in rows
+    assert "seed" not in {row[0] for row in table(compare([one, open_path(log)]))}
 
 
 def test_hostile_settings_are_displayed_safely(text: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import learning_rate
 from tui_llm.training.run.time_plan import TimePlan, learning_rate_at
 from tui_llm.training.worker import clock, job
-from tui_llm.training.worker.clock import BudgetClock, Planner
+from tui_llm.training.worker.clock import BudgetClock, Planner, TimeBudget
 from tui_llm.training.worker.replay_state import ReplayState
 from tui_llm.training.worker.worker import Worker
 
@@ -94,6 +95,14 @@ def test_a_paused_clock_stands_still() -> None:
     made.go_on()
     now = 52.0
     assert made.used == 8.0
+
+
+def test_the_end_says_that_far_fewer_steps_fitted_than_were_planned() -> None:
+    made: Any = object.__new__(TimeBudget)
+    made.clock = BudgetClock(60, 30.0, 0.0, lambda: 0.0)
+    for steps, said in ((50, False), (25, False), (4, True)):
+        made.trainer = SimpleNamespace(plans=[TimePlan(0, 0.0, 35, 1.0)], settings=SimpleNamespace(steps=steps))
+        assert made.line.startswith("in 30 s of 1 min") and ("about 35 were planned" in made.line) is said
 
 
 class Killed(BaseException):

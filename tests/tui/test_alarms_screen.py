@@ -14,6 +14,7 @@ from tui_llm.training.run.alarm_kinds import OVERFITTING, Alarm
 from tui_llm.training.run.run import Run
 from tui_llm.tui.runs.alarms import AlarmsScreen
 from tui_llm.tui.runs.log import LogLines, LogScreen
+from tui_llm.tui.runs.step import ReplayScreen
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,15 @@ async def test_an_alarm_is_a_line_and_a_key_opens_all() -> None:
         fake_run.add(run, 261, 261, loss=12.0)
         app.lab_screen.panes["training"].reload()  # type: ignore[attr-defined]
         await until(pilot, lambda: "! spike at step 261" in text(app))
+        await pilot.press("enter")  # on the alarm that was the newest: a newer one does not move the cursor off it
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
+        assert isinstance(app.screen, ReplayScreen) and app.screen.step == 210
         await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, AlarmsScreen))
+        await pilot.press("home", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
+        assert isinstance(app.screen, ReplayScreen) and app.screen.step == 261
+        await pilot.press("escape", "escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
         await pilot.press("E")
         await until(pilot, lambda: isinstance(app.screen, LogScreen))
@@ -177,3 +186,21 @@ async def test_a_log_that_cannot_be_read_or_is_not_there_says_so() -> None:
         run.log_path.mkdir()
         await opened(pilot, app, run)
         await until(pilot, lambda: "can't be read" in text(app))
+
+
+async def test_the_last_alarm_can_be_read_to_its_end_and_the_band_again() -> None:
+    run = spiked()
+    health.record(run, [Alarm(OVERFITTING, step, step, f"evidence {step}") for step in range(210, 240, 10)])
+    app = make_app()
+    async with app.run_test(size=(80, 16)) as pilot:
+        await pilot.press("escape", "4")
+        await until(pilot, lambda: "N: all 4" in text(app))
+        await pilot.press("N")
+        await until(pilot, lambda: isinstance(app.screen, AlarmsScreen) and "! overfitting at step 230" in text(app))
+        first = text(app)
+        assert "the band of" in first or "ends between" in first
+        assert first.count("Open the checkpoint with the lowest validation loss") == 1  # once for all of a kind
+        await pilot.press(*["down"] * 60)
+        await until(pilot, lambda: "section 5.1)." in text(app))  # the spike's advice, the end of all
+        await pilot.press(*["up"] * 60)
+        await until(pilot, lambda: text(app) == first)

@@ -70,9 +70,10 @@ async def test_a_budget_is_picked_shown_and_started(size: tuple[int, int], monke
         set_field(app, "steps", "7")
         await until(pilot, lambda: "both say when the run ends" in says(app, "steps"))
         set_field(app, "steps", "1000")
-        await until(pilot, lambda: not says(app, "steps").startswith("✗") and "parameters" in shown(app, "cost"))
+        await until(pilot, lambda: not says(app, "steps").startswith("✗") and "ctrl+e picks it" in shown(app, "cost"))
         await pilot.press("ctrl+e")
         await until(pilot, lambda: "picked" in shown(app, "estimate") and "bits per byte" in shown(app, "estimate"))
+        assert "parameters" in shown(app, "cost")  # of the model that was picked; before, there is none
         bottom = app.shown.query_one("#form").content_region.bottom
         assert app.shown.query_one("#start").region.bottom <= bottom  # the buttons are in sight
         await pilot.press("ctrl+s")

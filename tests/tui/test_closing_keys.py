@@ -126,7 +126,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     RunHeadsScreen: lambda app: RunHeadsScreen(fake_run.make("heads", done=20)),
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
-    AlarmsScreen: lambda app: AlarmsScreen(lambda: app.lab_screen.panes["training"].snapshot),
+    AlarmsScreen: lambda app: AlarmsScreen(lambda: app.lab_screen.panes["training"].snapshot, lambda step: None),
     MachineScreen: lambda app: MachineScreen(lambda: app.lab_screen.panes["training"].snapshot),
     LogScreen: lambda app: LogScreen(fake_run.make("logged", done=20)),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),

@@ -47,6 +47,10 @@ def chains() -> Iterator[tuple[str, ...]]:
     yield from (("app", scope) for scope in {command.scope for command in keymap.COMMANDS} - panes - {"app", "prompt"})
 
 
+def test_a_key_is_shown_as_it_stands_on_the_keyboard() -> None:
+    assert [command.id for command in keymap.COMMANDS if "_" in command.key_text] == []
+
+
 def test_ids_are_unique() -> None:
     assert max(Counter(command.id for command in keymap.COMMANDS).values()) == 1
 

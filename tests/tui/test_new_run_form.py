@@ -17,6 +17,7 @@ from test_runs_screen import UNSET, ScreenApp, says, set_field
 from textual import events
 from textual.widgets import Input, Select
 
+from tests import HANG
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import cost as costs
 from tui_llm.training.plan import extras, launch, processes
@@ -296,6 +297,28 @@ async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: 
             await pilot.press(stop)
             await until(pilot, lambda: Slow.made[-1].cancelled)
         assert app.answer is None
+
+
+async def test_an_estimate_is_stopped_before_its_process_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins, asked = threading.Event(), list[object]()
+
+    def waiting(fields: object, owner: object) -> None:
+        asked.append(fields)
+        assert begins.wait(HANG)
+
+    monkeypatch.setattr(estimating, "plan_run", waiting)
+    monkeypatch.setattr(estimating, "RunTimeMeasurement", Slow)
+    Slow.made = []
+    app = ScreenApp(NewRunScreen("python-reference"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "corpus" not in app.shown._field_problems)  # type: ignore[attr-defined]
+        await pilot.press("ctrl+e")
+        await until(pilot, lambda: len(asked) == 1)
+        await pilot.press("ctrl+e")  # stops it, instead of beginning another one
+        await until(pilot, lambda: "ctrl+e begins" in estimate(app))
+        begins.set()
+        await until(pilot, lambda: len(Slow.made) == 1 and Slow.made[0].cancelled)
+        assert len(asked) == 1 and "ctrl+e begins" in estimate(app)
 
 
 async def test_a_pasted_list_becomes_several_corpora() -> None:

@@ -30,7 +30,8 @@ from tui_llm.training.run.step_rows import Record
 from tui_llm.training.worker.replay import StepReplay
 from tui_llm.tui.runs import step as step_module
 from tui_llm.tui.runs.branch import BranchScreen
-from tui_llm.tui.runs.loss_chart import Curves, LossChart
+from tui_llm.tui.runs.chart_export import loss_data
+from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.step import ReplayScreen
 from tui_llm.tui.runs.step_lines import StepLines
@@ -100,6 +101,25 @@ def test_spikes_are_the_points_that_stand_out() -> None:
     points[40], points[70] = (41, 6.0), (71, 9.0)
     assert spikes(points) == [(71, 9.0), (41, 6.0)]
     assert spikes(points[:3]) == []
+
+
+def test_an_exported_chart_of_a_branch_has_its_parent() -> None:
+    parent = ParentCurve("tales", 40, [(step, 4.0) for step in range(1, 41)])
+    data = loss_data("branch", Curves([(41, 3.0)], parent=parent), log_y=False)
+    assert [(line.name, len(line.points)) for line in data.lines] == [("tales to step 40", 40), ("training", 1)]
+    assert [line.name for line in loss_data("run", Curves([(1, 3.0)]), log_y=False).lines] == ["training"]
+
+
+async def test_a_zoomed_chart_shows_the_newest_steps_of_the_run_beside_a_longer_one() -> None:
+    app = ChartApp()
+    async with app.run_test(size=(100, 24)):
+        chart = app.query_one(LossChart)
+        chart.show(Curves([(step, 3.0) for step in range(1, 102)], others=(Other("long", [(1, 3.0), (1000, 2.0)]),)))
+        assert chart.range() == (1, 1000)
+        chart.zoom(1)
+        assert chart.range() == (51, 101)
+        chart.show_all_steps()
+        assert chart.range() == (1, 1000)
 
 
 class ChartApp(App[None]):
@@ -198,6 +218,7 @@ async def test_a_spike_is_found_by_cursor_and_branched_without_its_file(
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, BranchScreen))
         assert app.screen.text("step") == str(step - 1)
+        assert not app.screen.query("#minutes")  # a branch ends by its number of steps
         await until(pilot, lambda: "noise.txt, text.txt" in "\n".join(drawn(app)))
         for character in "noise.txt":
             await pilot.press("full_stop" if character == "." else character)

@@ -17,7 +17,7 @@ from textual.widgets import Static
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.run.snapshot import RunReader
-from tui_llm.tui.runs import pane_lines
+from tui_llm.tui.runs import pane_lines, run_watcher
 from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.run_watcher import RunWatcher
@@ -79,6 +79,26 @@ async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -
         await pilot.press("p", "S", "e", "O", "l")
         await pilot.pause()
         assert resting(app)
+
+
+async def test_what_another_program_does_is_noticed_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is made, resumed and deleted elsewhere."""
+    monkeypatch.setattr(run_watcher, "LOOK", 0.02)
+    app = PaneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "n  starts one" in app.text)
+        await until(pilot, lambda: app.query_one(RunWatcher)._seen is not None)
+        run = fake_run.make("elsewhere", done=20)
+        await until(pilot, lambda: app.state == "stopped" and "elsewhere" in app.text)
+        assert resting(app)
+        await until(pilot, lambda: (app.query_one(RunWatcher)._seen or (None,))[0] == run.path / "status.json")
+        with fake_run.alive(run):
+            run.write_status("running")
+            await until(pilot, lambda: app.state == "running" and not resting(app))
+        await until(pilot, lambda: app.state == "died")
+        await until(pilot, lambda: resting(app))
+        run.delete()
+        await until(pilot, lambda: "n  starts one" in app.text)
 
 
 async def test_the_pane_shows_the_runs_status_and_metrics() -> None:

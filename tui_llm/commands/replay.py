@@ -58,7 +58,7 @@ def replay(options: argparse.Namespace) -> None:
     if options.json:
         put_json(_plain(found, found.step))
         return
-    _put_tables(found, found.step)
+    _put_tables(found, found.step, options.run)
 
 
 def _say(progress: ReplayProgress) -> None:
@@ -69,7 +69,7 @@ def _say(progress: ReplayProgress) -> None:
         print(visible(progress.text), file=sys.stderr)
 
 
-def _put_tables(found: ReplayResult, step: ReplayedStep) -> None:
+def _put_tables(found: ReplayResult, step: ReplayedStep, run: str) -> None:
     from tui_llm.common.display import truncate, visible, visible_token
     from tui_llm.common.numbers import percent, signed_percent
     from tui_llm.facts import report
@@ -85,7 +85,7 @@ def _put_tables(found: ReplayResult, step: ReplayedStep) -> None:
         put(f"no places: {step.unplaced}")
     if step.dropout:
         put("the step had dropout; what follows is without")
-    rows, norm = found.ordered(), step.grad_norm
+    rows, norm = found.ordered(), max(0.0, found.norm)
     files = [
         (visible(one.file), f"{one.rows:,}", percent(one.loss), "" if one.norm is None else signed_percent(one.norm))
         for one in found.by_file()[:MOST]
@@ -93,6 +93,7 @@ def _put_tables(found: ReplayResult, step: ReplayedStep) -> None:
     if len(files) > 1:
         put("\nwhat made this: files")
         put(report.table(("file", "rows", "of the loss", "of the norm"), files, left=(0,)))
+        put(f"the run without one of them: tui-llm train --branch {run} --step {step.step - 1} --exclude FILE")
     put(f"\nwhat made this: rows by their part in the loss{_left_out(len(rows))}")
     cells = []
     for row in rows[:MOST]:

@@ -15,7 +15,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import to_json
 from tui_llm.common.numbers import duration, memory_size
 from tui_llm.training.plan import launch
-from tui_llm.training.run import gauges
+from tui_llm.training.run import gauges, health
+from tui_llm.training.run.alarm_kinds import SPIKE, Alarm
 from tui_llm.training.run.metrics import Metric, MetricsTail, metric_line
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
@@ -62,6 +63,8 @@ class _Follower:
         self.tail = MetricsTail(run.metrics_path)
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self.tail.skip()
+        self.alarms = health.tail(run)
+        self.alarms.skip()
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.resumed_from = max((step for step, _ in run.checkpoints()), default=0)
         self.shown = ""
@@ -75,6 +78,9 @@ class _Follower:
             self.recent.append(metric)
             if metric.step > self.resumed_from:
                 self._print(metric)
+        for alarm in self.alarms.new():
+            if alarm.step > self.resumed_from and not self.as_json and not self.quiet:
+                print(alarm_line(self.run, alarm), flush=True)
         status = self.run.status()
         if not alive and status.state not in ("starting", "running", "paused"):
             # On a busy machine a worker may still be importing after the grace period in which it counts as starting.
@@ -106,6 +112,12 @@ class _Follower:
         else:
             print(f"{status.state}: {visible(status.message)}", flush=True)
         return 0
+
+
+def alarm_line(run: Run, alarm: Alarm) -> str:
+    """An alarm in one line, and for a spike the command that shows what made it."""
+    more = f"; its rows: tui-llm replay {visible(run.name)} --step {alarm.step}" if alarm.kind == SPIKE else ""
+    return f"! {alarm.kind} at step {alarm.step:,}: {visible(alarm.evidence)}{more}"
 
 
 def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:

@@ -92,7 +92,7 @@ def create(
             corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
         config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
         if branch is not None:
-            config = dataclasses.replace(config, parent=branch.parent.name, parent_step=branch.step)
+            config = branch.configured(config)
         if run.exists():
             run.delete()
         files.write_folder(run.path, lambda folder: fill(Run(folder), config, model, pinned, rows, branch))

@@ -12,8 +12,8 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import duration
 from tui_llm.training.plan import processes, subprocesses
-from tui_llm.training.run import metrics
 from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.metric_at import of_steps
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import LEARNS, PRETRAINING
 from tui_llm.training.run.snapshot import speed
@@ -86,7 +86,7 @@ def origin(run: Run, updates: int, *, from_start: bool = False) -> Origin:
     most = first if from_start else updates
     begun = max((step for step, _ in run.checkpoints() if step <= most), default=0)
     count = updates - begun
-    known = metrics.of_steps(run.metrics_path, max(1, updates - 50), max(1, updates)).values()
+    known = of_steps(run.metrics_path, max(1, updates - 50), max(1, updates)).values()
     s, rate = run.config().settings, speed(known)
     tokens = count * s.batch_size * s.block_size * s.grad_accumulation_steps
     return Origin(begun, count, tokens / rate if rate else None)
@@ -99,6 +99,7 @@ def differences(run: Run, here: dict[str, Any]) -> str:
     if "torch" not in facts:
         return "the run does not say with which torch and hardware it was trained"
     names = {"torch": "torch", "device": "device", "hardware": "hardware", "threads": "CPU threads"}
+    names |= {"arithmetic": "arithmetic"} if "arithmetic" in facts else {}  # runs of earlier versions do not say
     return ", ".join(
         f"{words} {visible(str(facts.get(name)))[:60]} then, {here[name]} now"
         for name, words in names.items()

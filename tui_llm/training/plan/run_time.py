@@ -146,7 +146,7 @@ class RunTimeMeasurement:
         self.settings, self.cancelled = settings, False
         self._late, self._seconds = False, seconds
         self._scratch = ScratchRun(settings, corpora, device, model, pinned)
-        asked = {"run": str(self._scratch.run.path.absolute()), "seconds": seconds, "began": time.time()}
+        asked = {"run": str(self._scratch.run.path.absolute()), "seconds": seconds, "began": time.monotonic()}
         try:
             self.process = subprocesses.start("run_time", "measure with", device)
         except UserError:

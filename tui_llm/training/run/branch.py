@@ -13,7 +13,9 @@ from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.training.run import changes, jsonl, metrics
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Envelope, ParentCurve
+from tui_llm.training.run.metric_at import of_steps
 from tui_llm.training.run.run import VOCABULARY, Run, find
 
 NAME = "parent.jsonl"
@@ -28,6 +30,11 @@ class BranchOrigin:
     step: int
     own_rate: bool = False
 
+    def configured(self, config: RunConfig) -> RunConfig:
+        """The configuration of a branch, with its parent. Raises `UserError` if the parent's can't be read."""
+        tokens = self.parent.config().tokens_at(self.step) or 0
+        return dataclasses.replace(config, parent=self.parent.name, parent_step=self.step, parent_tokens=tokens)
+
     def copy(self, run: Run) -> None:
         """Copies what the branch `run` needs of its parent: metrics, vocabulary, changes of the learning rate.
 
@@ -37,7 +44,7 @@ class BranchOrigin:
         with storage.open_file(run.path / NAME, "wb") as file:
             for path in (parent.path / NAME, parent.metrics_path):
                 if path.is_file():
-                    for metric in metrics.of_steps(path, 1, self.step).values():
+                    for metric in of_steps(path, 1, self.step).values():
                         jsonl.append(file, metrics.metric_line(metric))
         made = [] if self.own_rate else [change for change in changes.read(parent) if change.step <= self.step]
         if made:
@@ -61,7 +68,7 @@ def parent_curve(run: Run) -> ParentCurve | None:
 
 def _points(path: Path, last: int) -> tuple[tuple[int, float], ...]:
     curve = Envelope()
-    for step, metric in metrics.of_steps(path, 1, last).items():
+    for step, metric in of_steps(path, 1, last).items():
         curve.add(step, metric.loss)
     return curve.points()
 

@@ -17,7 +17,6 @@ from tui_llm.training.run.foreign.foreign_curves import curves_reader
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 RECENT = 50  # number of last steps that the speed is averaged over
 
@@ -48,7 +47,7 @@ class Comparison:
     """The outcomes of several runs, and the settings that differ.
 
     `outcomes` are in the order of the arguments. An entry of `differing` is (name, the value in each run); the value is
-    None for a run whose config cannot be read.
+    None for a run without settings: those of another program, or whose config cannot be read.
     """
 
     outcomes: tuple[RunOutcome, ...]
@@ -66,8 +65,14 @@ def compare(runs: Sequence[Run]) -> Comparison:
             _foreign(run) if isinstance(run, ForeignRun) else _outcome(run, config)
             for run, config in zip(runs, configs, strict=True)
         ),
-        tuple((name, row) for name, row in rows if any(value != row[0] for value in row)),
+        tuple((name, row) for name, row in rows if _differs(row, runs)),
     )
+
+
+def _differs(row: tuple[Any, ...], runs: Sequence[Run]) -> bool:
+    """Whether a setting differs; the logs of other programs, which have none, are left out."""
+    known = [value for value, run in zip(row, runs, strict=True) if not isinstance(run, ForeignRun)]
+    return any(value != known[0] for value in known)
 
 
 def _config(run: Run) -> RunConfig | None:
@@ -92,14 +97,13 @@ def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
         last = metric.val_loss
         if last is not None and math.isfinite(last) and (best is None or last < best[0]):
             best = (last, metric.step)
-    s = config.settings if config else None
     return RunOutcome(
         name=run.name,
         state=status.state,
         step=status.step,
         steps=status.steps,
         parameters=status.parameters,
-        tokens=_tokens(status.step, s) if s else None,
+        tokens=config.tokens_at(status.step) if config else None,
         best_val_loss=best[0] if best else None,
         best_val_step=best[1] if best else None,
         last_val_loss=last,
@@ -135,11 +139,6 @@ def _foreign(run: ForeignRun) -> RunOutcome:
         tokens_per_second=statistics.harmonic_mean(rates) if rates else None,
         problem=status.problem,
     )
-
-
-def _tokens(step: int, s: TrainingSettings) -> int | None:
-    """None for a run that learns from answers, whose rows have different lengths."""
-    return step * s.batch_size * s.grad_accumulation_steps * s.block_size if s.objective == PRETRAINING else None
 
 
 def _evaluations(run: Run) -> Iterator[Metric]:

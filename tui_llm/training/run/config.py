@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.settings import RENAMED, TrainingSettings, from_fields
+from tui_llm.training.run.settings import PRETRAINING, RENAMED, TrainingSettings, from_fields
 
 VERSION = 1  # of config.json's format; a later tui-llm may increase it
 
@@ -23,7 +23,8 @@ class RunConfig:
     `corpus` contains absolute paths of files and folders, or names from `corpora.NAMES`; `preset` is the preset's name.
     `tensorboard` says whether event files are written too. `nproc` is the number of worker processes on this machine;
     with `shard`, each holds a shard of the weights instead of a copy (FSDP). `parent` is the run that this one branches from
-    after step `parent_step`; empty if it is no branch.
+    after step `parent_step`; empty if it is no branch. `parent_tokens` are the tokens that its parents were trained on up to that
+    step (0 in runs of earlier versions, whose parents had the same batch).
     """
 
     corpus: tuple[str, ...]
@@ -35,6 +36,23 @@ class RunConfig:
     shard: bool = False
     parent: str = ""
     parent_step: int = 0
+    parent_tokens: int = 0
+
+    @property
+    def step_tokens(self) -> int | None:
+        """Tokens of a step; None where the steps differ (a run that learns from answers)."""
+        s = self.settings
+        return s.batch_size * s.grad_accumulation_steps * s.block_size if s.objective == PRETRAINING else None
+
+    @property
+    def begin(self) -> tuple[int, int]:
+        """The step after which the run's own steps begin, and the tokens trained on up to there."""
+        return (self.parent_step, self.parent_tokens) if self.parent_tokens else (0, 0)
+
+    def tokens_at(self, step: int) -> int | None:
+        """The tokens trained on up to `step`, repetitions and the parents' included; None where steps differ."""
+        first, tokens = self.begin
+        return None if self.step_tokens is None else tokens + (step - first) * self.step_tokens
 
 
 def parse_config(raw: Any, path: Path) -> RunConfig:
@@ -54,6 +72,7 @@ def parse_config(raw: Any, path: Path) -> RunConfig:
             raw.get("shard", False) is True,
             _parent(raw.get("parent", "")),
             max(0, int(raw.get("parent_step", 0))),
+            max(0, int(raw.get("parent_tokens", 0))),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path} is not a run's config ({error!r}); delete the run") from error

@@ -29,7 +29,7 @@ def missing(run: RunCurves, axis: str) -> str:
     known = {
         "step": True,
         "tokens": run.step_tokens is not None,
-        "flops": run.step_tokens is not None and run.flops_per_token is not None,
+        "flops": run.step_tokens is not None and math.isfinite(_per_token(run, "flops")),
         "time": bool(run.clock.steps) and run.clock.seconds[-1] > run.clock.seconds[0],
     }
     return "" if known[axis] else NO_AXIS[axis]
@@ -41,7 +41,7 @@ def x_of(run: RunCurves, axis: str, step: float) -> float:
         return step
     if axis == "time":
         return run.clock.at(step)
-    return step * _per_step(run, axis)
+    return run.tokens_at(step) * _per_token(run, axis)
 
 
 def step_of(run: RunCurves, axis: str, x: float) -> float:
@@ -50,15 +50,18 @@ def step_of(run: RunCurves, axis: str, x: float) -> float:
         return x
     if axis == "time":
         return run.clock.step(x)
-    return x / _per_step(run, axis)
-
-
-def _per_step(run: RunCurves, axis: str) -> float:
     if run.step_tokens is None:
         return math.nan
+    first, tokens = run.begin
+    return first + (x / _per_token(run, axis) - tokens) / run.step_tokens
+
+
+def _per_token(run: RunCurves, axis: str) -> float:
+    """Units of the axis a token; NaN where a file or a log does not give a number above 0."""
     if axis == "tokens":
-        return run.step_tokens
-    return run.step_tokens * (run.flops_per_token if run.flops_per_token is not None else math.nan)
+        return 1.0
+    found = run.flops_per_token
+    return found if found is not None and 0 < found < math.inf else math.nan
 
 
 def placed(run: RunCurves, axis: str, points: Sequence[Point]) -> list[tuple[float, float]]:
@@ -67,8 +70,8 @@ def placed(run: RunCurves, axis: str, points: Sequence[Point]) -> list[tuple[flo
         return list(points)
     if axis == "time":
         return [(run.clock.at(step), value) for step, value in points]
-    each = _per_step(run, axis)
-    return [(step * each, value) for step, value in points]
+    each = _per_token(run, axis)
+    return [(run.tokens_at(step) * each, value) for step, value in points]
 
 
 def joined(key: str, lines: Sequence[CurveLine]) -> Sequence[Point]:

@@ -58,6 +58,11 @@ def recorded(run: Run) -> list[Alarm]:
     return jsonl.read(alarms_path(run), _parse)
 
 
+def tail(run: Run) -> jsonl.Tail[Alarm]:
+    """Reads alarms.jsonl as it grows."""
+    return jsonl.Tail(alarms_path(run), lambda line: jsonl.parsed(line, _parse))
+
+
 def _parse(value: Any) -> Alarm:
     """Raises ValueError if it is no alarm."""
     step, since, kind = int(value["step"]), int(value["since"]), value["kind"]

@@ -46,9 +46,10 @@ def append_to(path: Path, value: dict[str, Any]) -> None:
         storage.sync(file)
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Yields each complete line, including its newline; lines longer than `LONGEST` are skipped. Raises OSError."""
+def lines(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yields each complete line from `offset` on, including its newline; lines longer than `LONGEST` are skipped. Raises OSError."""
     with open_regular(path, MOST) as file:
+        file.seek(offset)
         start, skipping = b"", False  # of the line that continues in the next block
         while block := file.read(_BLOCK):
             *ended, rest = block.split(b"\n")

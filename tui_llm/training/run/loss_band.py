@@ -38,7 +38,7 @@ FALL_ERROR = 0.5  # × the expected fall
 LEFT_ERROR = 0.1  # × the loss × the share of the steps that are left
 LATER = 0.5  # the fit uses the steps from this share of those done: early steps follow another law
 BINS = 32
-LEAST = 32  # steps after the warm-up
+LEAST = 32  # steps after the warm-up, and of a branch's own
 LEAST_SHARE = 0.1  # of all steps
 AGAIN = 0.02  # share of the steps after which earlier runs are compared again
 GRID = 512  # points of the schedule that are integrated
@@ -123,11 +123,13 @@ def mean_of_last(curve: Sequence[Sum], window: int) -> float:
     return math.fsum(total for total, _ in inside) / sum(count for _, count in inside)
 
 
-def missing(settings: TrainingSettings, step: int) -> str:
-    """What a band needs, if there are not enough steps yet."""
-    first = settings.warmup_steps + max(LEAST, math.ceil(LEAST_SHARE * settings.steps))
+def missing(settings: TrainingSettings, step: int, begun: int = 0) -> str:
+    """What a band needs, if there are not enough steps yet. The run's own steps begin after step `begun`, that of a branch."""
+    first = max(settings.warmup_steps, begun) + max(LEAST, math.ceil(LEAST_SHARE * settings.steps))
     if settings.learning_rate <= 0:
         return "no band of the end's loss: the learning rate is 0"
+    if first >= settings.steps and begun > settings.warmup_steps:
+        return "no band of the end's loss: the branch has too few steps"
     if first >= settings.steps:
         return "no band of the end's loss: the run is too short after its warm-up"
     if step < first:
@@ -135,12 +137,17 @@ def missing(settings: TrainingSettings, step: int) -> str:
     return ""
 
 
+def _begun(curve: Sequence[Sum]) -> int:
+    """The step after which a curve begins: that of a branch, else 0."""
+    return max(0, curve[0][0] - curve[0][2]) if curve else 0
+
+
 def forecast(
     curve: Sequence[Sum], settings: TrainingSettings, changes: Sequence[LearningRateChange] = ()
 ) -> Forecast | None:
     """Returns the mean loss expected at the end and its standard deviation, from `curve` alone (see `Envelope.sums`); None
     if there is too little of it."""
-    if not curve or missing(settings, curve[-1][0]):
+    if not curve or missing(settings, curve[-1][0], _begun(curve)):
         return None
     now, window = curve[-1][0], end_window(settings.steps)
     used = [one for one in curve if one[0] > max(settings.warmup_steps, LATER * now)]
@@ -233,7 +240,7 @@ def band(
 ) -> LossBand:
     """The band from a run's curve so far (`Envelope.sums`), and from the `errors` of earlier runs of its shape (see `error_of`)."""
     step, window = curve[-1][0] if curve else 0, end_window(settings.steps)
-    if words := missing(settings, step):
+    if words := missing(settings, step, _begun(curve)):
         return LossBand(missing=words, window=window)
     found = forecast(curve, settings, changes)
     if found is None:
@@ -268,7 +275,7 @@ class LossBandReader:
 
     def read(self, curve: Sequence[Sum], changes: Sequence[LearningRateChange] = ()) -> LossBand:
         step = curve[-1][0] if curve else 0
-        if not missing(self.settings, step):
+        if not missing(self.settings, step, _begun(curve)):
             self._compare(step / self.settings.steps)
         return band(curve, self.settings, changes, self._errors)
 

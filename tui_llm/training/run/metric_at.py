@@ -1,4 +1,4 @@
-"""The line of one step in a metrics.jsonl of any length, by bisection: some 30 small reads."""
+"""The lines of one step, or of some, in a metrics.jsonl of any length, by bisection: some 30 small reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tui_llm.common.foreign_files import open_regular
-from tui_llm.training.run.jsonl import MOST
+from tui_llm.training.run.jsonl import MOST, lines
 from tui_llm.training.run.metrics import Metric, parse_metric
 
 _SPAN = 4096  # bytes read at a time: some lines
@@ -34,6 +34,37 @@ def metric_at(path: Path, step: int) -> Metric | None:
             return best if best is not None else first if first is not None and first.step <= step else None
     except OSError:
         return None
+
+
+def of_steps(path: Path, first: int, last: int) -> dict[int, Metric]:
+    """The metrics of the steps from `first` to `last`, by step; damaged lines are left out.
+
+    Reads only these lines, which must be in the order of steps."""
+    found = {}
+    try:
+        for line in lines(path, _begin(path, first)):
+            metric = parse_metric(line)
+            if metric is not None and metric.step > last:
+                break
+            if metric is not None and metric.step >= first:
+                found[metric.step] = metric
+    except OSError:
+        pass
+    return found
+
+
+def _begin(path: Path, step: int) -> int:
+    """The offset of a line behind which all lines of steps from `step` on begin. Raises OSError."""
+    with open_regular(path, MOST) as file:
+        low, high = 0, os.fstat(file.fileno()).st_size
+        while low < high:
+            middle = (low + high) // 2
+            found = _next(file, middle)
+            if found is None or found.step >= step:
+                high = middle
+            else:
+                low = middle + 1
+    return low
 
 
 def _next(file: BinaryIO, offset: int) -> Metric | None:

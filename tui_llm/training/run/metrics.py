@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.facts.machine_reading import MachineReading, as_json, parse_machine
-from tui_llm.training.run.jsonl import Tail, lines
+from tui_llm.training.run.jsonl import Tail
 
 LARGEST_STEP = 10**12
 
@@ -100,16 +100,3 @@ def parse_metric(line: bytes) -> Metric | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-
-
-def of_steps(path: Path, first: int, last: int) -> dict[int, Metric]:
-    """The metrics of the steps from `first` to `last` in the metrics.jsonl at `path`, by step; damaged lines are left out."""
-    found = {}
-    try:
-        for line in lines(path):
-            metric = parse_metric(line)
-            if metric is not None and first <= metric.step <= last:
-                found[metric.step] = metric
-    except OSError:
-        pass
-    return found

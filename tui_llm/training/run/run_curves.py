@@ -238,7 +238,8 @@ def _drawn(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float32]) -> lis
 
 @dataclass(frozen=True, slots=True)
 class RunCurves:
-    """A run's curves at one time. `step_tokens` is None where the steps differ (a run that learns from answers)."""
+    """A run's curves at one time. `step_tokens` is None where the steps differ (a run that learns from answers). `begin`: the step
+    after which those have so many tokens, and the tokens trained on up to there (of a branch, its parents')."""
 
     name: str
     status: Status
@@ -249,6 +250,12 @@ class RunCurves:
     flops_per_token: float | None = None
     last: Metric | None = None
     reading: bool = False
+    begin: tuple[int, int] = (0, 0)
+
+    def tokens_at(self, step: float) -> float:
+        """The tokens trained on up to `step`; NaN where that is not known."""
+        first, tokens = self.begin
+        return math.nan if self.step_tokens is None else tokens + (step - first) * self.step_tokens
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -341,8 +348,6 @@ class RunCurvesReader:
         if not reading:
             self._sampled = None
         curves, clock = self._sampled if self._sampled is not None else (self._curves, self._clock.clock())
-        s = config.settings if config else None
-        tokens = s.batch_size * s.grad_accumulation_steps * s.block_size if s and objective == PRETRAINING else None
         lines: dict[str, Sequence[CurveLine]] = {key: [CurveLine(None, one.points())] for key, one in curves.items()}
         return RunCurves(
             self.run.name,
@@ -350,10 +355,11 @@ class RunCurvesReader:
             shown,
             lines | dict(self._lines),
             clock,
-            tokens,
+            config.step_tokens if config else None,
             number(self.run.facts().get("flops_per_token")),
             self._last,
             reading,
+            config.begin if config else (0, 0),
         )
 
     def _add(self, metrics: Iterable[Metric], curves: dict[str, Envelope], clock: ClockReader) -> None:

@@ -68,9 +68,9 @@ def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> fl
     if config is None or train_tokens is None or train_tokens <= 0:
         return None
     settings = config.settings
-    if settings.objective != PRETRAINING:
-        return step * settings.batch_size * settings.grad_accumulation_steps / train_tokens
-    return step * settings.batch_size * settings.block_size * settings.grad_accumulation_steps / train_tokens
+    if (tokens := config.tokens_at(step)) is not None:
+        return tokens / train_tokens
+    return step * settings.batch_size * settings.grad_accumulation_steps / train_tokens
 
 
 @dataclass(frozen=True, slots=True)

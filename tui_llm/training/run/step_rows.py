@@ -197,6 +197,16 @@ class ReplayResult:
         """Whether the parts of all rows in the gradient are known."""
         return self.step is not None and len(self.shares) == len(self.step.rows)
 
+    @property
+    def norm(self) -> float:
+        """What the rows' and tokens' parts in the gradient are parts of: the step's norm until all are known, then their sum.
+
+        Both are the same up to rounding. A step in bf16 can differ by some per cent, as the parts are computed in float32.
+        """
+        if self.step is None or not self.complete:
+            return 0.0 if self.step is None else self.step.grad_norm
+        return math.fsum(share.share for share in self.shares.values())
+
     def ordered(self, *, by_gradient: bool = False) -> list[StepRow]:
         """The rows, those first that have the largest part in the loss, or in the gradient's norm once all are known."""
         rows = self.step.rows if self.step else ()
@@ -233,7 +243,7 @@ class ReplayResult:
                 sums[0] += 1
                 sums[1] += math.fsum(row.losses[targets])
                 sums[2] += math.fsum(share.tokens[targets]) if share else 0.0
-        norm = step.grad_norm if self.complete and step.grad_norm > 0 else None
+        norm = self.norm if self.complete and self.norm > 0 else None
         shares = [
             FileShare(file, int(rows), loss / step.total if step.total > 0 else math.nan, part / norm if norm else None)
             for file, (rows, loss, part) in found.items()

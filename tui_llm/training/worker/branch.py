@@ -24,7 +24,7 @@ def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     except UserError as error:
         raise UserError(f"run {worker.run.name} branches from {name}, which is gone; start a new run") from error
     worker.report("starting", f"recomputing {name} up to step {config.parent_step:,}")
-    state = ReplayState(parent, config.parent_step, worker.report_progress)
+    state = ReplayState(parent, config.parent_step, worker.report_progress, patient=True)
     model.load_state_dict(state.trainer.model.state_dict())
     if state.worker.settings.optimizer == config.settings.optimizer:
         tensors = {key: value.clone() for key, value in checkpoints.state_of(state.trainer).items()}

@@ -30,6 +30,7 @@ from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
 
 AVERAGE_UPDATES = "average.updates"  # in the optimizer's state: the number of updates of the average of the weights
+NONE_LEFT = "No older one is left; start a new run"
 KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
 
 
@@ -208,9 +209,11 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, skipped
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not folder.exists():  # the live worker of a run that is only read has dropped it meanwhile
+                continue
             skipped += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
     if skipped:
-        raise UserError(f"{skipped}No older one is left; start a new run")
+        raise UserError(f"{skipped}{NONE_LEFT}")
     return None
 
 

@@ -25,6 +25,7 @@ ERROR = 0.06  # and so much of the time that is left, since speeds vary
 APART = 0.01  # of the budget between two plans, except near the end
 NEAR = 0.1  # of the budget before the end: there each step may change the plan
 EXIT = 0.6  # seconds for the command to start and for the processes to end after the last checkpoint
+FAR_FEWER = 0.7  # of the steps that were planned before the run: the end says so
 SPARE = 0.02  # of the budget for a measurement that the run could do without
 WRITING = 5e7  # bytes of a checkpoint per second, until one was written
 STATE = 16  # bytes of a checkpoint per parameter
@@ -132,6 +133,14 @@ class TimeBudget:
     def spare(self) -> float:
         """The seconds that a measurement may take which the run could do without."""
         return SPARE * self.clock.budget
+
+    @property
+    def line(self) -> str:
+        """How much of the budget is used, and whether far fewer steps fitted than were planned, in words."""
+        first, steps = self.trainer.plans[0], self.trainer.settings.steps
+        if first.step or steps >= FAR_FEWER * first.steps:
+            return self.clock.line
+        return f"{self.clock.line}; about {first.steps:,} were planned, but starting or the steps took longer than measured before"
 
     def after(self, metric: Metric, seconds: float) -> None:
         """Plans again after the step of `metric`, which took `seconds` with all that was written after it."""

@@ -24,7 +24,7 @@ from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import answers, cost, sample_prompt
 from tui_llm.training.plan.start import FOLDER
-from tui_llm.training.run.run import ANSWERS, VOCABULARY, Run
+from tui_llm.training.run.run import ANSWERS, VOCABULARY
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.training.worker import measurements
 from tui_llm.training.worker.worker import Worker
@@ -67,7 +67,7 @@ def load(worker: Worker) -> Inputs:
             progress=worker.report_progress,
             how=s.text_format,
         )
-        _check_corpus(run, text.digest)
+        _check_corpus(worker, text.digest)
         if s.shuffle_documents == "on":
             _check_documents(s.tokenizer, text)
     worker.facts |= {"vocabulary": tokenizer.size, "unigram_entropy": text.unigram_entropy,
@@ -134,8 +134,9 @@ def random_model(worker: Worker, inputs: Inputs) -> GPT:
     return model
 
 
-def _check_corpus(run: Run, digest: str) -> None:
+def _check_corpus(worker: Worker, digest: str) -> None:
     """Records the corpus's digest at first. Raises `UserError` if a resumed run's corpus has another one."""
+    run = worker.run
     path = run.path / "corpus.json"
     if path.exists():
         before = read_json(path)
@@ -143,5 +144,5 @@ def _check_corpus(run: Run, digest: str) -> None:
             raise UserError(
                 f"the corpus of run {run.name} has changed since it began; put the old text back, or start a new run"
             )
-    else:
+    elif worker.records_corpus:
         write_json(path, {"digest": digest})

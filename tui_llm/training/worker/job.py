@@ -231,7 +231,7 @@ class Job:
             worker.report("failed", f"{worker.lost}; saved at step {step:,} of {steps:,}: resume it")
         elif step >= steps:
             worker.done = True
-            time_used = f", {self.time.clock.line}" if self.time is not None else ""
+            time_used = f", {self.time.line}" if self.time is not None else ""
             worker.report("finished", f"all {steps:,} steps are done{time_used}")
         else:
             worker.report(

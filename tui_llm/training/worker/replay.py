@@ -100,12 +100,17 @@ class StepReplay:
         return {
             "step": self.step, "begun": state.begun, "loss": loss, "grad_norm": norm, "lr": state.rate(self.step),
             "logged": logged and {"loss": logged.loss, "grad_norm": logged.grad_norm},
-            "why": differences(state.run, measurements.environment(trainer.device) | {"device": str(trainer.device)}),
+            "why": differences(state.run, self._environment()),
             "unplaced": places.problem, "dropout": bool(trainer.settings.dropout),
             "bytes": {str(id): bytes_of(tokenizer, id).hex() for id in sorted(shown)},
             "special": [id for id in sorted(shown) if tokenizer.is_special(id)],
             "rows": self._rows(), "pins": pin_changes, "top": self._placed(_largest(self.losses)),
         }  # fmt: skip
+
+    def _environment(self) -> dict[str, Any]:
+        trainer = self.trainer
+        here = {"device": str(trainer.device), "arithmetic": trainer.arithmetic}
+        return measurements.environment(trainer.device) | here
 
     @torch.no_grad()
     def _set(self, weights: dict[str, Tensor]) -> None:

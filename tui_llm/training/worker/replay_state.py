@@ -12,8 +12,9 @@ from collections.abc import Callable
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.tokens.tokenizer import Tokenizer
-from tui_llm.training.run import changes, metrics, time_plan
+from tui_llm.training.run import changes, time_plan
 from tui_llm.training.run.changes import settings_at
+from tui_llm.training.run.metric_at import of_steps
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker import checkpoints, inputs, objectives, torch_compile
@@ -27,6 +28,8 @@ REPORT_EVERY = 0.5  # seconds
 
 class ReadingWorker(Worker):
     """A worker that writes nothing into the run: `say` gets what others report in status.json."""
+
+    records_corpus = False
 
     def __init__(self, run: Run, say: Callable[[str], object]) -> None:
         super().__init__(run)
@@ -48,21 +51,31 @@ class ReplayState:
     """A trainer of `run` after `updates` steps, as the run's own was then.
 
     `begun` is the step of the checkpoint that it was recomputed from, 0 for the run's beginning. With `from_start` it is
-    always the latter, which is a branch's first checkpoint. Raises `UserError` if the corpus has changed or nothing can be
-    loaded.
+    always the latter, which is a branch's first checkpoint; with `patient`, also where all checkpoints before it are damaged. Raises
+    `UserError` if the corpus has changed or nothing can be loaded.
     """
 
     trainer: Trainer
     tokenizer: Tokenizer
 
-    def __init__(self, run: Run, updates: int, say: Callable[[str], object], *, from_start: bool = False) -> None:
+    def __init__(
+        self, run: Run, updates: int, say: Callable[[str], object], *, from_start: bool = False, patient: bool = False
+    ) -> None:
         self.run, self.updates = run, updates
         self.worker = ReadingWorker(run, say)
         self.inputs: Inputs = inputs.load(self.worker)
         self.tokenizer = self.inputs.tokenizer
         model = inputs.random_model(self.worker, self.inputs)
         first = self.worker.config.parent_step  # a branch begins with a checkpoint, other runs with the seed
-        found = checkpoints.load_newest(run, model, first if from_start else updates)
+        try:
+            found = checkpoints.load_newest(run, model, first if from_start else updates)
+        except UserError as error:
+            if first or from_start:
+                raise
+            found = None
+            told = str(error).replace(checkpoints.NONE_LEFT, "From the run's beginning, --from-start does it")
+            if not patient:
+                raise UserError(told) from error
         if first and not found:
             raise UserError(f"run {run.name} has lost the checkpoint with which it begins, of step {first:,}")
         if self.inputs.start and not found:
@@ -75,7 +88,7 @@ class ReplayState:
             checkpoints.restore(self.trainer, state)
         self.trainer.changes = changes.read(run)
         self.trainer.plans = time_plan.read(run)
-        self.logged = metrics.of_steps(run.metrics_path, self.begun + 1, updates + 1)
+        self.logged = of_steps(run.metrics_path, self.begun + 1, updates + 1)
         if torch_compile.wanted(settings.compile, self.trainer.device):
             say("compiling the training step")
             torch_compile.compile_step(self.trainer, self.begun + 1)
@@ -100,7 +113,7 @@ class ReplayState:
         """Step `number`, the next one, was taken with `step`: this is now the state after it."""
         self.updates = number
         self.trainer.changes = changes.read(self.run)
-        self.logged |= metrics.of_steps(self.run.metrics_path, number + 1, number + 1)
+        self.logged |= of_steps(self.run.metrics_path, number + 1, number + 1)
 
     def rate(self, number: int) -> float:
         """The learning rate of step `number`: what was logged, else the schedule's."""

@@ -37,21 +37,22 @@ Say = Callable[[dict[str, Any]], object]
 
 
 def measure(run: Run, seconds: float, began: float, say: Say) -> dict[str, Any]:
-    """Returns the parts of the run's time, in seconds. `began` is when the process was started, by `time.time`."""
+    """Returns the parts of the run's time, in seconds. `began` is when the process was started, by the monotonic clock,
+    which this machine's processes share: the wall clock may be set meanwhile."""
     worker = ReadingWorker(run, lambda text: say({"doing": text}))
     loaded = inputs.load(worker)
     model = inputs.random_model(worker, loaded)
     step_time.check_memory(worker.settings, model.config, loaded.device)
     if loaded.start:
         model.load_state_dict(checkpoint.load(loaded.start).state_dict())
-    before = time.time()
+    before = time.monotonic()
     if loaded.corpus is not None and _too_slow(worker, loaded, model, seconds):
         say({"ready": True})
         return _part(worker, loaded, model, seconds) | {"start": before - began}
-    tried = time.time() - before
+    tried = time.monotonic() - before
     job = Job(worker, loaded, model, 0, None)
     job.prepare("")
-    start = time.time() - began - tried  # what the run takes before its first step
+    start = time.monotonic() - began - tried  # what the run takes before its first step
     say({"ready": True})
     return _whole(job, seconds) | {"start": start}
 

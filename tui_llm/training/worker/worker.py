@@ -39,7 +39,9 @@ class PausedClock(Protocol):
 
 
 class Worker:
-    """The state of one worker process."""
+    """The state of one worker process. `records_corpus`: whether it may write the corpus's digest into the run, if that has none."""
+
+    records_corpus = True
 
     def __init__(self, run: Run) -> None:
         self.run, self.began = run, started(run)

@@ -144,6 +144,7 @@ NAMES = {
     "colon": ":",
     "percent_sign": "%",
     "ampersand": "&",
+    "number_sign": "#",
     "at": "@",
     "dollar_sign": "$",
     "left_parenthesis": "(",

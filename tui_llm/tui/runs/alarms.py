@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from tui_llm.common.display import visible
-from tui_llm.training.run.alarm_kinds import KINDS
+from tui_llm.training.run.alarm_kinds import KINDS, Alarm
 from tui_llm.training.run.health import Health
 from tui_llm.training.run.loss_band import END
 from tui_llm.training.run.settings import PRETRAINING
@@ -43,24 +43,45 @@ def band_words(health: Health) -> str:
 
 
 class AlarmLines(Lines):
-    """The band, then each alarm, the newest first."""
+    """The band, then each alarm, the newest first. The cursor is on a line of one."""
 
     def __init__(self) -> None:
         super().__init__(id="alarms")
         self.snapshot: RunSnapshot | None = None
         self._lines: list[Text] = []
+        self._alarms: dict[int, Alarm] = {}  # by the numbers of its lines
 
     def show(self, snapshot: RunSnapshot | None) -> None:
+        before = self.chosen
         self.snapshot = snapshot
         self.border_title = Text.assemble("Is this normal?  ", visible(snapshot.name) if snapshot else "")
         self.rebuild()
+        if before is not None and self.chosen != before:  # newer alarms stand above it now
+            self._place_cursor(next((at for at, alarm in self._alarms.items() if alarm == before), 0))
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        if self.cursor is None:
+            self._place_cursor(0, quiet=True)
+
+    @property
+    def chosen(self) -> Alarm | None:
+        """The alarm under the cursor."""
+        return None if self.cursor is None else self._alarms.get(self.cursor)
+
+    def cursor_moved(self) -> None:
+        """Brings what stands above the first alarm, and below the last one, into sight with it."""
+        if self.cursor == min(self._alarms, default=None):
+            self.scroll_to(y=0, animate=False)
+        elif self.cursor == max(self._alarms, default=None):
+            self.scroll_to(y=self.max_scroll_y, animate=False)
 
     def head(self, width: int) -> list[Text]:
         self._lines = self._laid(width)
         return []
 
     def _laid(self, width: int) -> list[Text]:
-        snapshot = self.snapshot
+        snapshot, self._alarms = self.snapshot, {}
         if snapshot is None or snapshot.health is None:
             return [Text("nothing was read of this run yet", style=self.style("muted"))]
         health, muted = snapshot.health, self.style("muted")
@@ -70,13 +91,17 @@ class AlarmLines(Lines):
             if snapshot.objective != PRETRAINING:
                 kinds = "no alarm; a run that learns from answers has only the one for numbers that are not finite"
             return [*lines, *([Text()] if lines else []), *wrapped(Text(kinds, style=muted), width)]
+        advised = set[str]()  # the advice for a kind is said once
         for alarm in reversed(health.alarms):
             title = f"! {alarm.kind} at step {fmt.count(alarm.step)}"
             title += f", since step {fmt.count(alarm.since)}" if alarm.since != alarm.step else ""
             lines += [Text()] if lines else []
+            first = len(lines)
             lines += wrapped(Text(title, style=self.style("bad")), width)
             lines += wrapped(Text(visible(alarm.evidence)), width)
-            lines += wrapped(Text(alarm.advice, style=muted), width)
+            lines += [] if alarm.kind in advised else wrapped(Text(alarm.advice, style=muted), width)
+            advised.add(alarm.kind)
+            self._alarms |= dict.fromkeys(range(first, len(lines)), alarm)
         if health.left_out:
             lines += [Text(), Text(f"and {fmt.count(health.left_out)} later ones", style=muted)]
         return lines
@@ -87,16 +112,20 @@ class AlarmLines(Lines):
     def row(self, index: int, width: int, selected: bool) -> Text:
         return self._lines[index].copy()
 
+    def selectable(self, index: int) -> bool:
+        return index in self._alarms
+
 
 _key = CommandFactory("alarms", "Alarms")
 KEYS = (
+    _key("open_alarm_step", "enter", "its step", "Recompute the step at which the alarm begins: its rows with their places in the corpus, and what made its loss", "open_step", importance=3),
     _key("copy_alarms", "y", "copy", "Copy all alarms (tab-separated)", "copy"),
     _key("close_alarms", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
 class AlarmsScreen(BaseScreen, Screen[None]):
-    """Shows what the Training pane has read: `snapshot` returns it."""
+    """Shows what the Training pane has read: `snapshot` returns it. `open_step` opens a step of that run."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -104,9 +133,9 @@ class AlarmsScreen(BaseScreen, Screen[None]):
     AlarmsScreen Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
     """
 
-    def __init__(self, snapshot: Callable[[], RunSnapshot | None]) -> None:
+    def __init__(self, snapshot: Callable[[], RunSnapshot | None], open_step: Callable[[int], object]) -> None:
         super().__init__()
-        self._snapshot = snapshot
+        self._snapshot, self._open_step = snapshot, open_step
 
     def compose(self) -> ComposeResult:
         yield AlarmLines()
@@ -130,6 +159,13 @@ class AlarmsScreen(BaseScreen, Screen[None]):
         snapshot = self._snapshot()
         for alarm in snapshot.health.alarms if snapshot is not None and snapshot.health is not None else ():
             yield alarm.kind, str(alarm.step), str(alarm.since), visible(alarm.evidence), alarm.advice
+
+    def action_open_step(self) -> None:
+        alarm = self.query_one(AlarmLines).chosen
+        if alarm is None:
+            self.notify("there is no alarm to open", severity="warning")
+        else:
+            self._open_step(max(1, alarm.since))
 
     def action_copy(self) -> None:
         self.notify(copy_rows(self.app, list(self.table())), markup=False)

@@ -26,7 +26,8 @@ from tui_llm.tui.runs.new_run_fields import GROUPS, LABELS, name_problem, names_
 from tui_llm.tui.runs.run_form import RunForm
 from tui_llm.tui.tour.pane import left_of
 
-NAMES = tuple(name for name in names_for(PRETRAINING) if name not in branch.OF_THE_MODEL)
+# A branch ends by its number of steps.
+NAMES = tuple(name for name in names_for(PRETRAINING) if name not in (*branch.OF_THE_MODEL, "minutes"))
 SHOWN_FILES = 4  # names of files beside the field that leaves some out
 
 _key = CommandFactory("branch", "A branch")

@@ -49,7 +49,9 @@ def ask_export(app: App[None], files: FileActions, data: ChartData, stem: str, r
 
 def loss_data(name: str, curves: Curves, *, log_y: bool) -> ChartData:
     """The Training pane's chart of run `name`."""
+    parent = curves.parent
     lines = [
+        *([ChartLine(f"{parent.name} to step {parent.step:,}", tuple(parent.train))] if parent else []),
         ChartLine(curves.names[0], tuple(curves.train)),
         ChartLine(curves.names[1], tuple(curves.validation), marks=True),
         *(ChartLine(f"mean of {one.window:,} steps", one.points) for one in curves.averages),

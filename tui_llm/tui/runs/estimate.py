@@ -75,10 +75,15 @@ class RunEstimate:
         self.promise = Static(id="promise")
         self.measurement: RunTimeMeasurement | BudgetMeasurement | None = None
         self.planned: tuple[Fields, Plan] | None = None  # the fields of the newest plan of a time budget, and the plan
+        self._measuring_now = False  # from the key on, also before there is a process
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
-    def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
-        self.cost.update(Content(cost_line(*settled) if settled else "the cost is shown once all fields are valid"))
+    def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None, *, picked_later: bool = False) -> None:
+        """Shows the cost, or why it is not known: with `picked_later`, a time budget has not picked the model yet."""
+        words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
+        if settled and picked_later:
+            words = "the cost is that of the model that is picked: ctrl+e picks it"
+        self.cost.update(Content(words))
 
     def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
@@ -106,18 +111,20 @@ class RunEstimate:
 
     def stop(self) -> None:
         self._measurements_started += 1
+        self._measuring_now = False
         measurement, self.measurement = self.measurement, None
         if measurement is not None:
             measurement.cancel()
 
     def toggle(self) -> None:
         """Measures a few steps, or cancels that."""
-        if self.measurement is not None:
+        if self.measurement is not None or self._measuring_now:
             self.forget()
             return
         if not self.ready():
             return
         self._measurements_started += 1
+        self._measuring_now = True
         self._show("beginning the run to measure it, about 20 s (ctrl+e stops) …")
         # The app's: a thread of a closed form can't find it any more.
         work = functools.partial(self._measure, self._measurements_started, *self.fields(), self.form.app.call_later)
@@ -163,8 +170,9 @@ class RunEstimate:
 
     def _measured(self, number: int, line: str, planned: tuple[Fields, Plan] | None = None) -> None:
         if number == self._measurements_started:
-            self.measurement, self.planned = None, planned
+            self.measurement, self.planned, self._measuring_now = None, planned, False
             if planned is not None:
+                self.show_cost((planned[1].settings, planned[1].picked.shape))
                 self._expect(budget.text_of(planned[1], planned[0][1]))
             self._show(line)
 

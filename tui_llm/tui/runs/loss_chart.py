@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
@@ -59,10 +59,13 @@ class Curves:
     end: tuple[float, float] | None = None  # between these losses the run will end
     parent: ParentCurve | None = None
 
-    def lines(self) -> Iterable[Sequence[Point]]:
-        """All lines of points: training, validation, the parent's, other runs."""
-        parent = (self.parent.train,) if self.parent else ()
-        return (self.train, self.validation, *parent, *(other.train for other in self.others))
+    def own_lines(self) -> Sequence[Sequence[Point]]:
+        """The run's lines of points: training, validation, its parent's."""
+        return (self.train, self.validation, *((self.parent.train,) if self.parent else ()))
+
+    def lines(self) -> Sequence[Sequence[Point]]:
+        """All lines of points: the run's, and those of other runs."""
+        return (*self.own_lines(), *(other.train for other in self.others))
 
     def training(self) -> list[Point]:
         """The training loss, after that of the parent if the run is a branch."""
@@ -102,6 +105,12 @@ class LossChart(Chart):
     def smooth(self) -> None:
         """Selects the next wider average; after the widest, none."""
         self.smoothing = (self.smoothing + 1) % (len(self.curves.averages) + 1)
+        self.refresh()
+
+    def show_all_steps(self) -> None:
+        """Forgets zoom and cursor: another run is shown."""
+        self.zoomed = self.panned = 0
+        self.cursor = None
         self.refresh()
 
     def zoom(self, direction: int) -> None:
@@ -163,8 +172,10 @@ class LossChart(Chart):
         return averages[self.smoothing - 1] if 0 < self.smoothing <= len(averages) else None
 
     def range(self) -> tuple[float, float]:
-        """The first and the last step in sight."""
-        steps = [line[end][0] for line in self.curves.lines() if line for end in (0, -1)]
+        """The first and the last step in sight. A zoomed chart ends with the run's newest step, also beside a longer run."""
+        own = self.curves.own_lines()
+        shown = own if self.zoomed and any(own) else self.curves.lines()
+        steps = [line[end][0] for line in shown if line for end in (0, -1)]
         first, last = min(steps), max(steps)
         span = (last - first) * ZOOMS[self.zoomed][0]
         left = max(float(first), last - span - self.panned * span / 2)

@@ -27,7 +27,7 @@ from tui_llm.training.plan.fields import (
 )  # fmt: skip
 from tui_llm.training.run.promises import USUAL_CORPORA, usual_corpus
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
+from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.visits import FieldVisits
@@ -326,7 +326,7 @@ class NewRunScreen(RunForm):
         wrong = field_problems(texts_of(self.text), PRESETS[self.preset])
         self._examined_problems = {} if wrong else unfit
         self._check_all()
-        self.estimate.show_cost(settled)
+        self.estimate.show_cost(settled, picked_later=self.preset == BUDGET and self._model is None)
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 

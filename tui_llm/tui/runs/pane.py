@@ -97,7 +97,7 @@ class TrainingPane(Widget, can_focus=True):
         message.stop()
         before, now = self.snapshot, message.snapshot
         if before and now and before.name != now.name:
-            self.query_one(LossChart).cursor = None
+            self.query_one(LossChart).show_all_steps()
         self.snapshot, self.others = now, message.others
         self._show()
         seen = (before.name, before.checkpoint) if before else None
@@ -261,6 +261,8 @@ class TrainingPane(Widget, can_focus=True):
     def action_next_spike(self, amount: int) -> None:
         if not self.query_one(LossChart).next_spike(amount):
             self.files.notify("no step's loss stands out in sight", "warning")
+        elif self.snapshot is not None and self.snapshot.reading:
+            self.files.notify("of the steps that have been read so far; the others follow", "warning")
 
     def action_zoom_steps(self, direction: int) -> None:
         self.query_one(LossChart).zoom(direction)

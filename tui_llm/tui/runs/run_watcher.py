@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -15,6 +16,7 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widget import Widget
 
+from tui_llm.common import paths
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunReader, RunSnapshot, most_recent
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
     from tui_llm.training.run.foreign.foreign_curves import SnapshotReader
 
 INTERVAL = 1.0  # seconds between two reads; each read costs the run some time
+LOOK = 5.0  # seconds between two looks for what another program has changed
 
 
 class RunWatcher(Widget):
     """Posts `Updated` with snapshots of the watched run and of those compared with it.
 
     The first follows at once. While one of the runs is alive, they are read after each `INTERVAL`, and `Updated` is
-    posted if something changed. Otherwise nothing happens until `read` is called.
+    posted if something changed. Otherwise, each `LOOK` seconds, the time of one file says whether another program has
+    resumed or deleted the run, or, where there is none, has made one.
     """
 
     DEFAULT_CSS = "RunWatcher { display: none; }"
@@ -43,6 +47,9 @@ class RunWatcher(Widget):
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, RunWatcher.Updated)
+
+    class ChangedElsewhere(Message):
+        """Another program has changed the run, or has made one where there was none."""
 
     class MostRecentFound(Message):
         """`find` has chosen `run`; `watched` is the run that was watched when the search began."""
@@ -65,9 +72,13 @@ class RunWatcher(Widget):
         self._snapshot: RunSnapshot | None = None
         self._compared: tuple[SnapshotReader, ...] = ()
         self._others: tuple[RunSnapshot, ...] = ()
+        self._seen: tuple[Path, int | None] | None = (
+            None  # the file that was looked at last, and when it had been changed
+        )
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(INTERVAL, self.read, pause=True)
+        self.set_interval(LOOK, self._look)
         self.find()
 
     @property
@@ -116,6 +127,27 @@ class RunWatcher(Widget):
             return  # the user chose a run meanwhile
         if message.run is None or message.run is not self.run_watched:
             self.follow(message.run)
+        else:
+            self.read()
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        watched, snapshot = self.run_watched, self._snapshot
+        if snapshot is not None and snapshot.status.alive:
+            return  # it is read anyway
+        path = watched.path / "status.json" if watched is not None else paths.runs_dir()
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            changed = None
+        before, self._seen = self._seen, (path, changed)
+        if before is not None and before[0] == path and before[1] != changed:
+            self.post_message(self.ChangedElsewhere())
+
+    def on_run_watcher_changed_elsewhere(self, message: ChangedElsewhere) -> None:
+        message.stop()
+        if self.run_watched is None or not self.run_watched.exists():
+            self.find()
         else:
             self.read()
 

@@ -127,10 +127,10 @@ class StepLines(Lines):
         line.append(f"row {row.number + 1}", strong)
         line.append(f" has {percent(step.loss_share(row))} of the loss, ", muted)
         line.append(self.places(row) or f"place unknown: {visible(step.unplaced)}", strong if row.parts else muted)
-        if replay.complete and step.grad_norm > 0:
+        if replay.complete and replay.norm > 0:
             other = replay.ordered(by_gradient=True)[0]
             line.append(f"; row {other.number + 1}", strong)
-            line.append(f" has {signed_percent(replay.shares[other.number].share / step.grad_norm)} of ‖g‖", muted)
+            line.append(f" has {signed_percent(replay.shares[other.number].share / replay.norm)} of ‖g‖", muted)
             line.append("" if other is row else f", {self.places(other)}", muted)
         files = replay.by_file()
         if len(files) > 1:
@@ -175,10 +175,10 @@ class StepLines(Lines):
 
     def _parts(self, loss: float, norm: float | None) -> tuple[str, str]:
         """The part in the loss and in the gradient's norm."""
-        step = self.replay.step
+        step, whole = self.replay.step, self.replay.norm
         assert step is not None
         of_loss = percent(loss / step.total) if step.total > 0 and math.isfinite(loss) else "–"
-        return of_loss, signed_percent(norm / step.grad_norm) if norm is not None and step.grad_norm > 0 else ""
+        return of_loss, signed_percent(norm / whole) if norm is not None and whole > 0 else ""
 
     def _row(self, row: StepRow, width: int) -> Text:
         muted, share = self.style("muted"), self.replay.shares.get(row.number)

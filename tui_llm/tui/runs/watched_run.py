@@ -80,7 +80,7 @@ class WatchedRunController:
         from tui_llm.tui.runs.alarms import AlarmsScreen
 
         if self._run_or_notify("no alarms to show") is not None:
-            self.pane.app.push_screen(AlarmsScreen(self.snapshot))
+            self.pane.app.push_screen(AlarmsScreen(self.snapshot, self.open_step))
 
     def open_machine(self) -> None:
         """Opens the machine's gauges; this needs no run."""

@@ -177,13 +177,14 @@ class CurvesScreen(BaseScreen, Screen[None]):
             return Content.assemble((names, "bold"))
         parts: list[str | tuple[str, str]] = [(f"step {loss.step:,}", "bold")]
         if main.step_tokens is not None:
-            parts.append(f"  {compact(loss.step * main.step_tokens)} tokens")
+            parts.append(f"  {compact(main.tokens_at(loss.step))} tokens")
         if main.clock.steps:
             parts.append(f"  {duration(main.clock.at(loss.step))} of training")
         if loss.time > 0:
             parts.append((time.strftime("  %Y-%m-%d %H:%M:%S", time.localtime(min(loss.time, 4e9))), "$text-muted"))
-        if main.step_tokens is not None and main.flops_per_token is not None:
-            parts.append((f"  {compact(loss.step * main.step_tokens * main.flops_per_token)} FLOPs", "$text-muted"))
+        if not curve_charts.missing(main, "flops"):
+            flops = curve_charts.x_of(main, "flops", loss.step)
+            parts.append((f"  {compact(flops)} FLOPs", "$text-muted"))
         return Content.assemble(*parts, f"   {names}")
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
