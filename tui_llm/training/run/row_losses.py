@@ -1,0 +1,24 @@
+"""What metrics.jsonl keeps of the mean losses of a step's rows: the largest one, and what rows have otherwise. No torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+NORMAL = 1.4826  # × the median absolute deviation: the standard deviation of normal values
+
+
+def summary(losses: Sequence[float]) -> dict[str, float | int]:
+    """Fields of `Metric` for the rows' mean `losses`, in nats per token: five digits of each. Empty for fewer than two rows,
+    and if a loss is not finite."""
+    if len(losses) < 2 or not all(map(math.isfinite, losses)):
+        return {}
+    median = statistics.median(losses)
+    largest = max(losses)
+    spread = NORMAL * statistics.median([abs(loss - median) for loss in losses])
+    return {"row_loss": _short(largest), "row": losses.index(largest), "row_median": _short(median), "row_spread": _short(spread)}  # fmt: skip
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
