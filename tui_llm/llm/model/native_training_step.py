@@ -33,7 +33,7 @@ class NativeTrainingStep:
         flat.library = library
         self.observe: Callable[[Tensor], None] | None = None
         self.low = flat.weights if dtype == torch.float32 else torch.empty_like(flat.weights, dtype=dtype)
-        self.rows = torch.empty(0)  # (B,): the mean loss of each row of the last batch
+        self.rows: list[float] = []  # (B,): the mean loss of each row of the last batch
         self._plan: StepPlan | None = None
 
     def _new_plan(self, shape: BatchShape) -> StepPlan:
@@ -79,6 +79,6 @@ class NativeTrainingStep:
             self._plan = self._new_plan(shape)
         observe, self.observe = self.observe, None
         loss = self._plan.run(inputs.reshape(-1), targets.reshape(-1), share, first, observe)
-        self.rows = self._plan.losses.view(inputs.shape).mean(1)
+        self.rows = [one / shape.T for one in self._plan.losses.view(inputs.shape).sum(1).tolist()]
         self.flat.attach()
         return loss

@@ -283,7 +283,7 @@ class Trainer:
             x, y = self.upload.take(first + part, self._rows)
             if self.fast_step is not None:
                 total += self.fast_step.gradients(x, y, 1 / len(self.parts), first=part == self.parts[0])
-                self.row_losses += self.fast_step.rows.tolist()
+                self.row_losses += self.fast_step.rows
                 continue
             with self.ranks.gradients(shared=part == self.parts[-1]):
                 with self.autocast():
