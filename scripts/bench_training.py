@@ -16,11 +16,14 @@ import sys
 from tui_llm.training.plan.launch import ALLOCATOR
 
 SHAPES = ("baby", "nano", "mid-4k", "mid-50k")
+THEIRS = ("nanogpt", "nanogpt-bf16")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", required=True, metavar="PATH", help="a clone of nanoGPT, or its model.py")
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--sides", nargs="*", choices=THEIRS, default=THEIRS,
+                        help="of nanoGPT; without AVX-512's bf16, bf16 is emulated and takes minutes a step")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=3, help="of each side in a round")
     parser.add_argument("--threads", type=int)

@@ -3,14 +3,17 @@
     python scripts/figures_growth.py [--weights fp32|half|int8] [--rounds 3] [--only NAME …] [--quick] [--json]
 
 One thread, processor time, medians. Models have random weights. A typed token reads every weight and the whole KV cache
-once, so its time is divided by those bytes; that of a whole text by its operations; softmax and sorting by the vocabulary,
-the rest by bytes, runs or lines. If a step grows no faster, the quotient stays equal or falls down the table: it may rise
-by a third from a size to the next, as larger data no longer fits the caches. --quick leaves out the largest sizes.
+once, so its time is divided by the time in which torch sums as many bytes, measured beside it: bytes that no longer fit a
+cache take longer for both. That of a whole text is divided by the time of its operations, at the rate of one large product,
+plus that of reading the weights; softmax and sorting by the vocabulary, the rest by bytes, runs or lines. If a step grows
+no faster, the quotient stays equal or falls down the table; it may rise by a third from a size to the next. --quick leaves
+out the largest sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -35,6 +38,7 @@ from tui_llm.llm.predict.window import Window
 
 SLACK = 4 / 3  # how much a quotient may rise from one size to the next
 BRIEF = 0.002  # seconds: what takes less than this is not judged; constant costs and noise are most of it
+BRIEFLY, MOST = 0.2, 40  # seconds in all, and times at most, that what takes little is repeated
 WORDS = "once upon a time there was a little girl who lived in a small house by the sea and she had a dog named max "
 
 
@@ -49,7 +53,8 @@ class GrowthPoint:
 
     def line(self) -> str:
         time, each = self.seconds * 1e3, self.seconds * 1e9 / self.units
-        return f"{self.step:42} {self.size:12,} {time:12.2f} ms {each:14.4g} ns a unit"
+        unit = "×" if "÷" in self.step else "ns a unit"
+        return f"{self.step:42} {self.size:12,} {time:12.2f} ms {each:14.4g} {unit}"
 
 
 def grows_faster(points: list[GrowthPoint]) -> list[str]:
@@ -63,9 +68,10 @@ def grows_faster(points: list[GrowthPoint]) -> list[str]:
 
 
 def seconds(work: Callable[[], object], before: Callable[[], object] = lambda: None, rounds: int = 3) -> float:
-    """Returns the median processor time in seconds, after one uncounted warm-up; once only if it takes very long."""
+    """Returns the median processor time in seconds, after one uncounted warm-up; once only if it takes very long, and more
+    than `rounds` times if it takes little: another machine on the same processor then spoils a few only."""
     taken: list[float] = []
-    for _ in range(rounds + 1):
+    while len(taken) <= rounds or (sum(taken) < BRIEFLY and len(taken) < MOST):
         before()
         began = time.process_time()
         work()
@@ -73,6 +79,19 @@ def seconds(work: Callable[[], object], before: Callable[[], object] = lambda: N
         if taken[-1] > 3:
             return taken[-1]
     return statistics.median(taken[1:])
+
+
+def reading(bytes: float, rounds: int) -> float:
+    """Returns the processor time in nanoseconds in which torch sums that many bytes of float32."""
+    numbers = torch.ones(max(1, round(bytes / 4)))
+    return 1e9 * seconds(numbers.sum, rounds=rounds)
+
+
+@functools.cache
+def multiplying() -> float:
+    """Returns the processor time in nanoseconds of an operation in a large float32 product."""
+    a = torch.ones(512, 512)
+    return 1e9 * seconds(lambda: a @ a, rounds=9) / (2 * 512**3)
 
 
 def models(name: str, sizes: list[tuple[int, GPTConfig, int]], weights: str, rounds: int) -> Iterator[GrowthPoint]:
@@ -87,12 +106,14 @@ def models(name: str, sizes: list[tuple[int, GPTConfig, int]], weights: str, rou
             window.logits()
 
         read()
+        # in turn with the step that it is compared with: other machines on the same processor fill its cache at times
+        bytes = speed.moved(config, 1, tokens - 1, weights)
         typed = seconds(read, lambda window=window, tokens=tokens: window.crop(tokens - 1), 4 * rounds)  # type: ignore[misc]
-        yield GrowthPoint(f"{name}: a typed token, per byte", at, typed, speed.moved(config, 1, tokens - 1, weights))
+        yield GrowthPoint(f"{name}: a typed token ÷ reading", at, typed, reading(bytes, 4 * rounds))
         whole = seconds(read, lambda window=window: window.crop(0), rounds)  # type: ignore[misc]
-        # Operations, and what reading the weights takes: a byte about as long as two multiply-adds.
-        units = speed.flops(config, tokens, 0) + 4 * speed.moved(config, tokens, 0, weights)
-        yield GrowthPoint(f"{name}: the whole text, per operation", at, whole, units)
+        bytes = speed.moved(config, tokens, 0, weights)
+        units = speed.flops(config, tokens, 0) * multiplying() + reading(bytes, rounds)
+        yield GrowthPoint(f"{name}: the whole text ÷ operations", at, whole, units)
         if name == "vocabulary":
             logits, sampler = window.logits(), SamplerSettings(temperature=0.8, top_k=40, top_p=0.9, min_p=0.01)
 
@@ -198,7 +219,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true", help="print the points as JSON")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    if (
+        os.environ.get("OMP_NUM_THREADS") != "1"
+    ):  # read at the process's start; a second thread's waiting would be counted
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
     points: list[GrowthPoint] = []
     if not options.json:
         print(f"torch {torch.__version__}, one thread, {options.weights}, processor time, medians of {options.rounds}")

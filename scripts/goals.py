@@ -210,8 +210,16 @@ def _training_figure(name: str, path: str, quick: bool) -> float:
     if name == "nanochat":
         return float(script("bench_nanochat.py", "--nanochat", path, "--rows", "2", "--eager", *few)["ratio"])
     if name == "memory":
-        return float(script("bench_training.py", "--nanogpt", path, "--shapes", "--memory", "mid-50k")["ratio"])
-    found = script("bench_training.py", "--nanogpt", path, "--shapes", name, *(few or ("--apart",)))
+        return float(
+            script("bench_training.py", "--nanogpt", path, "--sides", "nanogpt", "--shapes", "--memory", "mid-50k")[
+                "ratio"
+            ]
+        )
+    sides = ("nanogpt",) if name == "baby" else ()
+    many = ("--rounds", "15", "--steps", "10") if name == "baby" else ()  # its steps take a thirtieth of a second
+    found = script(
+        "bench_training.py", "--nanogpt", path, "--sides", *sides, "--shapes", name, *(few or ("--apart", *many))
+    )
     if name == "baby":
         return float(found["ratio"]["nanogpt"])
     machine = json.loads(measured("-m", "tui_llm", "bench", "machine", "--json"))["machine"]

@@ -18,7 +18,7 @@ from tui_llm.instruments.learn.question import LearnQuestion
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.model import checkpoint, fast_decode, linear_layers
+from tui_llm.llm.model import checkpoint, fast_decode, kernels, linear_layers
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.shape import GPTConfig
@@ -108,6 +108,28 @@ def test_a_large_common_offset_of_the_logits_costs_half_no_digits() -> None:
     assert exact.mean() < -80
     assert (linear_layers.Half(weight, centre=True)(x) - exact).abs().max() < 2e-2
     assert (linear_layers.Half(weight)(x) - exact).abs().max() > 2e-2  # without centring, the error is larger
+
+
+@pytest.mark.parametrize("kernel", kernels.of("int8").values(), ids=lambda kernel: kernel.name)
+def test_int8_of_a_large_vocabulary_never_holds_it_in_fp32(kernel: kernels.Kernel) -> None:
+    if kernel.why_not():
+        pytest.skip(kernel.why_not())
+    torch.manual_seed(0)
+    whole = torch.randn(100_000, 64) - 3
+
+    class Stored:
+        shape, most = whole.shape, 0
+
+        def __getitem__(self, rows: slice) -> Tensor:
+            found = whole[rows]
+            self.most = max(self.most, found.numel())
+            return found
+
+    stored = Stored()
+    table, x = kernel.table(stored), torch.randn(3, 64)
+    assert stored.most <= linear_layers.AT_ONCE < whole.numel()
+    assert (table(x) - x @ whole.T).abs().mean() < 0.1
+    torch.testing.assert_close(table(x), kernel.table(whole)(x))
 
 
 def test_fp32_keeps_gradients() -> None:

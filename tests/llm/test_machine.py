@@ -51,9 +51,10 @@ def test_it_is_measured_once_on_a_machine_with_so_many_threads(monkeypatch: pyte
         with monkeypatch.context() as patch:
             patch.setattr(torch, name, value)
             assert machine.known(CPU) is None
-    with monkeypatch.context() as patch:
-        patch.setattr(machine, "device_name", lambda _: "another")
-        assert machine.known(CPU) is None
+    for of, name in ((machine, "device_name"), (torch.backends.cpu, "get_cpu_capability")):
+        with monkeypatch.context() as patch:
+            patch.setattr(of, name, lambda *_: "another")
+            assert machine.known(CPU) is None
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ def test_every_side_is_measured_in_turn(stand_in: Path, capsys: pytest.CaptureFi
     assert "ours ÷ nanoGPT's recipe" in versus.table(found) and capsys.readouterr().out == ""
 
 
+def test_sides_can_be_left_out(stand_in: Path) -> None:
+    alone = versus.compare("baby", stand_in, count=1, each=1, sides=["ours"])
+    assert list(alone["tokens_per_second"]) == ["ours"] and alone["ratio"] == {}
+    assert "nanoGPT" not in versus.table(alone)
+    two = versus.compare("baby", stand_in, count=1, each=1, sides=["ours", "nanogpt"])
+    assert list(two["ratio"]) == ["nanogpt"] and "bf16" not in versus.table(two)
+
+
 def test_rounds_take_turns_and_ratios_are_within_a_round() -> None:
     now, order = 0.0, []
 

@@ -242,4 +242,5 @@ def prepare(
     rows = chosen.table(matrix("tokens.weight"))
     head = rows if tied else chosen.table(matrix("head.weight"))
     model.tokens, model.head = Rows(rows), head  # type: ignore[assignment]
+    memory.trim()
     return chosen

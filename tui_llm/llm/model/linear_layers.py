@@ -6,6 +6,8 @@ A linear layer is one of the classes that `kernels.KERNELS` lists: those here co
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -19,6 +21,7 @@ from tui_llm.llm.model import torch_private
 FEW = 5  # up to this many rows, multiply by the packed weights; beyond, converting them to fp32 first is faster
 ROWS = 4096  # outputs converted to fp32 at a time
 BEYOND = "a weight of this model is beyond float16's range; try --weights fp32"
+AT_ONCE = 1 << 19  # weights of a large matrix in fp32 at a time
 _GROUP = 384  # group size: outputs whose weights from one input share a scale; a multiple of 16
 
 Function = Callable[[Tensor], Tensor]
@@ -31,6 +34,25 @@ class Matrix(Protocol):
     def shape(self) -> Sequence[int]: ...
 
     def __getitem__(self, rows: slice) -> Tensor: ...
+
+
+class Centred:
+    """A matrix minus the mean of its rows. Both the mean and what is read are computed from some rows at a time, into one
+    buffer: a slice is valid until the next one is read."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._matrix, self.shape = matrix, matrix.shape
+        rows, inputs = int(matrix.shape[0]), int(matrix.shape[1])
+        count = max(1, AT_ONCE // inputs)
+        sums = (matrix[at : at + count].sum(0, dtype=torch.float64) for at in range(0, rows, count))
+        self.mean = (functools.reduce(operator.iadd, sums) / rows).float()
+        self._buffer = torch.empty(0, inputs)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        found = self._matrix[rows]
+        if len(found) > len(self._buffer):
+            self._buffer = torch.empty_like(found)
+        return torch.sub(found, self.mean, out=self._buffer[: len(found)])
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -68,10 +90,10 @@ class Reduced(nn.Module):
     def __init__(self, weight: Matrix, bias: Tensor | None = None, *, centre: bool = False) -> None:
         super().__init__()
         self.outputs, self.inputs = weight.shape
-        mean = weight[:].mean(0) if centre else None
+        centred = Centred(weight) if centre else None
         self.register_buffer("bias", bias)
-        self.register_buffer("mean", mean)
-        self.pack(weight if mean is None else weight[:] - mean)
+        self.register_buffer("mean", centred.mean if centred else None)
+        self.pack(centred or weight)
 
     def pack(self, weight: Matrix) -> None:
         """Convert the weight (O, C) and register it as buffers."""

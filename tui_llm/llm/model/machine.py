@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,6 +48,7 @@ class Machine:
     read: float | None
     copy: float | None
     quiet: bool  # whether the machine was otherwise idle; if not, a later measurement may be better
+    instructions: str = ""  # of a CPU, those that torch uses: ATEN_CPU_CAPABILITY may limit them
 
     def peak(self, precision: str) -> float | None:
         """FLOP/s of the precision `fp32` or `bf16`."""
@@ -60,18 +62,23 @@ def device_name(device: torch.device) -> str:
     return cpu_name()  # on macOS a GPU is the same chip
 
 
-def _key(device: torch.device) -> tuple[str, str, int]:
-    name = device_name(device)
-    return (name if device.type == "cpu" else f"{name} ({device.type})", torch.__version__, torch.get_num_threads())
+def _key(device: torch.device) -> dict[str, Any]:
+    name, cpu = device_name(device), device.type == "cpu"
+    return {
+        "device": name if cpu else f"{name} ({device.type})",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability() if cpu else "",
+    }
 
 
 def _path(device: torch.device) -> Path:
-    digest = hashlib.sha256(json.dumps(_key(device)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([*_key(device).values()]).encode()).hexdigest()[:16]
     return paths.cache_dir() / "machine" / f"{digest}.json"
 
 
 def known(device: torch.device) -> Machine | None:
-    """The cached measurement for this device, torch version and number of threads; None if there is none."""
+    """The cached measurement for this device, its instructions, torch's version and the number of threads; None if there is none."""
     try:
         raw = read_json(_path(device))
         found = Machine(**{name: raw[name] for name in Machine.__dataclass_fields__})
@@ -80,7 +87,7 @@ def known(device: torch.device) -> Machine | None:
     rates = (found.fp32, found.bf16, found.read, found.copy)
     if any(rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1e21) for rate in rates):
         return None  # the cache file is damaged
-    return found if (found.device, found.torch, found.threads) == _key(device) else None
+    return found if _key(device).items() <= asdict(found).items() else None
 
 
 def measure(device: torch.device) -> Machine:
@@ -99,7 +106,7 @@ def measure(device: torch.device) -> Machine:
         ]
         quiet = quiet or before.quiet
     fp32, bf16, read, copy = rates
-    found = Machine(*_key(device), fp32, bf16, read, copy, quiet)
+    found = Machine(**_key(device), fp32=fp32, bf16=bf16, read=read, copy=copy, quiet=quiet)
     with suppress(UserError):  # disk full: it is measured again next time
         write_json(_path(device), asdict(found))
     return found

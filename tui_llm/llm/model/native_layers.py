@@ -14,11 +14,10 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import native
-from tui_llm.llm.model.linear_layers import FEW, Exact, Function, Half, Matrix, Reduced
+from tui_llm.llm.model.linear_layers import AT_ONCE, FEW, Exact, Function, Half, Matrix, Reduced
 
 _BLOCK = 32  # int8 weights that share a scale, as in native.c
 _ROWS = 6  # rows of inputs that gemm.c multiplies at a time
-_AT_ONCE = 1 << 21  # weights converted to int8 at a time
 
 
 def _functions() -> ctypes.CDLL:
@@ -100,7 +99,7 @@ class NativeInt8(Reduced):
         self.padded = -(-self.inputs // _BLOCK) * _BLOCK
         self.register_buffer("weight", torch.empty(self.outputs, self.padded, dtype=torch.int8))
         self.register_buffer("scales", torch.empty(self.outputs, self.padded // _BLOCK, dtype=torch.float16))
-        count = max(1, _AT_ONCE // self.inputs)
+        count = max(1, AT_ONCE // self.inputs)
         for at in range(
             0, self.outputs, count
         ):  # some at a time: a large vocabulary's fp32 weights are never in memory

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,17 +208,19 @@ def rounds(steps: dict[str, Step], count: int, each: int, clock: Callable[[], fl
 
 
 def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool = False, compiled: bool = False,
-            apart: bool = False) -> dict[str, Any]:  # fmt: skip
+            apart: bool = False, sides: Sequence[str] = SIDES) -> dict[str, Any]:  # fmt: skip
     """Returns tokens/s of each side (median), and ours ÷ theirs (median over rounds of the ratio within a round).
+
+    `sides`: those that are measured, ours first.
 
     `cpu` uses this process's CPU time instead of wall-clock time, which on one thread hardly depends on other load.
     With `apart`, see `SideProcess`; otherwise both sides use this process's allocator settings.
     """
     shape = SHAPES[name]
-    processes = {side: SideProcess(name, side, path, compiled) for side in SIDES} if apart else {}
+    processes = {side: SideProcess(name, side, path, compiled) for side in sides} if apart else {}
     try:
         steps: dict[str, Step] = {
-            side: processes.get(side) or make(side, shape, path, compiled=compiled) for side in SIDES
+            side: processes.get(side) or make(side, shape, path, compiled=compiled) for side in sides
         }
         taken = list(rounds(steps, count, each, time.process_time if cpu else time.perf_counter))
     finally:
@@ -231,8 +233,8 @@ def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool =
         "compiled": compiled,
         "clock": "cpu" if cpu else "wall",
         "threads": torch.get_num_threads(),
-        "tokens_per_second": {side: tokens / statistics.median(t[side] for t in taken) for side in SIDES},
-        "ratio": {side: statistics.median(t[side] / t["ours"] for t in taken) for side in SIDES[1:]},
+        "tokens_per_second": {side: tokens / statistics.median(t[side] for t in taken) for side in sides},
+        "ratio": {side: statistics.median(t[side] / t["ours"] for t in taken) for side in sides[1:]},
     }
 
 
@@ -297,10 +299,12 @@ def _copy_weights(model: GPT, theirs: Any) -> None:
 def table(result: dict[str, Any]) -> str:
     """Formats the result of `compare` in one line."""
     speed, ratio = result["tokens_per_second"], result["ratio"]
-    cells = [f"{side} {speed[side]:,.0f}" for side in SIDES]
+    cells = [f"{side} {one:,.0f}" for side, one in speed.items()]
+    named = {"nanogpt": "; ours ÷ nanoGPT's recipe", "nanogpt-bf16": ", ÷ its bf16"}
     return (
-        f"{result['shape']:8} tokens/s: {', '.join(cells)}; ours ÷ nanoGPT's recipe {ratio['nanogpt']:.2f}, ÷ its bf16 "
-        f"{ratio['nanogpt-bf16']:.2f} ({result['threads']} threads, {result['clock']} time"
+        f"{result['shape']:8} tokens/s: {', '.join(cells)}"
+        + "".join(f"{words} {ratio[side]:.2f}" for side, words in named.items() if side in ratio)
+        + f" ({result['threads']} threads, {result['clock']} time"
         f"{', its bf16 compiled' if result['compiled'] else ''}{', each side started as its users do' if result['apart'] else ''})"
     )
 
@@ -311,20 +315,21 @@ def main(options: Any) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     path = Path(options.nanogpt)
+    sides = [side for side in SIDES if side == SIDES[0] or side in options.sides]
 
     def put(value: dict[str, Any], line: str) -> None:
         print(json.dumps(value) if options.json else line, flush=True)
 
     for name in options.shapes:
         found = compare(name, path, count=options.rounds, each=options.steps, cpu=options.cpu_time, compiled=options.compile,
-                        apart=options.apart)  # fmt: skip
+                        apart=options.apart, sides=sides)  # fmt: skip
         put(found, table(found))
     if options.memory:
-        bytes_ = {side: peak(options.memory, side, path) for side in SIDES}
-        least = min(bytes_["nanogpt"], bytes_["nanogpt-bf16"])
-        put({"shape": options.memory, "peak_bytes": bytes_, "ratio": bytes_["ours"] / bytes_["nanogpt"]},
+        bytes_ = {side: peak(options.memory, side, path) for side in sides}
+        ratios = [bytes_["ours"] / bytes_[side] for side in sides[1:]]
+        put({"shape": options.memory, "peak_bytes": bytes_, "ratio": ratios[0] if ratios else None},
             f"{options.memory:8} peak memory: " + ", ".join(f"{s} {b / 2**30:.2f} GiB" for s, b in bytes_.items())
-            + f"; ours ÷ recipe {bytes_['ours'] / bytes_['nanogpt']:.2f}, ÷ the lesser {bytes_['ours'] / least:.2f}")  # fmt: skip
+            + "".join(f"; ours ÷ {side} {ratio:.2f}" for side, ratio in zip(sides[1:], ratios, strict=True)))  # fmt: skip
     if options.losses:
         curve = losses(path, options.losses)
         put(curve, f"loss over {curve['steps']} steps in ten parts: ours ({curve['precision']}) {curve['ours']}, nanoGPT fp32 "
