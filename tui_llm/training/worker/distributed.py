@@ -141,7 +141,7 @@ class Torchrun(Ranks):
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Losses:
         for _, parameter in model.weights():
             self.broadcast_tensor(parameter.detach())
-        whole = _Losses(model, products)
+        whole = _RankLosses(model, products)
         if self.shard:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -252,7 +252,7 @@ class Torchrun(Ranks):
         return ""
 
 
-class _Losses(nn.Module):
+class _RankLosses(nn.Module):
     """The model's losses as a module, so that DDP and FSDP wrap `forward`."""
 
     def __init__(self, model: GPT, products: torch.dtype | None) -> None:
