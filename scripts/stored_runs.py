@@ -179,7 +179,8 @@ SHARES = (0.25, 0.5, 0.75)
 def report(only: str) -> dict[str, Any]:
     """For each kind of run: how many ends the band holds at 25, 50 and 75 % of the steps, alone and with earlier runs of the
     same shape (those of the design; for these, the others), and how wide it is; and the alarms of each run."""
-    from tui_llm.training.run import earlier_runs
+    from tui_llm.training.run import earlier_runs, health
+    from tui_llm.training.run.alarm_kinds import OUTLIER_ROW
     from tui_llm.training.run.alarms import AlarmReader
     from tui_llm.training.run.loss_band import Earlier
     from tui_llm.training.run.metrics import MetricsTail
@@ -193,7 +194,8 @@ def report(only: str) -> dict[str, Any]:
         config = run.config()
         reader = AlarmReader(config.settings, run.facts())
         reader.add(MetricsTail(run.metrics_path).new())
-        alarms[run.name] = [f"{one.kind} at step {one.step}: {one.evidence}" for one in reader.alarms]
+        rows = [one for one in health.recorded(run) if one.kind == OUTLIER_ROW]  # the worker's
+        alarms[run.name] = [f"{one.kind} at step {one.step}: {one.evidence}" for one in (*reader.alarms, *rows)]
         if (one := earlier_runs.read(run, config.settings)) is not None:
             kinds.setdefault(run.name.partition("-")[0], []).append(one)
     known = [*kinds.get("design", []), *kinds.get("tried", [])]

@@ -134,6 +134,25 @@ async def test_axes_full_size_and_zoom() -> None:
         assert app.clipboard.startswith("step\tval_loss") and "60\t3\n" in app.clipboard
 
 
+async def test_the_largest_row_loss_names_its_row() -> None:
+    """A run of an earlier version has no such chart."""
+    app, new = make_app(), fake_run.make("rows", done=20)
+    fake_run.add(new, 21, 40, row_loss=4.8312, row=5, row_median=2.0, row_spread=0.1)
+    async with app.run_test(size=(120, 60)) as pilot:
+        screen = await opened(app, pilot, [new])
+        assert "largest row loss" in shown(app) and "4.83 row 6" in shown(app)
+        await pilot.press("f", "right_square_bracket", "right_square_bracket")
+        await settled(pilot, screen)
+        assert "of the batch's rows, the largest mean loss" in shown(app) and "4.83 row 6" in shown(app)
+        await pilot.press("escape", "home")
+        await settled(pilot, screen)
+        assert "row 6" not in shown(app)  # not recorded there
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+        await opened(app, pilot, [made()])
+        assert "validation loss" in shown(app) and "largest row loss" not in shown(app)
+
+
 async def test_runs_over_each_other_keep_their_legend() -> None:
     first, second = made(), made("second", done=30)
     app = make_app()

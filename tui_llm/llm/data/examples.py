@@ -59,9 +59,10 @@ class Batches:
     def places(self, number: int) -> Ints:
         """Where in the ids the tokens of each row of batch `number` are, (B, T + 1)."""
         first = number * self.batch_size
-        return np.stack([self._places(row) for row in range(first, first + self.batch_size)])
+        return np.stack([self.row_places(row) for row in range(first, first + self.batch_size)])
 
-    def _places(self, row: int) -> Ints:
+    def row_places(self, row: int) -> Ints:
+        """The same for row `row` of all batches, (T + 1,)."""
         epoch, place = divmod(row, self.blocks)
         if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))

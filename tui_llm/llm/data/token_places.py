@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import itertools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -114,14 +115,30 @@ class TokenPlaces:
         begins = [segment.start for segment in self._segments if segment.stop > segment.start]
         return [start, *(one for one in begins if start < one < stop)]
 
+    def row_parts(self, row: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Where in a row its parts begin, and with which training tokens: the tokens at the places `row` of the training data,
+        of which the neighbours of one part are neighbours there and of one file."""
+        cuts = [0, *(np.flatnonzero(np.diff(row) != 1) + 1).tolist(), len(row)]
+        found = []
+        for first, last in itertools.pairwise(cuts):
+            start = int(row[first])
+            found += [(first + token - start, token) for token in self.parts(start, start + last - first)]
+        return found
+
+    def file(self, token: int) -> str:
+        """The file of a training token."""
+        return str(self._files[self._segment_of(token).file])
+
+    def _segment_of(self, token: int) -> _Segment:
+        return self._segments[bisect_right(self._segments, token, key=lambda segment: segment.start) - 1]
+
     def find(self, tokens: Sequence[int]) -> dict[int, TokenPlace]:
         """The place of each of the training tokens with these numbers; empty if places are unknown."""
         if self.problem:
             return {}
-        starts = [segment.start for segment in self._segments]
         wanted: dict[int, list[tuple[int, int]]] = {}  # by file: (length before the token, its number)
         for token in sorted(set(tokens)):
-            segment = self._segments[bisect_right(starts, token) - 1]
+            segment = self._segment_of(token)
             wanted.setdefault(segment.file, []).append((self._train.between(segment.start, token), token))
         found: dict[int, TokenPlace] = {}
         for file, those in wanted.items():

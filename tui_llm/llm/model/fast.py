@@ -248,47 +248,58 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
 def head_loss(
     x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK, cap: float = 0.0
 ) -> Tensor:
-    """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) with ids below
-    V. With `cap`, the logits are soft-capped. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
-    only once. `torch.compile` must not trace it: wrap it in `torch.compiler.disable` before (torch_compile.py)."""
-    return _HeadLoss.apply(
+    """The mean of `head_losses`."""
+    return head_losses(x, weight, targets, dtype, chunk=chunk, cap=cap)[0]
+
+
+def head_losses(
+    x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK, cap: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in nats of the logits x weightᵀ: the mean, and that of each target, (…), without a gradient. x (…, C)
+    float32, weight (V, C), targets (…) with ids below V. With `cap`, the logits are soft-capped. About `chunk` logits are
+    materialized at a time. Gradients are computed in the forward pass, so backward can run only once. `torch.compile` must
+    not trace it: wrap it in `torch.compiler.disable` before (torch_compile.py)."""
+    mean, losses = _HeadLoss.apply(
         x.reshape(-1, x.size(-1)), weight, targets.reshape(-1), dtype, chunk, torch.is_grad_enabled(), cap
     )
+    return mean, losses.view(targets.shape)
 
 
 def head_pass(
     x: Tensor, weight: Tensor, targets: Tensor, chunk: int, add: Callable[[Tensor], object] | None, cap: float = 0.0
-) -> tuple[Tensor, Tensor | None]:
-    """The summed loss of x (N, C) and, with `add`, its gradient by x; `add` gets that by `weight` (V, C), a summand for
-    each chunk. All in the dtype of x and `weight`."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The summed loss of x (N, C), the loss of each row (N,) and, with `add`, the sum's gradient by x; `add` gets that by
+    `weight` (V, C), a summand for each chunk. Gradients are in the dtype of x and `weight`, losses in float32."""
     (N, _), V = x.shape, weight.size(0)
     rows = max(1, chunk // V)
     dx = torch.empty_like(x) if add else None
-    total = torch.zeros((), device=x.device)
+    total, losses = torch.zeros((), device=x.device), torch.empty(N, 1, device=x.device)
     for part in range(0, N, rows):
         mine = slice(part, part + rows)
         logits = x[mine] @ weight.t()  # overwritten piece by piece by its gradient p − y
         piece = rows if x.is_cuda else max(1, PIECE // V)
-        for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
-            total += _softmax_loss(z, y[:, None], cap)
+        pieces = (side[mine].split(piece) for side in (targets, losses))
+        for z, y, made in zip(logits.split(piece), *pieces, strict=True):
+            total += made.copy_(_softmax_loss(z, y[:, None], cap)).sum()
         if add is not None and dx is not None:
             torch.mm(logits, weight, out=dx[mine])
             add(logits.t() @ x[mine])
-    return total, dx
+    return total, losses[:, 0], dx
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int,
-                learns: bool, cap: float) -> Tensor:  # fmt: skip
+                learns: bool, cap: float) -> tuple[Tensor, Tensor]:  # fmt: skip
         made: list[Tensor] = []
 
         def add(one: Tensor) -> None:
             made[:] = [made[0].add_(one) if made else one.float()]
 
-        total, dx = head_pass(x.to(dtype), weight.to(dtype), targets, chunk, add if learns else None, cap)
+        total, losses, dx = head_pass(x.to(dtype), weight.to(dtype), targets, chunk, add if learns else None, cap)
         ctx.gradients = dx, made[0] if made else None
-        return total / len(x)
+        ctx.mark_non_differentiable(losses)
+        return total / len(x), losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -301,16 +312,16 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _softmax_loss(logits: Tensor, targets: Tensor, cap: float = 0.0) -> Tensor:
-    """The summed loss of some rows (n, V) on `targets` (n, 1). Overwrites the logits with their gradient."""
+    """The losses (n, 1) of some rows (n, V) on `targets` (n, 1). Overwrites the logits with the gradient of their sum."""
     z = logits.float() if logits.dtype != torch.float32 else logits
     bent = torch.tanh(z / cap) if cap else None
     z = z if bent is None else bent * cap
     largest, wanted = z.amax(1, keepdim=True), z.gather(1, targets)
     p = torch.softmax(z, 1)
     # logsumexp z = max z − ln max p, since max p = e^(max z − logsumexp z).
-    loss = (largest - p.amax(1, keepdim=True).log() - wanted).sum()
+    losses = largest - p.amax(1, keepdim=True).log() - wanted
     p.scatter_add_(1, targets, p.new_full((len(p), 1), -1.0))
     if bent is not None:  # the derivative of cap · tanh(z ÷ cap)
         p.mul_(1 - bent.square_())
     logits.copy_(p)
-    return loss
+    return losses

@@ -30,6 +30,7 @@ class FastStep:
         self.observe: Callable[[Tensor], None] | None = (
             None  # gets each block's output in the next batch, see `gradients`
         )
+        self.rows: list[float] = []  # (B,): the mean loss of each row of the last batch
         self.head = "tokens.weight" if model.config.tied else "head.weight"
         blocks = range(model.config.layers)
         self._weights = [self._views(block) for block in blocks]
@@ -71,7 +72,7 @@ class FastStep:
     def gradients(self, inputs: Tensor, targets: Tensor, share: float, *, first: bool) -> float:
         """Returns `share` × the mean loss on inputs and targets, (B, T) each, in nats per token. Adds its gradient to the
         flat gradients, or overwrites them if `first`, and attaches them. Gives `observe` the blocks' outputs,
-        (N, C), and forgets it."""
+        (N, C), and forgets it. `rows` is then the mean loss of each row."""
         shape = *inputs.shape, self.heads
         ids = inputs.reshape(-1)
         weights, T = self.flat.weights, inputs.size(1)
@@ -86,7 +87,8 @@ class FastStep:
                 observe(x)
         scale, shift = (self.flat.view(weights, f"norm.{kind}") for kind in ("weight", "bias"))
         h, mean, rstd = torch_private.layer_norm(x, scale, shift, self.epsilon)
-        loss, g = self._head(h.to(self.dtype), targets.reshape(-1), share / len(ids), first)
+        loss, losses, g = self._head(h.to(self.dtype), targets.reshape(-1), share / len(ids), first)
+        self.rows = [one / T for one in losses.view(inputs.shape).sum(1).tolist()]
         g, *norm = torch_private.layer_norm_backward(g, x, mean, rstd, scale, shift)
         for kind, one in zip(("weight", "bias"), norm, strict=True):
             _put(self._gradient(f"norm.{kind}"), one, first)
@@ -96,7 +98,7 @@ class FastStep:
         self.flat.attach()
         return float(loss) * share / len(ids)
 
-    def _head(self, h: Tensor, targets: Tensor, share: float, first: bool) -> tuple[Tensor, Tensor]:
+    def _head(self, h: Tensor, targets: Tensor, share: float, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         used, begun = self.model.used, not first
         gradient = self._gradient(self.head)
         mine = gradient[:used]
@@ -109,11 +111,11 @@ class FastStep:
                 mine.copy_(made).mul_(share)
             begun = True
 
-        loss, g = fast.head_pass(h, self.flat.view(self.low, self.head)[:used], targets, fast.CHUNK, add)
+        loss, losses, g = fast.head_pass(h, self.flat.view(self.low, self.head)[:used], targets, fast.CHUNK, add)
         assert g is not None
         if first:
             gradient[used:].zero_()
-        return loss, g.float().mul_(share)
+        return loss, losses, g.float().mul_(share)
 
     def _block(self, index: int, g: Tensor, shape: tuple[int, int, int], kept: list[Tensor], first: bool) -> Tensor:
         mine = [self.flat.gradients[span] for span in self._spans[index]]

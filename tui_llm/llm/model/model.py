@@ -182,7 +182,7 @@ class GPT(nn.Module):
             self.head.weight = self.tokens.weight
         # An attribute, so that `torch.compile` can be kept out of it. As a decorator in fast.py, `torch.compiler.disable`
         # would import torch._dynamo, which takes as long as torch itself.
-        self.head_loss = fast.head_loss
+        self.head_losses = fast.head_losses
         if not self.tokens.weight.is_meta:
             self.reset()
 
@@ -268,15 +268,23 @@ class GPT(nn.Module):
     def loss(self, inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> Tensor:
         """Mean cross-entropy in nats per token; inputs and targets (B, T), targets shifted by one. Ids from `used` on
         are padding and excluded from the softmax. `products` as for `features`."""
+        return self.losses(inputs, targets, products)[0]
+
+    def losses(self, inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """The `loss`, and the mean loss of each row (B,), which has no gradient."""
         x = self.features(inputs, products=products)
         if products is not None:
             weight = self.head.weight
             weight = weight[: self.used] if self.used < len(weight) else weight
-            return self.head_loss(x, weight, targets, products, cap=self.config.softcap)
+            mean, each = self.head_losses(x, weight, targets, products, cap=self.config.softcap)
+            return mean, each.mean(1)
         logits = self.logits(x)
         if self.used < logits.size(-1):
             logits = logits[..., : self.used]
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        # F.cross_entropy in its two parts: the losses of single targets are read from the first.
+        logs = F.log_softmax(logits.float().flatten(0, 1), -1)  # (B · T, V)
+        mean = F.nll_loss(logs, targets.flatten())
+        return mean, -logs.detach().gather(1, targets.reshape(-1, 1)).view(targets.shape).mean(1)
 
     def matrices(self) -> list[nn.Parameter]:
         """The blocks' weight matrices, for optimizers such as Muon that orthogonalize the update. Not the embeddings

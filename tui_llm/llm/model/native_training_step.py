@@ -32,6 +32,7 @@ class NativeTrainingStep:
         flat.library = library
         self.observe: Callable[[Tensor], None] | None = None
         self.low = flat.weights if dtype == torch.float32 else torch.empty_like(flat.weights, dtype=dtype)
+        self.rows: list[float] = []  # (B,): the mean loss of each row of the last batch
         self._plan: StepPlan | None = None
 
     def _new_plan(self, shape: BatchShape) -> StepPlan:
@@ -70,12 +71,13 @@ class NativeTrainingStep:
     def gradients(self, inputs: Tensor, targets: Tensor, share: float, *, first: bool) -> float:
         """Returns `share` × the mean loss on inputs and targets, (B, T) each, in nats per token. Adds its gradient to the
         flat gradients, or overwrites them if `first`, and attaches them. Gives `observe` the blocks' outputs, (N, C), and
-        forgets it."""
+        forgets it. `rows` is then the mean loss of each row."""
         shape = BatchShape(inputs.size(0), inputs.size(1), torch.get_num_threads())
         if self._plan is None or self._plan.shape != shape:
             self._plan = None  # frees its buffers before the next ones are allocated
             self._plan = self._new_plan(shape)
         observe, self.observe = self.observe, None
         loss = self._plan.run(inputs.reshape(-1), targets.reshape(-1), share, first, observe)
+        self.rows = [one / shape.T for one in self._plan.losses.view(inputs.shape).sum(1).tolist()]
         self.flat.attach()
         return loss

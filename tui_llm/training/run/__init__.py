@@ -12,6 +12,7 @@ settings.py      training settings and presets
 promises.py      what text to expect of each preset
 jsonl.py         append-only JSON Lines files
 metrics.py       metrics.jsonl: loss, gradient norm, tokens per second of each step
+row_losses.py    what metrics.jsonl keeps of the losses of a step's rows
 pins.py          pins.json: the pinned prompts
 pin_readings.py  probes.jsonl: what the model predicted for the pins
 head_readings.py heads.jsonl: the scores of all attention heads
@@ -23,6 +24,7 @@ time_plan.py     time_plan.json: the steps that a run with a time budget plans t
 changes.py       settings changed during training
 alarm_kinds.py   an alarm, its kinds, and what people do about them
 alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients
+outlier_rows.py  rows whose loss is far above that of the others, by file
 alarms.py        the alarms of a run's metrics, line by line
 loss_band.py     the band in which the loss will lie at the end
 earlier_runs.py  ended runs of the same shape, which the band learns from

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SPIKE, DIVERGENCE, PLATEAU, OVERFITTING, DEAD_GRADIENT = KINDS = (
-    "spike", "divergence", "plateau", "overfitting", "dead gradient",
+from tui_llm.facts.token_place import TokenPlace
+
+SPIKE, DIVERGENCE, PLATEAU, OVERFITTING, DEAD_GRADIENT, OUTLIER_ROW = KINDS = (
+    "spike", "divergence", "plateau", "overfitting", "dead gradient", "outlier row",
 )  # fmt: skip
 
 ADVICE = {
@@ -24,6 +26,10 @@ ADVICE = {
     DEAD_GRADIENT: "Nothing is learned: weights are frozen, the output does not depend on them (a head of zeros), or the numbers are too"
     " small for their precision (fp16 needs loss scaling: Micikevicius et al. 2018, arXiv 1710.03740). Look at the norms of each"
     " matrix; begin again from a checkpoint before that step.",
+    OUTLIER_ROW: "Look at the row: Enter on the chart at that step, or `tui-llm replay RUN --step K`. Noise, another encoding, markup or numbers"
+    " give such rows, and they take a share of each gradient and of the model. Clean the file, or leave it out: a new run, or a"
+    " branch from before that step (`tui-llm train --branch RUN --step K --exclude FILE`). A row of text that is only rare does"
+    " no harm.",
 }  # fmt: skip
 
 
@@ -32,13 +38,18 @@ class Alarm:
     """Losses are in nats per token.
 
     step: the step that completed the evidence. since: the step at which it begins.
-    evidence: one line with its numbers. advice: what people do about it.
+    evidence: one line with its numbers, and perhaps the name of a file: foreign text. advice: what people do about it.
+    row: of an outlier row, the row of that step, from 0. place: where it begins in the corpus, if that is known.
+    count: how many steps have had such a row of that file.
     """
 
     kind: str
     step: int
     since: int
     evidence: str
+    row: int | None = None
+    place: TokenPlace | None = None
+    count: int = 1
 
     @property
     def advice(self) -> str:

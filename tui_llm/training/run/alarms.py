@@ -8,6 +8,7 @@ divergence     the mean loss of blocks of steps has risen far above the lowest o
 plateau        block means do not fall although the learning rate is high
 overfitting    the validation loss rises from its lowest value while the training loss falls; or the text repeats itself
 dead gradient  the gradient's norm is 0, or far below what it was
+outlier row    a row of a batch has a loss far above that of the others
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from tui_llm.training.run.alarm_detectors import (
     StepBlock,
     StepBlocks,
 )
-from tui_llm.training.run.alarm_kinds import Alarm
+from tui_llm.training.run.alarm_kinds import OUTLIER_ROW, Alarm
 from tui_llm.training.run.metrics import LARGEST_STEP, Metric
+from tui_llm.training.run.outlier_rows import OutlierRows, RowFiles
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 MOST = 100  # alarms that are kept; of more, the newest are counted only
@@ -39,9 +41,12 @@ class AlarmReader:
     """Raises the alarms of one run. `facts` are those of status.json: entropies and training tokens, where known.
 
     A run that learns from answers has a loss of another kind: only numbers that are not finite raise an alarm there.
+    Outlier rows are looked for only with the `files` of rows, which the worker knows.
     """
 
-    def __init__(self, settings: TrainingSettings, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, settings: TrainingSettings, facts: Mapping[str, Any] | None = None, files: RowFiles | None = None
+    ) -> None:
         numbers = _numbers(facts or {})
         s, floor = settings, numbers.get("floor")
         self.text = s.objective == PRETRAINING
@@ -58,13 +63,18 @@ class AlarmReader:
         )
         self._dead = DeadGradientDetector()
         self._context = ContextDetector(s, numbers.get("unigram_entropy"), floor)
+        self._rows = OutlierRows(s.warmup_steps, files) if files is not None else None
         self._alarms: list[Alarm] = []
         self.left_out = 0  # alarms that were raised after `MOST`
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
         """Those raised so far, in the order of steps."""
-        return tuple(self._alarms)
+        return tuple(self._rows.now(one) if self._rows and one.kind == OUTLIER_ROW else one for one in self._alarms)
+
+    def updates(self) -> list[Alarm]:
+        """The alarms that say more than when `add` or this returned them: that further steps have such a row."""
+        return self._rows.updates() if self._rows is not None else []
 
     @property
     def diverges(self) -> bool:
@@ -85,6 +95,7 @@ class AlarmReader:
         finite = math.isfinite(metric.loss) and math.isfinite(metric.grad_norm)
         if self.text and finite:
             found += [self._spikes.add(metric), self._overfitting.step(metric), self._dead.step(metric)]
+            found += [self._rows.add(metric)] if self._rows is not None else []
             self._context.step(metric)
             if (block := self._blocks.add(metric)) is not None:
                 found += self._of_block(block)

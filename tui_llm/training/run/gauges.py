@@ -27,7 +27,8 @@ def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | No
     rate, processes = _positive(tokens_per_second), _positive(facts.get("processes", 1))
     if flops is None or peak is None or rate is None or processes is None:
         return None
-    return rate * flops / (peak * processes)
+    whole = peak * processes  # 0 where a damaged file has two tiny numbers
+    return rate * flops / whole if whole > 0 else None
 
 
 def newest(metrics: Path) -> MachineReading | None:

@@ -1,7 +1,8 @@
 """Whether a run is normal: its alarms, and the band of its loss at the end. Incremental, for live runs; does not import torch.
 
-The worker writes each alarm once to alarms.jsonl, with its step: `record` and `recorded`. A reader of the metrics finds the same
-alarms itself, also in runs of earlier versions; it adds what only the worker knows, such as why it gave up.
+The worker writes each alarm to alarms.jsonl, with its step: `record` and `recorded`; once, but outlier rows again at evaluations
+if there were more of them. A reader of the metrics finds the same alarms itself, also in runs of earlier versions; it adds what
+only the worker knows: why it gave up, and outlier rows, which are judged by file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
+from tui_llm.facts.token_place import TokenPlace
 from tui_llm.training.run import changes, earlier_runs, jsonl
 from tui_llm.training.run.alarm_kinds import KINDS, Alarm
 from tui_llm.training.run.alarms import AlarmReader
@@ -21,6 +23,7 @@ from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Envelope
 from tui_llm.training.run.loss_band import LossBand, LossBandReader
 from tui_llm.training.run.metrics import LARGEST_STEP, Metric, MetricsTail
+from tui_llm.training.run.outlier_rows import RowFiles
 from tui_llm.training.run.run import Run, find
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
@@ -54,8 +57,9 @@ def record(run: Run, alarms: Iterable[Alarm]) -> None:
 
 
 def recorded(run: Run) -> list[Alarm]:
-    """Reads alarms.jsonl; lines that are no alarms are skipped. `evidence` is not sanitized for a terminal."""
-    return jsonl.read(alarms_path(run), _parse)
+    """Reads alarms.jsonl: of lines of one kind and step, the last one; lines that are no alarms are skipped. `evidence` is not
+    sanitized for a terminal."""
+    return list({(one.kind, one.step): one for one in jsonl.read(alarms_path(run), _parse)}.values())
 
 
 def tail(run: Run) -> jsonl.Tail[Alarm]:
@@ -64,22 +68,32 @@ def tail(run: Run) -> jsonl.Tail[Alarm]:
 
 
 def _parse(value: Any) -> Alarm:
-    """Raises ValueError if it is no alarm."""
+    """Raises ValueError, KeyError or TypeError if it is no alarm."""
     step, since, kind = int(value["step"]), int(value["since"]), value["kind"]
     if kind not in KINDS or not 0 <= since <= step < LARGEST_STEP:
         raise ValueError(kind)
-    return Alarm(kind, step, since, str(value["evidence"])[:LONGEST])
+    row, place = value.get("row"), value.get("place")
+    return Alarm(
+        kind, step, since, str(value["evidence"])[:LONGEST], None if row is None else int(row),
+        None if place is None else _place(place), max(1, int(value.get("count", 1))),
+    )  # fmt: skip
 
 
-def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any]) -> AlarmReader:
+def _place(value: Any) -> TokenPlace:
+    offset, record = (None if value.get(name) is None else int(value[name]) for name in ("offset", "record"))
+    return TokenPlace(str(value["file"])[:LONGEST], offset, record)
+
+
+def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any], files: RowFiles | None = None) -> AlarmReader:
     """The worker's reader: it has read the metrics so far, and alarms.jsonl exists. Raises OSError."""
-    reader = AlarmReader(settings, facts)
-    tail, known = MetricsTail(run.metrics_path), {(one.kind, one.step) for one in recorded(run)}
+    reader = AlarmReader(settings, facts, files)
+    tail, known = MetricsTail(run.metrics_path), {(one.kind, one.step): one for one in recorded(run)}
     while True:
         new = reader.add(tail.new(SMALL))
         record(run, [alarm for alarm in new if (alarm.kind, alarm.step) not in known])
         if not tail.more:
             break
+    record(run, [alarm for alarm in reader.updates() if known.get((alarm.kind, alarm.step)) != alarm])
     with storage.open_file(alarms_path(run), "ab"):
         pass  # it says that the worker looked, even if it finds nothing
     return reader

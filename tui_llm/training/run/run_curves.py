@@ -49,6 +49,7 @@ class CurveInfo:
 RUN_CURVES = (
     CurveInfo("loss", "loss", "of the batch, before the update; nats per token"),
     CurveInfo("val_loss", "validation loss", "of the held-out rows, after the update; nats per token", sparse=True),
+    CurveInfo("row_loss", "largest row loss", "of the batch's rows, the largest mean loss; nats per token"),
     CurveInfo("lr", "learning rate", "of the step"),
     CurveInfo("grad_norm", "gradient norm", "L2 norm of the whole gradient, before clipping"),
     CurveInfo("tokens_per_second", "tokens/s", "of the step, without evaluations"),
@@ -74,8 +75,9 @@ def infos(objective: str) -> tuple[CurveInfo, ...]:
     for quantity in QUANTITIES.get(objective, ()):
         for name, sparse in ((quantity.line, False), (quantity.marks, quantity.marks.startswith("val_"))):
             names.setdefault(name, CurveInfo(name, name.replace("_", " "), "", sparse))
+    run_curves = [info for info in RUN_CURVES if objective == PRETRAINING or info.key != "row_loss"]
     own = {info.key for info in RUN_CURVES}
-    return (*RUN_CURVES, *(info for key, info in names.items() if key not in own), *LAYERS, *MATRICES)
+    return (*run_curves, *(info for key, info in names.items() if key not in own), *LAYERS, *MATRICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +268,13 @@ class RunCurves:
 
 @dataclass(frozen=True, slots=True)
 class CurveValues:
-    """The values of a chart at a step, a number a line; `time` is that of the step's metrics, 0 where it is not known."""
+    """The values of a chart at a step, a number a line; `time` is that of the step's metrics, 0 where it is not known. `row` is
+    the row of a largest row loss, from 0."""
 
     step: int
     values: tuple[float, ...]
     time: float = 0.0
+    row: int | None = None
 
 
 def _before(points: Sequence[Point], step: int) -> Point | None:
@@ -312,7 +316,8 @@ class RunCurvesReader:
         with self._lock:
             for name in self._names:
                 if exact is not None and (value := getattr(exact, name)) is not None:
-                    found[name] = CurveValues(exact.step, (value,), exact.time)
+                    of_row = exact.row if name == "row_loss" else None
+                    found[name] = CurveValues(exact.step, (value,), exact.time, of_row)
                 elif name in self._curves and (point := _before(self._curves[name].points(), step)) is not None:
                     found[name] = CurveValues(point[0], (point[1],))
             for key in self._lines:

@@ -21,6 +21,7 @@ pin_readings.py   predictions for the pins
 head_readings.py  scores of all attention heads
 matrix_recorder.py  gradient norms, updates and activation scales of the matrices
 batch_loss.py     losses on the next batch
+row_places.py     the files of a step's rows, for the alarm on outlier rows
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 machine_sampler.py  reads the machine's gauges on a thread
 tensorboard.py    TensorBoard event files

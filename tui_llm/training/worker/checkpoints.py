@@ -317,5 +317,5 @@ def gathered(trainer: Trainer) -> Trainer:
     view.device = torch.device("cpu")
     view.bfloat16 = devices.trains_in_bfloat16(view.device)
     view.model.used = model.used
-    view.loss = view.model.loss
+    view.losses = view.model.losses
     return view

@@ -23,7 +23,7 @@ from tui_llm.llm.model import device as devices
 from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.model import GPT
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # see `GPT.losses`
 GO, STOP, SAVE, CHANGE = range(4)  # what rank 0 broadcasts between two steps
 PATIENCE = timedelta(days=30)  # timeout of waiting for rank 0, which may be paused or tokenizing
 
@@ -52,13 +52,13 @@ class Ranks:
     def disconnect(self) -> None:
         """Waits for all processes, then destroys the process group."""
 
-    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
-        """Moves `model` to `device` and returns its loss function of inputs and targets, for use inside `gradients`.
+    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Losses:
+        """Moves `model` to `device` and returns its `losses` of inputs and targets, for use inside `gradients`.
 
         `products` is the dtype of the matrix products (see `GPT.features`).
         """
         model.to(device)
-        return functools.partial(model.loss, products=products)
+        return functools.partial(model.losses, products=products)
 
     @contextlib.contextmanager
     def gradients(self, *, shared: bool) -> Iterator[None]:
@@ -68,6 +68,10 @@ class Ranks:
     def mean(self, value: float) -> float:
         """All-reduce: the mean of `value` over all processes."""
         return value
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """All-gather: the `values` of each process, by rank; all have equally many."""
+        return [values]
 
     def total(self, value: float) -> float:
         """All-reduce: the sum of `value` over all processes."""
@@ -134,10 +138,10 @@ class Torchrun(Ranks):
         self.mean(0.0)  # a barrier: raises if a process is gone
         dist.destroy_process_group()
 
-    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
+    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Losses:
         for _, parameter in model.weights():
             self.broadcast_tensor(parameter.detach())
-        whole = _Loss(model, products)
+        whole = _RankLosses(model, products)
         if self.shard:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -156,8 +160,8 @@ class Torchrun(Ranks):
                 gradient_as_bucket_view=True,
                 init_sync=False,
             )
-        loss: Loss = self._wrapped
-        return loss
+        losses: Losses = self._wrapped
+        return losses
 
     @contextlib.contextmanager
     def gradients(self, *, shared: bool) -> Iterator[None]:
@@ -172,6 +176,12 @@ class Torchrun(Ranks):
         sum_ = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(sum_, group=self._control)
         return float(sum_) / self.world
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        mine = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(found, mine, group=self._control)
+        return [one.tolist() for one in found]
 
     def broadcast_int(self, value: int) -> int:
         return int(self.broadcast_tensor(torch.tensor(value)))
@@ -242,15 +252,15 @@ class Torchrun(Ranks):
         return ""
 
 
-class _Loss(nn.Module):
-    """The model's loss as a module, so that DDP and FSDP wrap `forward`."""
+class _RankLosses(nn.Module):
+    """The model's losses as a module, so that DDP and FSDP wrap `forward`."""
 
     def __init__(self, model: GPT, products: torch.dtype | None) -> None:
         super().__init__()
         self.model, self.products = model, products
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self.model.loss(inputs, targets, self.products)
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.losses(inputs, targets, self.products)
 
 
 def of_this_process(shard: bool) -> Ranks:

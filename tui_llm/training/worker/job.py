@@ -40,6 +40,7 @@ from tui_llm.training.worker.clock import TimeBudget
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
+from tui_llm.training.worker.row_places import RowPlaces
 from tui_llm.training.worker.worker import Worker, is_out_of_memory
 
 
@@ -92,6 +93,7 @@ class Job:
         worker.clock = self.time.clock if self.time else None
         self.gauges = measurements.Gauges(self.trainer, worker.config.device)
         self.alarms: AlarmReader | None = None  # of rank 0
+        self._row_places = RowPlaces(worker, loaded, self.trainer)
         self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
 
     @property
@@ -124,7 +126,7 @@ class Job:
                 pin_readings.begin(self.run, view, self.tokenizer)
                 head_readings.begin(self.run, view, self.tokenizer)
         if self.ranks.first:
-            self.alarms = health.begin(self.run, self.settings, worker.facts)
+            self.alarms = health.begin(self.run, self.settings, worker.facts, self._row_places)
         alone = self.ranks.world == 1 and self.settings.objective == PRETRAINING
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.report("starting", "compiling the training step; this takes a minute the first time")
@@ -174,6 +176,8 @@ class Job:
             self.events.add(line)
         if self.alarms is not None and (new := self.alarms.add([metric])):
             health.record(self.run, new)
+        if self.alarms is not None and metric.val_loss is not None:
+            health.record(self.run, self.alarms.updates())
         if metric.val_loss is not None:
             self.record_evaluation(metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
@@ -224,6 +228,8 @@ class Job:
         """Saves the last step and reports how the run ended."""
         worker, step, steps = self.worker, self.step, self.settings.steps
         self.save(step)
+        if self.alarms is not None:
+            health.record(self.run, self.alarms.updates())
         if self.events is not None:
             self.events.close()
         self.ranks.disconnect()

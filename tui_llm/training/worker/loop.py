@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
@@ -26,9 +26,10 @@ from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.matrix_statistics import rows as observed_rows
 from tui_llm.training.run.metrics import Metric
+from tui_llm.training.run.row_losses import summary
 from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.run.time_plan import TimePlan, learning_rate_at
-from tui_llm.training.worker.distributed import Ranks, whole
+from tui_llm.training.worker.distributed import Losses, Ranks, whole
 from tui_llm.training.worker.gpu_step import Upload, guard, skips_updates
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.optimizers import WeightAverage, momentum, optimizers
@@ -62,12 +63,15 @@ class Trainer:
         # Both keep float32 weights.
         fast = device.type == "cpu" and not settings.dropout and not self.ranks.shard
         self.products = (torch.bfloat16 if self.bfloat16 else torch.float32) if fast else None
-        # The model's loss, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
+        # The model's losses, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
         # since it may replace the parameters by shards.
         if device.type == "cuda" and not self.ranks.shard:
             aligned_head.align(model)
-        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
+        self.losses: Losses = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
+        # The mean loss of each row of the last step, on text; on a process of several, until all are gathered, of its own.
+        self.row_losses: list[float] = []
+        self._unread: list[torch.Tensor] = []  # the same on the device, if `reads_late`
         flat = device.type == "cpu" and self.ranks.world == 1 and FlatParameters.fits(model)
         self.flat = FlatParameters(model) if flat else None
         self.optimizers = optimizers(model, settings, device, self.flat)
@@ -76,7 +80,7 @@ class Trainer:
         self.done: int | None = 0  # the step after which the weights are; None while they are updated
         self.upload = Upload(device)
         self.average = WeightAverage(model, settings.ema_decay, self.flat) if settings.ema_decay else None
-        # Forward and backward without autograd, where they can be; `loss` otherwise, and without gradients.
+        # Forward and backward without autograd, where they can be; `losses` otherwise, and without gradients.
         self.fast_step: FastStep | NativeTrainingStep | None = None
         if self.flat is not None and self.products is not None:
             if NativeTrainingStep.fits(model):
@@ -156,7 +160,8 @@ class Trainer:
                     val_loss = self.validate()
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
-            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **self.measured)  # type: ignore[arg-type]
+            measured = self.measured | summary(self.row_losses)
+            yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **measured)  # type: ignore[arg-type]
 
     @property
     def _advice(self) -> str:
@@ -175,10 +180,23 @@ class Trainer:
             with self.matrices.timed():
                 self._observe(self.matrices, number)
         total = self._backward(number)
-        if not isinstance(total, torch.Tensor):
-            total = self.ranks.mean(total)
+        if not isinstance(total, torch.Tensor) and self.ranks.world > 1:
+            total = self._gathered(total)
         norm = self._apply(number, lr, total)
         return float(total), norm  # of a tensor, `_apply` has waited for the value
+
+    def _gathered(self, total: float) -> float:
+        """The mean of all processes' losses; `row_losses` become those of all rows of the step."""
+        s, world = self.settings, self.ranks.world
+        totals, rows = list[float](), [math.nan] * (s.batch_size * s.grad_accumulation_steps)
+        for rank, (one, *losses) in enumerate(self.ranks.gather([total, *self.row_losses])):
+            totals.append(one)
+            parts, mine = share(s, rank, world)
+            places = (part * s.batch_size + row for part in parts for row in range(s.batch_size)[mine])
+            for place, loss in zip(places, losses, strict=True):
+                rows[place] = loss
+        self.row_losses = rows
+        return sum(totals) / world
 
     def _observe(self, matrices: MatrixRecorder, number: int) -> None:
         """Has the blocks' outputs of step `number` measured: during the step itself where `fast_step` makes it."""
@@ -217,7 +235,7 @@ class Trainer:
         norm = self._clip(s.clip if s.clip > 0 else math.inf)
         unread = None
         if isinstance(total, torch.Tensor):
-            unread = guard(self.optimizers, total, torch.as_tensor(norm), self.limit)
+            unread = torch.cat((guard(self.optimizers, total, torch.as_tensor(norm), self.limit), *self._unread))
         else:
             norm = self._check(number, total, float(norm))
         self.done = None
@@ -228,7 +246,8 @@ class Trainer:
                     group["momentum"] = momentum(s, number)
             optimizer.step()
         if unread is not None:
-            norm = self._check(number, *unread.tolist())
+            loss, norm, *self.row_losses = unread.tolist()
+            norm = self._check(number, loss, norm)
         if self.average is not None:
             self.average.update()
         self.done = number
@@ -255,8 +274,9 @@ class Trainer:
 
     def _backward(self, number: int) -> float | torch.Tensor:
         """Runs forward and backward pass of this process's part of step `number`; returns its loss, on the device if
-        `reads_late`."""
+        `reads_late`, and sets `row_losses` or `_unread`."""
         s, total = self.settings, torch.zeros((), device=self.device) if self.reads_late else 0.0
+        self.row_losses, self._unread = [], []
         if self.fast_step is not None:
             self.fast_step.cast()
         first = (number - 1) * s.grad_accumulation_steps
@@ -265,13 +285,21 @@ class Trainer:
             x, y = self.upload.take(first + part, self._rows)
             if self.fast_step is not None:
                 total += self.fast_step.gradients(x, y, 1 / len(self.parts), first=part == self.parts[0])
+                self.row_losses += self.fast_step.rows
                 continue
             with self.ranks.gradients(shared=part == self.parts[-1]):
                 with self.autocast():
-                    loss = self.loss(x, y) / len(self.parts)
+                    loss, rows = self.losses(x, y)
+                    loss = loss / len(self.parts)
                 loss.backward()
             self.upload.begin(following, self._rows)
-            total += loss.detach() if self.reads_late else float(loss.detach())
+            if self.reads_late:
+                total += loss.detach()
+                self._unread.append(rows)
+            else:  # one read for both
+                one, *row_losses = torch.cat((loss.detach().view(1), rows)).tolist()
+                total += one
+                self.row_losses += row_losses
         return total
 
     def _rows(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -303,6 +331,6 @@ class Trainer:
             if not count:  # all processes must call `loss` equally often: without a row left, use any row with weight 0
                 x, y, rows = self.validation[0], self.validation[1], slice(0, 1)
             with self.autocast():
-                loss = self.loss(x[rows].to(self.device), y[rows].to(self.device))
+                loss, _ = self.losses(x[rows].to(self.device), y[rows].to(self.device))
             total += float(loss) * count
         return self.ranks.total(total) / len(self.validation[0])

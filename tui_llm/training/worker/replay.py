@@ -9,7 +9,6 @@ the current request. A request for the step after the last one goes on from its 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import math
 import queue
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -156,7 +154,7 @@ class StepReplay:
 
     def _rows(self) -> list[dict[str, Any]]:
         places = self._token_places
-        parts = [_parts(places, row) for row in self.places]
+        parts = [places.row_parts(row) for row in self.places]
         known = places.find([token for tokens in parts for _, token in tokens])
         return [
             {
@@ -185,17 +183,6 @@ class StepReplay:
             yield {"row": number, "norm": norm, "share": share, "tokens": tokens[-1]}
         largest = list(dict.fromkeys([*_largest(self.losses), *_largest(tokens)]))
         yield {"top": self._placed(largest)}
-
-
-def _parts(places: TokenPlaces, row: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Where in a row its parts begin, and with which training tokens: the tokens at the places `row` of the training data,
-    of which the neighbours of one part are neighbours there and of one file."""
-    cuts = [0, *(np.flatnonzero(np.diff(row) != 1) + 1).tolist(), len(row)]
-    found = []
-    for first, last in itertools.pairwise(cuts):
-        start = int(row[first])
-        found += [(first + token - start, token) for token in places.parts(start, start + last - first)]
-    return found
 
 
 def _nothing(_model: object) -> None:

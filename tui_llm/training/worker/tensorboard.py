@@ -22,6 +22,7 @@ FOLDER = "tensorboard"
 TAGS = {
     "loss": "loss/training",
     "val_loss": "loss/validation",
+    "row_loss": "loss/largest_row",
     "lr": "learning_rate",
     "grad_norm": "gradient_norm",
     "tokens_per_second": "speed/tokens_per_second",

@@ -26,20 +26,20 @@ def compile_step(trainer: Trainer, number: int) -> str:
     Returns an empty string, or a message if compilation fails: the step then stays uncompiled. Raises out-of-memory
     errors.
     """
-    plain, step = trainer.loss, trainer.fast_step
+    plain, step = trainer.losses, trainer.fast_step
     trainer.fast_step = None  # its loss has no graph to compile
-    trainer.model.head_loss = torch.compiler.disable(trainer.model.head_loss)
-    trainer.loss = torch.compile(plain, dynamic=False)
+    trainer.model.head_losses = torch.compiler.disable(trainer.model.head_losses)
+    trainer.losses = torch.compile(plain, dynamic=False)
     try:
         trainer.model.train()
         x, y = trainer.batches.batch((number - 1) * trainer.settings.grad_accumulation_steps)
         with trainer.autocast():
-            loss = trainer.loss(x.to(trainer.device), y.to(trainer.device))
+            loss, _ = trainer.losses(x.to(trainer.device), y.to(trainer.device))
         loss.backward()
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # any compiler error, e.g. a missing C compiler or an unsupported GPU
-        trainer.loss, trainer.fast_step = plain, step
+        trainer.losses, trainer.fast_step = plain, step
         first = " ".join(str(error).split())[:160]
         return f"torch.compile failed, the step is not compiled ({type(error).__name__}: {first})"
     finally:

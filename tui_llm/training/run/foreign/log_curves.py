@@ -20,6 +20,7 @@ NAMES = {
         "val_loss", "val/loss", "loss/val", "loss/validation", "validation/loss", "validation_loss", "eval/loss",
         "eval_loss", "loss/eval", "valid/loss", "valid_loss", "val/val_loss",
     ),
+    "row_loss": ("loss/largest_row",),
     "lr": ("lr", "learning_rate", "train/learning_rate", "train/lr", "learning-rate"),
     "grad_norm": ("grad_norm", "gradient_norm", "train/grad_norm", "train/gradient_norm", "grad norm"),
     "tokens_per_second": (

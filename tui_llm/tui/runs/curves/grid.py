@@ -313,6 +313,7 @@ class CurvesGrid(Widget, can_focus=True):
         found, pieces = self._found(info), Pieces()
         for number, (name, value, step) in enumerate(found):
             pieces += [(f"{name} " if name else "", number), (value_label(info.key, value), "bold")]
+            pieces.append((self._row(info, number), "dim"))
             last = number == len(found) - 1
             pieces += [(self._late(number, step) if last or len(self.shown.runs) > 1 else "", "dim"), ("  ", "")]
         return pieces or [("–", "dim")]
@@ -322,6 +323,11 @@ class CurvesGrid(Widget, can_focus=True):
         end of a run that is shorter than the others."""
         run = number if len(self.shown.runs) > 1 else 0
         return f" at step {step:,}" if 0 <= step < self.steps[run] else ""
+
+    def _row(self, info: CurveInfo, number: int) -> str:
+        """Says which row a largest row loss is of."""
+        one = self.values[number].get(info.key) if number < len(self.values) else None
+        return "" if one is None or one.row is None else f" row {one.row + 1}"
 
     def _full_lines(self, info: CurveInfo, column: int) -> list[Pieces]:
         """A chart in full size: title and meaning, plot, labels of the x axis, legend with values."""
@@ -344,7 +350,7 @@ class CurvesGrid(Widget, can_focus=True):
         rows, room = [Pieces()], 0
         for number, (name, value, step) in enumerate(self._found(info)):
             label = f"{name} {visible(self.shown.runs[number].name)}" if len(self.shown.runs) > 1 else f"layer {name}" if name else info.title  # fmt: skip
-            late = self._late(number, step)
+            late = self._row(info, number) + self._late(number, step)
             text = value_label(info.key, value)
             size = len(label) + len(text) + len(late) + 4
             if room and room + size > self.plot_width and len(rows) < 4:
@@ -371,8 +377,8 @@ def _drawn(shown: Shown, info: CurveInfo, view: View, width: int, height: int) -
 
 
 def _optional(key: str) -> bool:
-    """Charts that not every model has: without values they are left out."""
-    return key.endswith((".head", ".final_norm", ".vectors"))
+    """Charts that not every run has: without values they are left out."""
+    return key == "row_loss" or key.endswith((".head", ".final_norm", ".vectors"))
 
 
 def _joined(key: str, values: Sequence[float]) -> float:
