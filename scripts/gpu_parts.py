@@ -27,7 +27,7 @@ from tui_llm.llm.model import data_sheets, device, fast_decode, machine
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost, launch
-from tui_llm.training.run import metrics
+from tui_llm.training.run import metric_at
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings
 from tui_llm.training.worker import process, torch_compile, worker
@@ -238,7 +238,7 @@ def steps_of(run: Run) -> int:
 
 
 def losses_of(run: Run) -> dict[int, float]:
-    return {step: metric.loss for step, metric in metrics.of_steps(run.metrics_path, 1, steps_of(run)).items()}
+    return {step: metric.loss for step, metric in metric_at.of_steps(run.metrics_path, 1, steps_of(run)).items()}
 
 
 def a_run(report: PartReport, options: PartOptions) -> None:

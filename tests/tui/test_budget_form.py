@@ -73,7 +73,9 @@ async def test_a_budget_is_picked_shown_and_started(size: tuple[int, int], monke
         await until(pilot, lambda: not says(app, "steps").startswith("✗") and "ctrl+e picks it" in shown(app, "cost"))
         await pilot.press("ctrl+e")
         await until(pilot, lambda: "picked" in shown(app, "estimate") and "bits per byte" in shown(app, "estimate"))
-        assert "parameters" in shown(app, "cost")  # of the model that was picked; before, there is none
+        await until(
+            pilot, lambda: "parameters" in shown(app, "cost")
+        )  # of the model that was picked; before, there is none
         bottom = app.shown.query_one("#form").content_region.bottom
         assert app.shown.query_one("#start").region.bottom <= bottom  # the buttons are in sight
         await pilot.press("ctrl+s")
