@@ -52,7 +52,7 @@ class BatchRule(NamedTuple):
     steps: int
 
 
-PICKED, TUNED = BatchRule(8, 64, 600), BatchRule(4, 16, 150)
+PICKED, TUNED = BatchRule(8, 64, 600), BatchRule(4, 16, 75)
 """For random weights, and for a model to start from."""
 
 
