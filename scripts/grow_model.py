@@ -2,9 +2,9 @@
 
     python scripts/grow_model.py FOLDER NEW_FOLDER [--layers N] [--context T]
 
-After every layer a copy of it is inserted (the last ones twice, if N asks for more) whose two output projections are zero, so
-that it adds nothing to the residual stream: the identity-initialized growth of arXiv:1511.05641, where the copy's other
-weights are those of the layer before. Position embeddings are repeated: positions T and T + n begin as position n (as in
+Copies of the layers are inserted, each after its layer, evenly, the first layers before the last ones where N is no multiple. The
+two output projections of a copy are zero, so it adds nothing to the residual stream: a deeper network that begins as the
+identity, as in arXiv:1511.05641. Position embeddings are repeated: positions T and T + n begin as position n (as in
 Longformer, arXiv:2004.05150).
 """
 
@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -52,13 +52,13 @@ def grow(weights: Mapping[str, torch.Tensor], before: int, layers: int, context:
     return grown
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("new_folder", type=Path)
     parser.add_argument("--layers", type=int, help="default: twice as many")
     parser.add_argument("--context", type=int, help="default: twice as long")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     config = json.loads((chosen.folder / "config.json").read_text(encoding="utf-8"))
     before = config["n_layer"]
     layers, context = chosen.layers or 2 * before, chosen.context or 2 * config["n_positions"]

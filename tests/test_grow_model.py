@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,17 +15,24 @@ NANO = ROOT / "models" / "nano"
 SCRIPT = ROOT / "scripts" / "grow_model.py"
 
 
-def grow(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("grow_model", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def grow(script: Any, *arguments: str | Path) -> None:
+    script.main([str(one) for one in arguments])
 
 
 @pytest.mark.parametrize(
     ("options", "layers", "context"), [((), 8, 512), (("--layers", "5", "--context", "300"), 5, 300)]
 )
-def test_the_logits_stay(tmp_path: Path, options: tuple[str, ...], layers: int, context: int) -> None:
-    made = grow(NANO, tmp_path / "grown", *options)
-    assert made.returncode == 0, made.stderr
+def test_the_logits_stay(script: Any, tmp_path: Path, options: tuple[str, ...], layers: int, context: int) -> None:
+    grow(script, NANO, tmp_path / "grown", *options)
     ids = torch.arange(0, 4000, 40)[None]
     before = GPT2LMHeadModel.from_pretrained(NANO, dtype=torch.float32)
     after = GPT2LMHeadModel.from_pretrained(tmp_path / "grown", dtype=torch.float32)
@@ -35,8 +42,17 @@ def test_the_logits_stay(tmp_path: Path, options: tuple[str, ...], layers: int, 
         assert torch.isfinite(after(torch.zeros(1, context, dtype=torch.long)).logits).all()
 
 
-def test_what_does_not_grow_is_said(tmp_path: Path) -> None:
-    assert grow(NANO, tmp_path / "less", "--layers", "3").stderr == "a model of 4 layers does not grow to 3\n"
-    assert grow(NANO, tmp_path / "less", "--context", "9").stderr == "a context of 256 tokens does not grow to 9\n"
+def test_what_does_not_grow_is_said(script: Any, tmp_path: Path) -> None:
+    for option, said in (
+        (("--layers", "3"), "a model of 4 layers does not grow to 3"),
+        (("--context", "9"), "a context of 256 tokens does not grow to 9"),
+    ):
+        with pytest.raises(SystemExit, match=f"^{said}$"):
+            grow(script, NANO, tmp_path / "less", *option)
     assert not (tmp_path / "less").exists()
-    assert "exists" in grow(NANO, tmp_path).stderr
+    with pytest.raises(SystemExit, match="exists"):
+        grow(script, NANO, tmp_path)
+
+
+def test_copies_are_spread_evenly(script: Any) -> None:
+    assert script.layer_sources(4, 6) == [(0, False), (0, True), (1, False), (1, True), (2, False), (3, False)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.llm.test_fast import batch, model
 from tests.llm.test_fast_step import exact, grads, off
+from tests.llm.test_native_training import computing
 from tui_llm.llm.model import native_training, switches
 from tui_llm.llm.model.flat import FlatParameters
 from tui_llm.llm.model.native_plan import BatchShape, StepPlan
@@ -65,18 +66,11 @@ def test_any_switches_and_shape_are_those_of_autograd(drawn: tuple[GPTConfig, in
     gpt, (x, y) = model(config), batch(config, length)
     assert NativeTrainingStep.fits(gpt)
     loss, wanted = exact(gpt, x, y)
-    flat = FlatParameters(gpt)
-    flat.gradients.fill_(torch.nan)  # all of it is overwritten, except the gaps
-    step, before = NativeTrainingStep(gpt, flat, torch.float32), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        step.cast()
+    with computing(gpt, threads) as step:
         assert step.gradients(x, y, 1.0, first=True) == pytest.approx(loss, rel=1e-5)
         assert off(grads(gpt), wanted) < 1e-5
         assert max(off({n: g}, {n: wanted[n]}) for n, g in grads(gpt).items() if wanted[n].any()) < 1e-4
         step.gradients(x, y, 1.0, first=False)
-    finally:
-        torch.set_num_threads(before)
     assert off({n: g / 2 for n, g in grads(gpt).items()}, wanted) < 1e-5
 
 

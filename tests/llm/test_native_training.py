@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -33,6 +35,20 @@ def made(
     return gpt, NativeTrainingStep(gpt, FlatParameters(gpt), dtype), x.contiguous(), y.contiguous()
 
 
+@contextlib.contextmanager
+def computing(gpt: GPT, threads: int) -> Iterator[NativeTrainingStep]:
+    """The step in fp32 on so many threads. The gradients are NaN before it."""
+    flat, before = FlatParameters(gpt), torch.get_num_threads()
+    flat.gradients.fill_(torch.nan)  # all of it is overwritten, except the gaps
+    step = NativeTrainingStep(gpt, flat, torch.float32)
+    torch.set_num_threads(threads)
+    try:
+        step.cast()
+        yield step
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("padding", [0, 7])
 @pytest.mark.parametrize(("config", "length"), SHAPES)
@@ -41,19 +57,12 @@ def test_gradients_are_those_of_autograd(config: GPTConfig, length: int, padding
     gpt.used = config.vocabulary - padding
     x, y = x % gpt.used, y % gpt.used
     loss, wanted = exact(gpt, x, y)
-    flat = FlatParameters(gpt)
-    flat.gradients.fill_(torch.nan)  # all of it is overwritten, except the gaps
-    step, before = NativeTrainingStep(gpt, flat, torch.float32), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        step.cast()
+    with computing(gpt, threads) as step:
         assert step.gradients(x, y, 1.0, first=True) == pytest.approx(loss, rel=1e-6)
         assert off(grads(gpt), wanted) < 1e-6
         assert max(off({n: g}, {n: wanted[n]}) for n, g in grads(gpt).items()) < 5e-6
         parts = slice(0, 1), slice(1, 3)  # other shapes than the batch's
         halves = sum(step.gradients(x[p], y[p], len(x[p]) / len(x), first=p == parts[0]) for p in parts)
-    finally:
-        torch.set_num_threads(before)
     assert halves == pytest.approx(loss, rel=1e-6) and off(grads(gpt), wanted) < 1e-6
 
 

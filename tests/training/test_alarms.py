@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -241,6 +242,13 @@ def test_the_command_that_trains_says_alarms_as_they_come(tmp_path: Path, capsys
         "; its rows: tui-llm replay tales --step 1070"
     )
     assert "\x1b" not in said[0] and said[1:] == ["! overfitting at step 1,080: rises"]
+    rows = Alarm(OUTLIER_ROW, 1090, 1090, "row 3", 2)
+    health.record(run, [rows])
+    followers[0].poll()
+    assert capsys.readouterr().out == "! outlier row at step 1,090: row 3; its rows: tui-llm replay tales --step 1090\n"
+    health.record(run, [dataclasses.replace(rows, evidence="row 3. 2 steps have such a row", count=2)])
+    followers[0].poll()
+    assert capsys.readouterr().out == ""  # of the same alarm, more steps are no news
 
 
 def test_the_documented_numbers_are_those_of_the_detectors() -> None:

@@ -86,7 +86,7 @@ def test_a_damaged_status_gives_none_or_a_positive_number(facts: dict[str, Any],
 
 def test_a_known_peak_is_read_and_shown_everywhere(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text, steps=3)
-    found = machine.Machine(**machine._key(CPU), fp32=1e12, bf16=2e12, read=1e9, copy=1e9, quiet=True)
+    found = machine.Machine(**machine.key(CPU), fp32=1e12, bf16=2e12, read=1e9, copy=1e9, quiet=True)
     machine._path(CPU).parent.mkdir(parents=True)
     machine._path(CPU).write_text(json.dumps({k: getattr(found, k) for k in found.__dataclass_fields__}))
     assert here(run) == 0

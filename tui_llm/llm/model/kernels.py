@@ -25,9 +25,8 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
-from tui_llm.llm.model import native
+from tui_llm.llm.model import machine, native
 from tui_llm.llm.model.linear_layers import Exact, FbgemmHalf, Half, Int8, Matrix, Reduced
-from tui_llm.llm.model.machine import device_name
 from tui_llm.llm.model.native_layers import NativeExact, NativeHalf, NativeInt8
 from tui_llm.llm.model.weight_names import KERNEL_VARIABLE, check_kernel
 
@@ -121,8 +120,7 @@ def _default(known: dict[str, Kernel], parameters: int) -> Kernel:
 
 
 def _key() -> list[Any]:
-    cpu = torch.device("cpu")
-    return [device_name(cpu), torch.backends.cpu.get_cpu_capability(), torch.__version__, torch.get_num_threads()]
+    return [*machine.key(torch.device("cpu")).values()]
 
 
 def _path() -> Path:

@@ -62,7 +62,8 @@ def device_name(device: torch.device) -> str:
     return cpu_name()  # on macOS a GPU is the same chip
 
 
-def _key(device: torch.device) -> dict[str, Any]:
+def key(device: torch.device) -> dict[str, Any]:
+    """What a measurement is kept for: it is not used with another of these."""
     name, cpu = device_name(device), device.type == "cpu"
     return {
         "device": name if cpu else f"{name} ({device.type})",
@@ -73,7 +74,7 @@ def _key(device: torch.device) -> dict[str, Any]:
 
 
 def _path(device: torch.device) -> Path:
-    digest = hashlib.sha256(json.dumps([*_key(device).values()]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([*key(device).values()]).encode()).hexdigest()[:16]
     return paths.cache_dir() / "machine" / f"{digest}.json"
 
 
@@ -87,7 +88,7 @@ def known(device: torch.device) -> Machine | None:
     rates = (found.fp32, found.bf16, found.read, found.copy)
     if any(rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1e21) for rate in rates):
         return None  # the cache file is damaged
-    return found if _key(device).items() <= asdict(found).items() else None
+    return found if key(device).items() <= asdict(found).items() else None
 
 
 def measure(device: torch.device) -> Machine:
@@ -106,7 +107,7 @@ def measure(device: torch.device) -> Machine:
         ]
         quiet = quiet or before.quiet
     fp32, bf16, read, copy = rates
-    found = Machine(**_key(device), fp32=fp32, bf16=bf16, read=read, copy=copy, quiet=quiet)
+    found = Machine(**key(device), fp32=fp32, bf16=bf16, read=read, copy=copy, quiet=quiet)
     with suppress(UserError):  # disk full: it is measured again next time
         write_json(_path(device), asdict(found))
     return found

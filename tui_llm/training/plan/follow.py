@@ -16,7 +16,7 @@ from tui_llm.common.files import to_json
 from tui_llm.common.numbers import duration, memory_size
 from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges, health
-from tui_llm.training.run.alarm_kinds import SPIKE, Alarm
+from tui_llm.training.run.alarm_kinds import OUTLIER_ROW, SPIKE, Alarm
 from tui_llm.training.run.metrics import Metric, MetricsTail, metric_line
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
@@ -65,6 +65,9 @@ class _Follower:
         self.tail.skip()
         self.alarms = health.tail(run)
         self.alarms.skip()
+        self.said = {
+            one.key for one in health.recorded(run)
+        }  # an alarm on rows is written again when more rows are found
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.resumed_from = max((step for step, _ in run.checkpoints()), default=0)
         self.shown = ""
@@ -79,7 +82,8 @@ class _Follower:
             if metric.step > self.resumed_from:
                 self._print(metric)
         for alarm in self.alarms.new():
-            if alarm.step > self.resumed_from and not self.as_json and not self.quiet:
+            new, self.said = alarm.key not in self.said, self.said | {alarm.key}
+            if new and alarm.step > self.resumed_from and not self.as_json and not self.quiet:
                 print(alarm_line(self.run, alarm), flush=True)
         status = self.run.status()
         if not alive and status.state not in ("starting", "running", "paused"):
@@ -115,8 +119,9 @@ class _Follower:
 
 
 def alarm_line(run: Run, alarm: Alarm) -> str:
-    """An alarm in one line, and for a spike the command that shows what made it."""
-    more = f"; its rows: tui-llm replay {visible(run.name)} --step {alarm.step}" if alarm.kind == SPIKE else ""
+    """An alarm in one line, and for one about a step's rows the command that shows them."""
+    of_rows = alarm.kind in (SPIKE, OUTLIER_ROW)
+    more = f"; its rows: tui-llm replay {visible(run.name)} --step {alarm.step}" if of_rows else ""
     return f"! {alarm.kind} at step {alarm.step:,}: {visible(alarm.evidence)}{more}"
 
 

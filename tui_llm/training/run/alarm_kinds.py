@@ -28,7 +28,7 @@ ADVICE = {
     " matrix; begin again from a checkpoint before that step.",
     OUTLIER_ROW: "Look at the row: Enter on the chart at that step, or `tui-llm replay RUN --step K`. Noise, another encoding, markup or numbers"
     " give such rows, and they take a share of each gradient and of the model. Clean the file, or leave it out: a new run, or a"
-    " branch from before that step (`tui-llm train --branch RUN --step K --exclude FILE`). A row of text that is only rare does"
+    " branch from before that step (`tui-llm train --branch RUN --step K-1 --exclude FILE`). A row of text that is only rare does"
     " no harm.",
 }  # fmt: skip
 
@@ -50,6 +50,11 @@ class Alarm:
     row: int | None = None
     place: TokenPlace | None = None
     count: int = 1
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Equal for two states of one alarm: a later one may count more steps."""
+        return self.kind, self.step
 
     @property
     def advice(self) -> str:

@@ -59,7 +59,7 @@ def record(run: Run, alarms: Iterable[Alarm]) -> None:
 def recorded(run: Run) -> list[Alarm]:
     """Reads alarms.jsonl: of lines of one kind and step, the last one; lines that are no alarms are skipped. `evidence` is not
     sanitized for a terminal."""
-    return list({(one.kind, one.step): one for one in jsonl.read(alarms_path(run), _parse)}.values())
+    return list({one.key: one for one in jsonl.read(alarms_path(run), _parse)}.values())
 
 
 def tail(run: Run) -> jsonl.Tail[Alarm]:
@@ -87,13 +87,13 @@ def _place(value: Any) -> TokenPlace:
 def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any], files: RowFiles | None = None) -> AlarmReader:
     """The worker's reader: it has read the metrics so far, and alarms.jsonl exists. Raises OSError."""
     reader = AlarmReader(settings, facts, files)
-    tail, known = MetricsTail(run.metrics_path), {(one.kind, one.step): one for one in recorded(run)}
+    tail, known = MetricsTail(run.metrics_path), {one.key: one for one in recorded(run)}
     while True:
         new = reader.add(tail.new(SMALL))
-        record(run, [alarm for alarm in new if (alarm.kind, alarm.step) not in known])
+        record(run, [alarm for alarm in new if alarm.key not in known])
         if not tail.more:
             break
-    record(run, [alarm for alarm in reader.updates() if known.get((alarm.kind, alarm.step)) != alarm])
+    record(run, [alarm for alarm in reader.updates() if known.get(alarm.key) != alarm])
     with storage.open_file(alarms_path(run), "ab"):
         pass  # it says that the worker looked, even if it finds nothing
     return reader
@@ -149,8 +149,8 @@ class HealthReader:
     def read(self, band: LossBand | None) -> Health:
         """The alarms so far, with those that only the worker knows."""
         computed = self._alarms.alarms if self._alarms is not None else ()
-        seen = {(one.kind, one.step) for one in computed}
-        more = [one for one in self._of_worker() if (one.kind, one.step) not in seen]
+        seen = {one.key for one in computed}
+        more = [one for one in self._of_worker() if one.key not in seen]
         alarms = tuple(sorted((*computed, *more), key=lambda one: one.step))
         return Health(alarms, self._alarms.left_out if self._alarms is not None else 0, band)
 

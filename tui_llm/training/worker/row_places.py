@@ -16,7 +16,7 @@ from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.worker import Worker
 
-LARGEST = 32e6  # bytes of a corpus whose files are read again, which takes a second; of a larger one, `tui-llm replay` names them
+LARGEST = 32e6  # bytes of a corpus whose files are read again, while training waits; of a larger one, `tui-llm replay` names them
 
 
 class RowPlaces:

@@ -56,8 +56,9 @@ class AlarmLines(Lines):
         self.snapshot = snapshot
         self.border_title = Text.assemble("Is this normal?  ", visible(snapshot.name) if snapshot else "")
         self.rebuild()
-        if before is not None and self.chosen != before:  # newer alarms stand above it now
-            self._place_cursor(next((at for at, alarm in self._alarms.items() if alarm == before), 0))
+        chosen = self.chosen
+        if before is not None and (chosen is None or chosen.key != before.key):  # newer alarms stand above it now
+            self._place_cursor(next((at for at, alarm in self._alarms.items() if alarm.key == before.key), 0))
 
     def rebuild(self) -> None:
         super().rebuild()

@@ -20,10 +20,10 @@ class RunNews:
             return []
         alarms = now.health.alarms if now.health is not None else ()
         if now.name != self._name:
-            self._name, self._alive, self._seen = now.name, now.status.alive, {(one.kind, one.step) for one in alarms}
+            self._name, self._alive, self._seen = now.name, now.status.alive, {one.key for one in alarms}
             return []
-        new = [one for one in alarms if (one.kind, one.step) not in self._seen]
-        self._seen |= {(one.kind, one.step) for one in new}
+        new = [one for one in alarms if one.key not in self._seen]
+        self._seen |= {one.key for one in new}
         lines = [f"{now.name}: {one.kind} at step {fmt.count(one.step)}" for one in new]
         if self._alive and not now.status.alive:
             lines += self._end(now)
