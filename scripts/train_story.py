@@ -100,7 +100,7 @@ def from_nano(work: Path, chosen: argparse.Namespace) -> None:
     if not grown.exists():
         subprocess.run([sys.executable, str(SCRIPTS / "grow_model.py"), str(NANO), str(grown)], check=True)
     options = f"{GROWN} --device {chosen.device} --from {grown} --steps {chosen.second}"
-    train_nano.train(work, "story-2", f"{SIMPLE} {SIMPLE} children fiction {options}")
+    train_nano.train(work, "story-2", f"{SIMPLE} {SIMPLE} {SIMPLE} children fiction {options}")
 
 
 def from_random_weights(work: Path, chosen: argparse.Namespace) -> None:

@@ -431,6 +431,7 @@ async def test_a_page_key_in_a_palette_without_room() -> None:
             await pilot.press("pagedown", "pageup")
         await pilot.resize_terminal(120, 40)
         commands = app.screen.query_one(CommandList)
+        await until(pilot, lambda: commands.scrollable_content_region.height > 1)  # laid out again
         await pilot.press("pagedown")
         last = commands.highlighted
         await pilot.press("pageup")
