@@ -36,7 +36,8 @@ from gpu_report import GpuRow, PartReport, run_apart, save
 from tui_llm.training.run.run_lock import worker_pid
 
 Part = Callable[[PartReport, PartOptions], None]
-PARTS: dict[str, tuple[Part, float]] = {  # what it does, and its limit in seconds
+MINUTES = 6.0
+PARTS: dict[str, tuple[Part, float]] = {  # what it does, and its limit in seconds where all have MINUTES
     "machine": (gpu_parts.machine_facts, 40),
     "logits": (gpu_parts.logits, 40),
     "decode": (gpu_parts.decode, 40),
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="tiny shapes, one round")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--out", metavar="FILE", default="gpu.json", help="default: gpu.json")
-    parser.add_argument("--minutes", type=float, default=6.0, help="for all parts; what does not fit is left out")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts; a part's limit is in proportion; what does not fit is left out")
     parser.add_argument("--nanogpt", metavar="PATH", default="", help="a clone of nanoGPT to compare with")
     options = parser.parse_args(arguments)
     out, rows = Path(options.out).absolute(), list[GpuRow]()
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
                 found = report.rows()
             else:
                 found = list(
-                    run_apart(report, functools.partial(with_options, work, given), min(limit, left), folder / "log")
+                    run_apart(report, functools.partial(with_options, work, given), min(limit * options.minutes / MINUTES, left), folder / "log")
                 )
             end_workers(folder)
             rows += found

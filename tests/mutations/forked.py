@@ -18,7 +18,7 @@ from pathlib import Path
 
 CPU = 10  # seconds
 ROOM = 3 << 30  # bytes of address space beyond this process's: a limit that protects the machine
-_IDLE = 20.0  # a sleeping child without CPU time for this many seconds is considered hung
+_IDLE = 20.0  # a child is considered hung if it and its own children sleep without CPU time for this many seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ def _child(work: Callable[[], int | None], out: int, err: int) -> None:
 def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
     """Returns (exit status, usage, whether it hung).
 
-    A child hangs if it sleeps and uses no CPU time for `_IDLE` seconds.
+    A child hangs if it and its own children sleep and use no CPU time for `_IDLE` seconds.
     """
-    before, since = -1, time.monotonic()
+    before, since, session = -1, time.monotonic(), -1
     pause = 0.002
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
@@ -98,6 +98,10 @@ def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
         if spent != before or state not in "SD":
             before, since = spent, time.monotonic()
         elif time.monotonic() - since > _IDLE:
+            awake, now = _session(pid)
+            if awake or now != session:
+                session, since = now, time.monotonic()
+                continue
             os.killpg(pid, signal.SIGKILL)
             _, status, usage = os.wait4(pid, 0)
             return os.waitstatus_to_exitcode(status), usage, True
@@ -112,3 +116,20 @@ def _doing(pid: int) -> tuple[str, int]:
     except OSError:
         return "R", -1
     return fields[0], int(fields[11]) + int(fields[12])
+
+
+def _session(pid: int) -> tuple[bool, int]:
+    """Returns (whether a process of the session that `pid` leads can run, the clock ticks of CPU time of all of them).
+
+    On a busy machine, a worker may sleep longer than `_IDLE` until a process that it has started is given a core.
+    """
+    awake, spent = False, 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == pid:
+            awake = awake or fields[0] not in "SDZ"
+            spent += int(fields[11]) + int(fields[12])
+    return awake, spent

@@ -24,7 +24,8 @@ def make_bases(top: Path) -> None:
     assert _main(words) == 0
     run = find(NAME).path
     # in a child, because the worker installs signal handlers
-    assert forked.run(lambda: process.main([str(run)])).code == 0
+    ending = forked.run(lambda: process.main([str(run)]))
+    assert ending.code == 0, (ending, (run / "worker.log").read_text())
     shutil.copytree(run, run.with_name("second"))
 
 

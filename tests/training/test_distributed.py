@@ -189,8 +189,9 @@ def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:
         "batch_size": 1,
     }
     one, two = make("one", text, **fields), make("two", text, **fields)
-    train(one, 1)
-    train(two, 2)
+    # In bfloat16, gradients that differ in their last bit are orthogonalized to matrices 0.4 % apart, on some CPUs more than 2e-4.
+    train(one, 1, "float32")
+    train(two, 2, "float32")
     alike(two, one)
 
 

@@ -273,7 +273,7 @@ async def test_the_key_that_closes_a_screen_is_in_sight_and_twice_of_it_closes_o
             await pilot.pause()
         assert len(keys) > 3
         await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpScreen)
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
 
 
 async def test_dismissing_twice_closes_no_other_screen() -> None:
