@@ -75,7 +75,7 @@ def detach(ladder: Ladder) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=launch.environment(),
+                env=launch.child_environment(),
                 start_new_session=True,
             )
     except OSError as error:

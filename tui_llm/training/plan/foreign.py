@@ -42,7 +42,7 @@ class ForeignProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tui_llm.training.worker.foreign"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=launch.environment(), start_new_session=True,
+                env=launch.child_environment(), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise UserError(f"can't start a process to read the checkpoints: {error.strerror or error}") from error

@@ -63,7 +63,7 @@ class ModelPull:
     def _pull(self, name: str) -> None:
         child = self.child = subprocess.Popen(
             self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=launch.environment(), text=True, errors="replace",
+            env=launch.child_environment(), text=True, errors="replace",
         )  # fmt: skip
         deliver(self.owner, self._show, f"starting to pull {name}")
         problem = ""

@@ -32,7 +32,7 @@ def export(run: Run, folder: str) -> None:
         [sys.executable, "-m", "tui_llm", "export", run.name, place],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=launch.environment(),
+        env=launch.child_environment(),
         text=True,
         errors="replace",
     )
