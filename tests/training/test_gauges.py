@@ -44,6 +44,21 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+class Load:
+    """As `RunLoad`, on a machine with nothing else to do unless a test gives other loads."""
+
+    given: list[float | None] = []
+
+    def contention(self) -> float | None:
+        return self.given.pop(0) if self.given else 1.0
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "RunLoad", Load)
+    monkeypatch.setattr(Load, "given", [])
+
+
 def here(run: Run) -> int:
     """Runs a worker in this process."""
     return process.work(worker.Worker(run))
@@ -155,6 +170,21 @@ def test_a_disturbed_measurement_is_not_used_and_repeated_at_an_evaluation(
     monkeypatch.setattr(measurements, "AGAIN_AFTER", HANG)
     run = make("soon", text, steps=30)
     assert here(run) == 0 and steps == [1] and "peak_flops" not in read_json(run.path / "status.json")
+
+
+def test_nothing_is_measured_while_the_steps_wait_for_cores(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    run = make("run", text, steps=30)
+
+    def measure(device: torch.device) -> machine.Machine:
+        steps.append(lines(run.metrics_path)[-1]["step"])
+        return machine.Machine("x", "y", 1, 1e15, 2e15, 1e9, 1e9)
+
+    monkeypatch.setattr(machine, "measure_in_subprocess", measure)
+    monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
+    monkeypatch.setattr(measurements, "AGAIN_AFTER", 0.0)
+    Load.given += [1.5, 1.2, None]  # at the first step, then at evaluations; unknown is no reason
+    assert here(run) == 0 and steps == [20]
 
 
 def test_a_step_faster_than_the_peak_discards_it(text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -62,7 +62,7 @@ def test_threads_that_wait_for_a_core_are_said_until_they_no_longer_do(loads: li
         (True, True), (False, True), (False, True), (True, False), (False, False), (False, False),
     ]  # fmt: skip
     loads.append(4.0)
-    assert watch.changed() and "2 threads waited for one 75 % of the time" in watch.line
+    assert watch.changed() and "2 threads waited for cores 75 % of the time" in watch.line
     assert watch.line.endswith("tui-llm train --resume --run tales --threads 1")
 
 

@@ -39,7 +39,7 @@ class ContentionWatch:
             self.line = ""
         elif waited >= MUCH and not self.line:
             self.line = (
-                f"other programs use the cores: this run's {threads} threads waited for one {100 * waited:.0f} % of the time. One thread may "
-                f"be faster: tui-llm stop {self.run}, then tui-llm train --resume --run {self.run} --threads 1"
+                f"beside other programs its {threads} threads waited for cores {100 * waited:.0f} % of the time. One may be faster: "
+                f"tui-llm stop {self.run}; tui-llm train --resume --run {self.run} --threads 1"
             )
         return self.line != before

@@ -18,6 +18,7 @@ from tui_llm.common import memory, paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.run_load import RunLoad
 from tui_llm.llm.hub.lookup import size_of_vocabulary
 from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.device_gauges import with_allocator
@@ -32,11 +33,10 @@ from tui_llm.training.worker import machine_sampler
 from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
-PEAK_TAKES = 8.0  # seconds, about, on a busy machine
-AGAIN_AFTER = (
-    60.0  # seconds from a measurement that was disturbed to the next one, at an evaluation; then `LONGER` times as long
-)
-LONGER = 3.0
+PEAK_TAKES = 8.0  # seconds, about
+BUSY = 1.1  # contention of the steps from which a measurement would be disturbed too, and is put off
+AGAIN_AFTER = 60.0  # seconds until the next try, which an evaluation makes
+LONGER = 3.0  # times as long after each further measurement that was disturbed
 MOST_WRONG = 3  # measured peaks that steps exceeded, after which this worker measures no more
 MEMORY_EVERY = 20  # steps
 SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the held-out rows
@@ -60,6 +60,7 @@ class Gauges:
         self.sampler = machine_sampler.sampler(self.device, wanted)
         self._wrong, self._measured = 0, 0
         self._due: float | None = time.monotonic() + PEAK_AFTER
+        self._put_off, self._load = False, RunLoad()
         self._take(machine.known(self.device))
 
     def _take(self, found: machine.Machine | None) -> None:
@@ -81,12 +82,19 @@ class Gauges:
         )
 
     def due(self, metric: Metric) -> bool:
-        """Whether to measure the machine after the step of `metric`: the first time after any step, then at evaluations.
+        """Whether to measure the machine after the step of `metric`: the first time after any step, then at evaluations; not while
+        the steps wait for cores, since a measurement would too, and takes a minute then.
 
         Call it between two steps, so that training does not disturb the measurement.
         """
-        again = self._measured or self._wrong
-        return self._due is not None and time.monotonic() >= self._due and not (again and metric.val_loss is None)
+        again = self._measured or self._wrong or self._put_off
+        if self._due is None or time.monotonic() < self._due or (again and metric.val_loss is None):
+            return False
+        contention, self._load = self._load.contention(), RunLoad()
+        self._put_off = self.device.type == "cpu" and contention is not None and contention > BUSY
+        if self._put_off:
+            self._later()
+        return not self._put_off
 
     def measure(self) -> str:
         """Measures the machine's peak, which takes some seconds in which this process waits. Returns why there is no MFU after
