@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tui_llm.common import openmp
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import processes
 
 SHOW = """
 import ctypes, os, subprocess, sys
@@ -46,5 +46,5 @@ def test_a_worker_gets_the_setting(given: dict[str, str], wanted: str | None, mo
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert launch.child_environment().get("GOMP_SPINCOUNT") == wanted
+    assert processes.child_environment().get("GOMP_SPINCOUNT") == wanted
     assert openmp.variables() == ({"GOMP_SPINCOUNT": "20000"} if not given else {})

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from filelock import Timeout
 
-from tui_llm.common import files, foreign_files, openmp, paths, storage
+from tui_llm.common import files, foreign_files, paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device_names import check_device
@@ -232,7 +232,7 @@ def start(run: Run) -> None:
     command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **processes.threads(config.nproc), **child_environment()}
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **processes.child_environment()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -259,11 +259,6 @@ def resume(run: Run) -> None:
     if fits is not None:
         change_batch_size(run, *fits)
     start(run)
-
-
-def child_environment() -> dict[str, str]:
-    """Returns the environment for a child process that imports this same package from any folder."""
-    return {**openmp.variables(), **os.environ, "PYTHONPATH": processes.python_path()}
 
 
 _children: list[tuple[Run, subprocess.Popen[bytes]]] = []
