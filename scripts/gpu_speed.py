@@ -18,6 +18,7 @@ from gpu_report import PartReport
 from tui_llm.llm.learn import speed
 from tui_llm.llm.model import checkpoint, data_sheets, machine
 from tui_llm.training.plan import cost
+from tui_llm.training.run import gauges
 from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.worker import torch_compile, versus
 
@@ -136,8 +137,9 @@ def training(report: PartReport, options: PartOptions) -> None:
             f"MFU of {sheet.card}'s {sheet.flops / 1e12:.0f} TFLOP/s", 100 * rate * flops / sheet.flops, "%", "≥", 45
         )
     known = machine.known(place)
-    if known is not None and (peak := known.peak("bf16" if trainer.bfloat16 else "fp32")) is not None:
-        report.put("MFU of the measured peak", 100 * rate * flops / peak, "%")
+    peak = known.peak("bf16" if trainer.bfloat16 else "fp32") if known is not None else None
+    if (share := gauges.mfu({"flops_per_token": flops, "peak_flops": peak}, rate)) is not None:
+        report.put("MFU of the measured peak", 100 * share, "%")
     if options.cuda:
         report.put("peak memory of ours", torch.cuda.max_memory_allocated(place) / 2**30, "GiB")
     makers = {"transformers": transformers_side, "nanoGPT": nanogpt_side}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from tui_llm.llm.model.machine import Machine
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.shape import GPTConfig as Shape
+from tui_llm.training.plan.step_time import Measurement, Rate
 
 CPU = torch.device("cpu")
-FAST = Machine("test", torch.__version__, 2, 1e11, 2e11, 1e10, 1e10, True)
+FAST = Machine("test", torch.__version__, 2, 1e11, 2e11, 1e10, 1e10)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +81,36 @@ def test_least_time_of_gpt2() -> None:
     many = speed.least_seconds(shape, 200, 0, "fp32", FAST)
     blocks = 12 * 12 * 768**2
     assert many == pytest.approx((2 * blocks * 200 + 2 * 50257 * 768 + 4 * 12 * 768 * 20100) / 1e11)  # compute-bound
-    assert speed.least_seconds(shape, 1, 0, "fp32", Machine("", "", 1, None, None, None, None, True)) is None
+    assert speed.least_seconds(shape, 1, 0, "fp32", Machine("", "", 1, None, None, None, None)) is None
+
+
+def test_nothing_is_compared_with_a_rate_that_was_disturbed_or_exceeded() -> None:
+    shape, least = Shape(), speed.least_seconds(Shape(), 1, 0, "fp32", FAST)
+    slow_products, slow_memory = (dataclasses.replace(FAST, disturbed=(name,)) for name in ("fp32", "read"))
+    assert speed.least_seconds(shape, 1, 0, "fp32", slow_products) is None
+    assert speed.least_seconds(shape, 1, 0, "int8", slow_products) == speed.least_seconds(shape, 1, 0, "int8", FAST)
+    assert speed.least_seconds(shape, 1, 0, "int8", slow_memory) is None
+    assert least is not None and speed.roofline_share(least, 2 * least) == 0.5
+    assert speed.roofline_share(least, 0.9 * least) is None and speed.roofline_share(None, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(dataclasses.replace(FAST, disturbed=("fp32", "bf16")), "beside other programs"),
+     (dataclasses.replace(FAST, fp32=1e3, bf16=1e3), "faster than its measured peak"), (FAST, "of the machine (MFU)")],
+)  # fmt: skip
+def test_training_has_no_share_of_a_wrong_peak(
+    found: Machine, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    discarded = []
+    monkeypatch.setattr(machine, "machine", lambda _: found)
+    monkeypatch.setattr(machine, "discard", lambda _, name: discarded.append(name))
+    monkeypatch.setattr(Measurement, "__init__", lambda self, *_: None)
+    monkeypatch.setattr(Measurement, "take", lambda self: Rate(100.0, 3, 4, "cpu"))
+    monkeypatch.setattr(Measurement, "cancel", lambda self: None)
+    assert main(["bench", "training", "--preset", "toy"]) == 0
+    out = capsys.readouterr().out
+    assert said in out and ("%" in out) is (found is FAST) and bool(discarded) is (found.fp32 == 1e3)
 
 
 def test_sides_take_turns() -> None:

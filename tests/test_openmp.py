@@ -1,4 +1,4 @@
-"""Waiting OpenMP threads sleep soon, in this process and in no other."""
+"""Waiting OpenMP threads sleep soon: in this process, and in the workers that it starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+
+from tui_llm.common import openmp
+from tui_llm.training.plan import processes
 
 SHOW = """
 import ctypes, os, subprocess, sys
@@ -33,3 +36,15 @@ def test_the_openmp_setting_is_local_to_this_process(given: dict[str, str], said
         [sys.executable, "-c", SHOW], env={**clean, **given}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == said.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_a_worker_gets_the_setting(given: dict[str, str], wanted: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert processes.child_environment().get("GOMP_SPINCOUNT") == wanted
+    assert openmp.variables() == ({"GOMP_SPINCOUNT": "20000"} if not given else {})

@@ -32,7 +32,7 @@ from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
-from tui_llm.training.worker import machine_sampler, measurements, process, worker
+from tui_llm.training.worker import job, machine_sampler, measurements, process, worker
 
 CPU = torch.device("cpu")
 
@@ -42,6 +42,21 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(words(2000))
     return path
+
+
+class Load:
+    """As `RunLoad`, on a machine with nothing else to do unless a test gives other loads."""
+
+    given: list[float | None] = []
+
+    def contention(self) -> float | None:
+        return self.given.pop(0) if self.given else 1.0
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "RunLoad", Load)
+    monkeypatch.setattr(Load, "given", [])
 
 
 def here(run: Run) -> int:
@@ -62,6 +77,9 @@ def test_mfu_of_gpt2_on_an_a100_is_what_nanogpt_says() -> None:
     facts = {"flops_per_token": per_token, "peak_flops": 312e12}
     assert gauges.mfu(facts, rate) == pytest.approx(per_token * 1024 * 480 / 2.5 / 312e12)
     assert gauges.mfu({**facts, "processes": 8}, rate) == pytest.approx(gauges.mfu(facts, rate / 8))
+    whole = 312e12 / per_token
+    assert gauges.mfu(facts, whole * 0.999) == pytest.approx(0.999) and not gauges.above_peak(facts, whole * 0.999)
+    assert gauges.mfu(facts, whole * 1.001) is None and gauges.above_peak(facts, whole * 1.001)  # the peak is wrong
 
 
 def test_the_cost_of_a_run_is_that_of_its_tokens() -> None:
@@ -81,12 +99,12 @@ anything = st.one_of(
 )
 def test_a_damaged_status_gives_none_or_a_positive_number(facts: dict[str, Any], rate: float | None) -> None:
     found = gauges.mfu(facts, rate)
-    assert found is None or found >= 0
+    assert found is None or 0 <= found <= 1
 
 
 def test_a_known_peak_is_read_and_shown_everywhere(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text, steps=3)
-    found = machine.Machine(**machine.key(CPU), fp32=1e12, bf16=2e12, read=1e9, copy=1e9, quiet=True)
+    found = machine.Machine(**machine.key(CPU), fp32=1e12, bf16=2e12, read=1e9, copy=1e9)
     machine._path(CPU).parent.mkdir(parents=True)
     machine._path(CPU).write_text(json.dumps({k: getattr(found, k) for k in found.__dataclass_fields__}))
     assert here(run) == 0
@@ -114,7 +132,7 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
 
     def measure(device: torch.device) -> machine.Machine:
         measured.append(device)
-        return machine.Machine("x", "y", 1, 1e11, 2e11, 1e9, 1e9, True)
+        return machine.Machine("x", "y", 1, 1e15, 2e15, 1e9, 1e9)
 
     monkeypatch.setattr(Run, "write_status", written)
     monkeypatch.setattr(machine, "measure_in_subprocess", measure)
@@ -128,6 +146,92 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
     at = [(state, has) for state, message, has in said if "measuring this machine" in message]
     assert at == [("running", False)] and said[-1][2]
     assert machine.known(CPU) is None and "peak_flops" in read_json(paths.runs_dir() / "run" / "status.json")
+
+
+def test_a_disturbed_measurement_is_not_used_and_repeated_at_an_evaluation(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    run = make("run", text, steps=30)  # evaluations at 1, 10, 20, 30
+
+    def measure(device: torch.device) -> machine.Machine:
+        steps.append(lines(run.metrics_path)[-1]["step"])  # no step is made meanwhile: this process waits here
+        disturbed = ("fp32", "bf16") if len(steps) < 3 else ()
+        return machine.Machine("x", "y", 1, 1e15, 2e15, 1e9, 1e9, disturbed)
+
+    monkeypatch.setattr(machine, "measure_in_subprocess", measure)
+    monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
+    monkeypatch.setattr(measurements, "AGAIN_AFTER", 0.0)
+    said = logged(monkeypatch)
+    assert here(run) == 0
+    assert steps == [1, 10, 20] and "peak_flops" in read_json(run.path / "status.json")
+    assert sum("it is measured again at a later evaluation" in line for line in said) == 2
+    steps.clear()
+    monkeypatch.setattr(measurements, "AGAIN_AFTER", HANG)
+    run = make("soon", text, steps=30)
+    assert here(run) == 0 and steps == [1] and "peak_flops" not in read_json(run.path / "status.json")
+
+
+def test_nothing_is_measured_while_the_steps_wait_for_cores(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    run = make("run", text, steps=30)
+
+    def measure(device: torch.device) -> machine.Machine:
+        steps.append(lines(run.metrics_path)[-1]["step"])
+        return machine.Machine("x", "y", 1, 1e15, 2e15, 1e9, 1e9)
+
+    monkeypatch.setattr(machine, "measure_in_subprocess", measure)
+    monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
+    monkeypatch.setattr(measurements, "AGAIN_AFTER", 0.0)
+    Load.given += [1.5, 1.2, None]  # at the first step, then at evaluations; unknown is no reason
+    assert here(run) == 0 and steps == [20]
+
+
+def test_a_step_faster_than_the_peak_discards_it(text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """As a peak was that had been measured beside other programs: MFU 138 %."""
+    run = make("run", text, steps=40)
+    machine._cache(CPU, machine.Machine(**machine.key(CPU), fp32=1e3, bf16=1e3, read=1e9, copy=1e9))
+    measured = []
+
+    def measure(device: torch.device) -> machine.Machine:
+        measured.append(lines(run.metrics_path)[-1]["step"])
+        return machine.Machine("x", "y", 1, 1e3, 1e3, 1e9, 1e9)
+
+    monkeypatch.setattr(machine, "measure_in_subprocess", measure)
+    monkeypatch.setattr(measurements, "AGAIN_AFTER", 0.0)
+    said = logged(monkeypatch)
+    assert here(run) == 0
+    found = machine.known(CPU)
+    assert found is not None and found.disturbed and found.read == 1e9  # later runs measure again
+    assert measured == [1, 10]  # and after three wrong peaks no more
+    wrong = [line for line in said if "faster than this machine's measured peak" in line]
+    assert len(wrong) == measurements.MOST_WRONG and "step 1 " in wrong[0] and "not measured again" in wrong[-1]
+    assert "peak_flops" not in read_json(run.path / "status.json")
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["mfu"] is None
+
+
+def test_the_peak_of_another_number_of_threads_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on one thread is compared with one thread's peak."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            machine._cache(CPU, machine.Machine(**machine.key(CPU), fp32=threads * 1e9, bf16=1.0, read=1.0, copy=1.0))
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found = machine.known(CPU)
+            assert found is not None and (found.threads, found.peak("fp32")) == (threads, threads * 1e9)
+    finally:
+        torch.set_num_threads(before)
+
+
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that the worker logs from now on."""
+    said: list[str] = []
+    for module in (job, worker):
+        monkeypatch.setattr(module, "log", said.append)
+    return said
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────

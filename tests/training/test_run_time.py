@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.common import paths
+from tui_llm.common import paths, run_load
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import run_time
 from tui_llm.training.plan.run_time import RunTime, RunTimeMeasurement
 from tui_llm.training.run.settings import PRESETS
-from tui_llm.training.worker import run_load
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 400
 PARTS = RunTime(4.0, 0.2, 1.0, 0.8, 400, 9, 9, 40, 16, 1024, 0.0, 1.0, "cpu", True)
@@ -86,10 +85,11 @@ def test_the_band_is_wider_where_other_processes_take_the_cores() -> None:
 
 
 def test_the_load_is_the_share_of_time_spent_waiting_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([(1_000, 500), (3_000, 2_500), (3_000, 2_500)])
+    times = iter([{"7": (1_000, 500)}, {"7": (2_500, 2_000), "8": (500, 500)}, {"7": (2_500, 2_000), "8": (500, 500)}])
     monkeypatch.setattr(run_load, "_times", lambda: next(times))
     load = run_load.RunLoad()
     assert load.contention() == 2.0  # ran 2,000 ns, waited for as many
+    assert load.longest_wait() == 1_500e-9  # of one thread
     monkeypatch.undo()
     load = run_load.RunLoad()
     assert sum(range(300_000)) and ((found := load.contention()) is None or found >= 1)

@@ -41,7 +41,7 @@ WRONG = {
     "validation_fraction": ("1", "such as 0.05"), "sample_tokens": ("-1", "0 or more"), "decay_fraction": ("2", "from 0 to 1"),
     "arch": ("softcap", "softcap is saved as NanoChat, which also needs rmsnorm, rope, qk-norm: add them"),
     "minutes": ("-1", "from 0 up"), "from_model": ("[/]", "no model folder [/]"),
-    "momentum_warmup_steps": ("5", "are muon's"), "ema_decay": ("1", "below 1"),
+    "momentum_warmup_steps": ("5", "are muon's"), "ema_decay": ("1", "below 1"), "threads": ("5000", "0 to 4,096"),
 }  # fmt: skip
 
 

@@ -93,24 +93,27 @@ def show_machine(found: dict[str, Any]) -> None:
     from tui_llm.facts import report
     from tui_llm.training.run.gauges import flops_text
 
-    def rate(value: float | None, text: Callable[[float], str]) -> str:
-        return "–" if value is None else text(value)
+    def rate(name: str, text: Callable[[float], str]) -> str:
+        least = "≥ " if name in found["disturbed"] else ""
+        return "–" if found[name] is None else least + text(found[name])
 
     def moved(value: float) -> str:
         return f"{value / 1e9:.3g} GB/s"
 
     rows = [
-        ("matrix products, fp32", rate(found["fp32"], flops_text)),
-        ("matrix products, bf16", rate(found["bf16"], flops_text)),
-        ("memory, reading", rate(found["read"], moved)),
-        ("memory, copying", rate(found["copy"], moved)),
+        ("matrix products, fp32", rate("fp32", flops_text)),
+        ("matrix products, bf16", rate("bf16", flops_text)),
+        ("memory, reading", rate("read", moved)),
+        ("memory, copying", rate("copy", moved)),
     ]
     put(f"{visible(found['device'])}, {found['threads']} threads, torch {found['torch']}")
     put(report.table(("machine", "at best"), rows, left=(0,)))
     if kernels := found.get("kernels"):
         put(_kernels_text(kernels))
-    if not found["quiet"]:
-        put("another program was busy during the measurement, so these are lower bounds; the next run measures again")
+    if found["disturbed"]:
+        put(
+            "≥: other programs were busy during the measurement; nothing is shown relative to these, and the next run measures again"
+        )
 
 
 def measure_peers(options: argparse.Namespace) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
     """Applies the options to a run that is resumed. Only the number of steps, a split of the same step into smaller batches, and
-    compilation can change; any other setting must be as before. Raises `UserError`."""
+    how it is executed can change; any other setting must be as before. Raises `UserError`."""
     from dataclasses import replace
     from pathlib import Path
 
@@ -302,7 +302,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import launch
-    from tui_llm.training.run.settings import from_fields
+    from tui_llm.training.run.settings import EXECUTION, from_fields
 
     budget.extend(run, given)
     config = run.config()
@@ -312,7 +312,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     rows = config.settings.batch_size * config.settings.grad_accumulation_steps
     if "batch_size" in given and "grad_accumulation_steps" not in given and rows % asked.batch_size == 0:
         asked = replace(asked, grad_accumulation_steps=rows // asked.batch_size)
-    free = ("steps", "batch_size", "grad_accumulation_steps", "compile")
+    free = ("steps", "batch_size", "grad_accumulation_steps", *EXECUTION)
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
@@ -326,8 +326,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
         )
     launch.change_batch_size(run, asked.batch_size, asked.grad_accumulation_steps)
-    if asked.compile != config.settings.compile:
-        launch.change_compile(run, asked.compile)
+    launch.change_execution(run, given)
     launch.set_processes(run, nproc=options.nproc, shard=options.shard, device=options.device)
     if asked.steps != config.settings.steps:
         launch.set_steps(run, asked.steps)

@@ -17,5 +17,6 @@ new_files.py      create files without overwriting existing ones
 paths.py          the user's data and cache folders
 library_environment.py  environment variables for C libraries only
 openmp.py         how long idle OpenMP threads spin
+run_load.py       how much other processes slow this one down
 onednn.py         how many shapes' kernels torch keeps in memory
 """

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tui_llm.llm.learn.speed import Amounts, Backend
     from tui_llm.llm.model.shape import GPTConfig
 
+_DISTURBED = "its peak was measured beside other programs; it is measured again next time"
 PEERS = ("ctranslate2", "llama.cpp", "transformers")
 TRAINING_SECONDS = 60.0  # at most, for the training steps: on two cores one row of GPT-2 takes three, the first more
 # The speed-up over transformers that is the goal on two cores, for GPT-2 124M's shape: fp32 over its fp32, the others over its
@@ -160,7 +161,7 @@ def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
             if peers:
                 rival = "transformers fp32" if dtype == "fp32" else min(peers, key=lambda name: peers[name])
             rows.append({
-                "work": work, "weights": dtype, "seconds": seconds[dtype], "share": least and least / seconds[dtype],
+                "work": work, "weights": dtype, "seconds": seconds[dtype], "share": speed.roofline_share(least, seconds[dtype]),
                 "transformers": {name.split()[-1]: value for name, value in peers.items()},
                 "rival": rival, "ratio": rival and speed.ratio(taken, dtype, rival),
                 "goal": GOALS.get((work, dtype)) if rival and _is_gpt2(open.config) else None,
@@ -168,7 +169,7 @@ def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
     return {
         "model": open.name, "parameters": open.config.parameters(), "clock": "cpu" if options.cpu_time else "wall",
         "threads": at_best.threads, "rounds": options.rounds, "prompt": amounts.prompt, "written": amounts.written,
-        "context": amounts.context, "changed": amounts.changed, "rows": rows,
+        "context": amounts.context, "changed": amounts.changed, "rows": rows, "no_share": _DISTURBED if at_best.disturbed else "",
     }  # fmt: skip
 
 
@@ -212,6 +213,8 @@ def show_reading(found: dict[str, Any]) -> None:
         f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 results differ"
     )
     put(report.table((*head, "transformers fp32", "bf16", "times faster", "goal") if against else head, cells, left=(0, 1)))  # fmt: skip
+    if any(row["share"] is None for row in found["rows"]):
+        put(f"– of the machine: {found['no_share'] or 'faster than its memory, so the weights lie in the cache'}")
     if against:
         put(
             "times faster: fp32 than transformers' fp32, half and int8 than its faster one; each side on the same weights"
@@ -223,7 +226,7 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     import dataclasses
 
     from tui_llm.llm.model import device
-    from tui_llm.llm.model.machine import machine
+    from tui_llm.llm.model.machine import discard, machine
     from tui_llm.training.plan import cost
     from tui_llm.training.plan.step_time import Measurement
     from tui_llm.training.run import gauges
@@ -244,18 +247,24 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     precision = "bf16" if device.trains_in_bfloat16(place) else "fp32"
     flops = cost.flops_per_token(config, settings.block_size)
     facts = {"flops_per_token": flops, "peak_flops": at_best.peak(precision)}
+    no_share = "" if at_best.peak(precision) is not None else _DISTURBED
+    if gauges.above_peak(facts, rate.tokens_per_second):
+        discard(place, precision)
+        no_share = "the step was faster than its measured peak, which is discarded and measured again next time"
     return {
         "model": name, "parameters": config.parameters(), "rows": rate.rows, "block_size": settings.block_size,
         "precision": precision, "tokens_per_second": rate.tokens_per_second, "steps": rate.steps,
-        "share": gauges.mfu(facts, rate.tokens_per_second),
+        "share": gauges.mfu(facts, rate.tokens_per_second), "no_share": no_share,
     }  # fmt: skip
 
 
 def show_training(found: dict[str, Any]) -> None:
     from tui_llm.common.display import visible
 
-    share = "–" if found["share"] is None else f"{found['share']:.0%}"
+    share = f"no share of the machine (MFU): {found['no_share']}"
+    if found["share"] is not None:
+        share = f"{found['share']:.0%} of the machine (MFU)"
     put(
         f"training {visible(found['model'])}: {found['tokens_per_second']:,.0f} tokens/s in {found['precision']} products, "
-        f"{found['rows']} rows of {found['block_size']} tokens, median of {found['steps']} steps: {share} of the machine (MFU)"
+        f"{found['rows']} rows of {found['block_size']} tokens, median of {found['steps']} steps: {share}"
     )

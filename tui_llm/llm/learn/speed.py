@@ -190,16 +190,21 @@ def ratio(taken: Sequence[dict[str, float]], ours: str, theirs: str) -> float:
 def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine: Machine) -> float | None:
     """The roofline bound for running `new` tokens after `past` ones, up to the logits after the last: the longer of
     compute time, at the peak of fp32 matrix products, and the time to read weights and cache from memory (Williams,
-    Waterman and Patterson 2009). None if neither rate is known.
+    Waterman and Patterson 2009). None if one of these rates is not known, or only a lower bound of it.
 
     For int8 no peak is measured, so only memory counts.
     """
-    bounds = []
-    if machine.read:
-        bounds.append(moved(config, new, past, weights) / machine.read)
-    if machine.fp32 and weights != "int8":
-        bounds.append(flops(config, new, past) / machine.fp32)
-    return max(bounds, default=None)
+    read, products = machine.peak("read"), machine.peak("fp32")
+    if read is None or (products is None and weights != "int8"):
+        return None
+    seconds = moved(config, new, past, weights) / read
+    return seconds if weights == "int8" or products is None else max(seconds, flops(config, new, past) / products)
+
+
+def roofline_share(least: float | None, seconds: float) -> float | None:
+    """The share of the roofline's speed that `seconds` reaches. None if unknown, or above 1: then the weights lie in the processor's
+    cache, whose bandwidth is not measured, or the peak was measured wrong."""
+    return least / seconds if least is not None and least <= seconds else None
 
 
 def flops(config: GPTConfig, new: int, past: int) -> int:

@@ -64,8 +64,10 @@ _ALL = torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
-    """Set the maximum number of CPU threads."""
+    """Set the maximum number of CPU threads; 0 leaves it as it is."""
     global _ALL
+    if not count:
+        return
     _ALL = count
     torch.set_num_threads(count)
 

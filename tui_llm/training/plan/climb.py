@@ -13,7 +13,7 @@ from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_regular
 from tui_llm.training.plan import ladder as ladders
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import launch, processes
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.run.run import Run
 
@@ -75,7 +75,7 @@ def detach(ladder: Ladder) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=launch.environment(),
+                env=processes.child_environment(),
                 start_new_session=True,
             )
     except OSError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
 
 
@@ -42,7 +42,7 @@ class ForeignProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tui_llm.training.worker.foreign"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=launch.environment(), start_new_session=True,
+                env=processes.child_environment(), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise UserError(f"can't start a process to read the checkpoints: {error.strerror or error}") from error

@@ -25,7 +25,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost, fields, ladder_rungs, launch
 from tui_llm.training.plan.step_time import Measurement
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, preset
+from tui_llm.training.run.settings import EXECUTION, PRETRAINING, TrainingSettings, preset
 
 UNITS = {"steps": "steps", "minutes": "minutes", "flops": "FLOPs"}
 VERSION = 1
@@ -329,7 +329,7 @@ def _other(ladder: Ladder, at: int) -> str:
         batch_size=wanted.batch_size,  # smaller since, where it did not fit into memory
         grad_accumulation_steps=wanted.grad_accumulation_steps,
         eval_batches=wanted.eval_batches,
-        compile=wanted.compile,
+        **{name: getattr(wanted, name) for name in EXECUTION},
     )
     return "" if same == wanted else why
 

@@ -11,10 +11,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import Timeout
 
@@ -29,7 +29,7 @@ from tui_llm.training.run.branch import BranchOrigin
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import ANSWERS, Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
-from tui_llm.training.run.settings import PRETRAINING, TrainingSettings, from_fields
+from tui_llm.training.run.settings import EXECUTION, PRETRAINING, TrainingSettings, from_fields
 
 
 class TokenizedRows(Protocol):
@@ -168,9 +168,12 @@ def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -
     rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
 
 
-def change_compile(run: Run, choice: str) -> None:
-    """Sets whether the next worker uses torch.compile. Raises `UserError` if a worker is training the run."""
-    rewrite(run, from_fields({"compile": choice}, run.config().settings))
+def change_execution(run: Run, given: Mapping[str, Any]) -> None:
+    """Changes settings in `EXECUTION` for the next worker. Raises `UserError` if a worker is training the run."""
+    settings = run.config().settings
+    changed = from_fields({name: value for name, value in given.items() if name in EXECUTION}, settings)
+    if changed != settings:
+        rewrite(run, changed)
 
 
 def enable_tensorboard(run: Run) -> None:
@@ -229,7 +232,7 @@ def start(run: Run) -> None:
     command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": processes.python_path()}
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **processes.child_environment()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -256,11 +259,6 @@ def resume(run: Run) -> None:
     if fits is not None:
         change_batch_size(run, *fits)
     start(run)
-
-
-def environment() -> dict[str, str]:
-    """Returns the environment for a child process that imports this same package from any folder."""
-    return {**os.environ, "PYTHONPATH": processes.python_path()}
 
 
 _children: list[tuple[Run, subprocess.Popen[bytes]]] = []

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from tui_llm.common import openmp
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
 
@@ -84,6 +85,11 @@ def json_lines(process: subprocess.Popen[bytes]) -> Generator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+def child_environment() -> dict[str, str]:
+    """Returns the environment for a child process that imports this same package from any folder."""
+    return {**openmp.variables(), **os.environ, "PYTHONPATH": python_path()}
 
 
 def python_path() -> str:

@@ -21,8 +21,20 @@ def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | No
 
     `facts` is the content of the run's status.json: `flops_per_token` (see `cost.flops_per_token`), `peak_flops` (of
     one process's device, measured by `llm/model/machine.py` in the precision of the run's matrix products), and
-    `processes` (default 1). Returns None if one of the values is missing.
+    `processes` (default 1). Returns None if one of the values is missing, and if the rate is higher than the peak: then the
+    peak was measured wrong.
     """
+    share = _share(facts, tokens_per_second)
+    return None if share is None or share > 1 else share
+
+
+def above_peak(facts: Mapping[str, Any], tokens_per_second: float) -> bool:
+    """Whether a step was faster than the peak in `facts` allows, which proves that peak wrong."""
+    share = _share(facts, tokens_per_second)
+    return share is not None and share > 1
+
+
+def _share(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
     flops, peak = _positive(facts.get("flops_per_token")), _positive(facts.get("peak_flops"))
     rate, processes = _positive(tokens_per_second), _positive(facts.get("processes", 1))
     if flops is None or peak is None or rate is None or processes is None:

@@ -1,7 +1,7 @@
 """What a run directory contains, and how to read it. The screen and `tui-llm runs` use it; it does not import torch.
 
 config.json        corpus, preset, device and settings; rewritten when they are changed between two workers (see
-                   `extend`, `change_batch_size`, `set_processes`, `change_compile` and `enable_tensorboard` of
+                   `extend`, `change_batch_size`, `set_processes`, `change_execution` and `enable_tensorboard` of
                    plan/launch.py)
 status.json        the worker's state, message and facts; only the lock shows whether a worker is alive
 control.json       requests to the worker: paused, stop, save, learning_rate, batch

@@ -35,6 +35,7 @@ ANSWER_TOKENS = Range(1, MOST_TOKENS, f"1 to {MOST_TOKENS}")
 UPDATES = Range(1, MOST_UPDATES, f"1 to {MOST_UPDATES}")
 SHARE_BELOW_1 = Range(0, _BELOW_1, "a number from 0 to below 1")
 SHARE_BETWEEN = Range(math.nextafter(0, 1), _BELOW_1, "a number between 0 and 1, such as 0.05")
+THREADS = Range(0, 4096, "0 to 4,096")
 SEED = Range(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
 
 
@@ -87,6 +88,7 @@ class TrainingSettings:
     ema_decay: float = _setting(0.0, "F", SHARE_BELOW_1, "of the mean of the weights; 0: off", PRETRAINING)
     shuffle_documents: str = _setting("off", "HOW", OFF_ON, "on: in each epoch anew", PRETRAINING)
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
+    threads: int = _setting(0, "N", THREADS, "CPU threads; 0: torch's default")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
     format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name", PRETRAINING)
@@ -123,6 +125,9 @@ class TrainingSettings:
 
 SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(TrainingSettings)}
 """Every setting by its name in `TrainingSettings`."""
+
+EXECUTION = ("compile", "threads")
+"""Settings of how a run is executed, which its next worker may have otherwise."""
 
 OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
     PRETRAINING: {},

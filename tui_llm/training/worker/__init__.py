@@ -22,6 +22,7 @@ head_readings.py  scores of all attention heads
 matrix_recorder.py  gradient norms, updates and activation scales of the matrices
 batch_loss.py     losses on the next batch
 row_places.py     the files of a step's rows, for the alarm on outlier rows
+contention.py     says when other processes use the cores that the run's threads need
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 machine_sampler.py  reads the machine's gauges on a thread
 tensorboard.py    TensorBoard event files
@@ -34,7 +35,6 @@ find_lr.py        the subprocess of plan/find_lr.py: short runs that try learnin
 step_time.py      the subprocess of plan/step_time.py
 problem_line.py   why such a subprocess could not answer, in one line
 run_time.py       the subprocess of plan/run_time.py: the beginning of a run, timed
-run_load.py       how much other processes slow this one down
 budget.py         the subprocess of plan/budget_measurement.py
 versus.py         compare the training step with nanoGPT's
 """

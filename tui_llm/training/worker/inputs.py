@@ -18,6 +18,7 @@ from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import document_starts
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import attention_only, model_config, switches
+from tui_llm.llm.model.device import use_threads
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.closed_files import KINDS
@@ -45,11 +46,12 @@ class Inputs:
 
 
 def load(worker: Worker) -> Inputs:
-    """Loads the inputs, rank 0 first, so that the others find the tokenized corpus in the cache.
+    """Sets the number of CPU threads, and loads the inputs, rank 0 first, so that the others find the tokenized corpus in the cache.
 
     Raises `UserError`, or `Stopped` if the worker is told to stop.
     """
     run, s, ranks = worker.run, worker.settings, worker.ranks
+    use_threads(s.threads)
     with ranks.in_turn():
         device = ranks.choose(worker.config.device)
         worker.facts |= {"device": str(device), "processes": ranks.world, **measurements.environment(device)}

@@ -37,11 +37,12 @@ from tui_llm.training.worker import (
 )
 from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.clock import TimeBudget
+from tui_llm.training.worker.contention import ContentionWatch
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
 from tui_llm.training.worker.row_places import RowPlaces
-from tui_llm.training.worker.worker import Worker, is_out_of_memory
+from tui_llm.training.worker.worker import Worker, is_out_of_memory, log
 
 
 def train(worker: Worker) -> None:
@@ -137,9 +138,19 @@ class Job:
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
         self.worker.report("running", message)
-        for _ in self.steps():
+        contention = ContentionWatch(self.run.name)
+        for metric in self.steps():
+            if not self.ranks.first or self.ranks.shard:
+                continue
+            if wrong := self.gauges.discard_peak(metric):
+                log(wrong)
+                del self.worker.facts["peak_flops"]
+                self.worker.report("running", message)
+            if self.trainer.device.type == "cpu" and contention.changed():
+                self.worker.notice = contention.line
+                self.worker.report("running", message)
             spare = self.time is None or self.time.spare > measurements.PEAK_TAKES
-            if spare and self.ranks.first and not self.ranks.shard and self.gauges.due():
+            if spare and self.gauges.due(metric):
                 self._measure_peak(message)
 
     def steps(self) -> Iterator[Metric]:
@@ -209,8 +220,9 @@ class Job:
             self.save(self.step)
 
     def _measure_peak(self, message: str) -> None:
-        self.worker.report("running", "measuring this machine's peak FLOP/s, once")
-        self.gauges.measure()
+        self.worker.report("running", "measuring this machine's peak FLOP/s")
+        if problem := self.gauges.measure():
+            log(problem)
         self.worker.facts |= self.gauges.facts
         self.worker.report("running", message)
 

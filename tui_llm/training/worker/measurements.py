@@ -18,12 +18,14 @@ from tui_llm.common import memory, paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.run_load import RunLoad
 from tui_llm.llm.hub.lookup import size_of_vocabulary
 from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.device_gauges import with_allocator
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
+from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import number
@@ -31,7 +33,11 @@ from tui_llm.training.worker import machine_sampler
 from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
-PEAK_TAKES = 6.0  # seconds, about
+PEAK_TAKES = 8.0  # seconds, about
+BUSY = 1.1  # contention of the steps from which a measurement would be disturbed too, and is put off
+AGAIN_AFTER = 60.0  # seconds until the next try, which an evaluation makes
+LONGER = 3.0  # times as long after each further measurement that was disturbed
+MOST_WRONG = 3  # measured peaks that steps exceeded, after which this worker measures no more
 MEMORY_EVERY = 20  # steps
 SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the held-out rows
 
@@ -39,8 +45,9 @@ SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the 
 class Gauges:
     """The measurements of one worker.
 
-    `wanted` is the device that the run asks for. `sampler` is a context manager: inside it, the machine is read. `facts` is
-    complete once the machine's peak is known, which is measured at most once for each machine.
+    `wanted` is the device that the run asks for. `sampler` is a context manager: inside it, the machine is read. `facts` has
+    `peak_flops` once the machine's peak is known. That is measured once for each machine, if no other process disturbs it and no
+    step is faster; else again at later evaluations.
     """
 
     def __init__(self, trainer: Trainer, wanted: str) -> None:
@@ -51,14 +58,15 @@ class Gauges:
             "precision": self.precision,
         }
         self.sampler = machine_sampler.sampler(self.device, wanted)
-        self._began = time.monotonic()
-        self._settled = self._take(machine.known(self.device))
+        self._wrong, self._measured = 0, 0
+        self._due: float | None = time.monotonic() + PEAK_AFTER
+        self._put_off, self._load = False, RunLoad()
+        self._take(machine.known(self.device))
 
-    def _take(self, found: machine.Machine | None) -> bool:
-        peak = found.peak(self.precision) if found else None
-        if peak is not None:
+    def _take(self, found: machine.Machine | None) -> None:
+        if found is not None and (peak := found.peak(self.precision)) is not None:
             self.facts["peak_flops"] = peak
-        return found is not None and found.quiet
+            self._due = None
 
     def complete(self, metric: Metric) -> Metric:
         """Returns `metric` with the time; at evaluations and every `MEMORY_EVERY` steps also with the memory and the
@@ -73,17 +81,50 @@ class Gauges:
             metric, time=now, memory_bytes=memory_bytes(self.device), gpu_use=use, machine=machine
         )
 
-    def due(self) -> bool:
-        """Whether to measure the machine now.
+    def due(self, metric: Metric) -> bool:
+        """Whether to measure the machine after the step of `metric`: the first time after any step, then at evaluations; not while
+        the steps wait for cores, since a measurement would too, and takes a minute then.
 
         Call it between two steps, so that training does not disturb the measurement.
         """
-        return not self._settled and time.monotonic() - self._began >= PEAK_AFTER
+        again = self._measured or self._wrong or self._put_off
+        if self._due is None or time.monotonic() < self._due or (again and metric.val_loss is None):
+            return False
+        contention, self._load = self._load.contention(), RunLoad()
+        self._put_off = self.device.type == "cpu" and contention is not None and contention > BUSY
+        if self._put_off:
+            self._later()
+        return not self._put_off
 
-    def measure(self) -> None:
-        """Measures the machine's peak, which takes some seconds. If that fails, there is no MFU."""
-        self._settled = True
-        self._take(machine.measure_in_subprocess(self.device))
+    def measure(self) -> str:
+        """Measures the machine's peak, which takes some seconds in which this process waits. Returns why there is no MFU after
+        that, or an empty text."""
+        self._measured += 1
+        self._due = None
+        found = machine.measure_in_subprocess(self.device)
+        self._take(found)
+        if found is None:
+            return "the machine's peak FLOP/s could not be measured, so there is no MFU"
+        if self.precision not in found.disturbed:
+            return ""
+        self._later()
+        return "other processes used the cores while the machine's peak FLOP/s was measured, so there is no MFU; it is measured again at a later evaluation"
+
+    def _later(self) -> None:
+        self._due = time.monotonic() + AGAIN_AFTER * LONGER ** max(0, self._measured - 1)
+
+    def discard_peak(self, metric: Metric) -> str:
+        """Discards the peak if the step of `metric` was faster than it. Returns what happened, or an empty text."""
+        if not gauges.above_peak(self.facts, metric.tokens_per_second):
+            return ""
+        del self.facts["peak_flops"]
+        machine.discard(self.device, self.precision)
+        self._wrong += 1
+        what = f"step {metric.step:,} was faster than this machine's measured peak FLOP/s, so that measurement was wrong and there is no MFU"
+        if self._wrong >= MOST_WRONG:
+            return f"{what}; it is not measured again"
+        self._later()
+        return f"{what}; it is measured again at a later evaluation"
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from tui_llm.common import run_load
 from tui_llm.llm.model import checkpoint
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import inputs, run_load, step_time
+from tui_llm.training.worker import inputs, step_time
 from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.job import Job
 from tui_llm.training.worker.loop import Trainer

@@ -44,6 +44,7 @@ def measure(
     step of each size is a warm-up and is not counted. For a large model on a slow device, only single rows are
     measured.
     """
+    device.use_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = GPT(dataclasses.replace(shape, dropout=settings.dropout)).to(place)
 

@@ -52,6 +52,7 @@ class Worker:
         self.lock: RunLock | None = None  # held by rank 0 only
         self.done = False
         self.lost = ""  # how the lock was lost; empty while it is held
+        self.notice = ""  # what is wrong while it runs; said with every message of that state
         self.facts: dict[str, Any] = {}  # written into status.json with every state
         self.shape: GPTConfig | None = None  # once known
         self._reported = 0.0
@@ -81,6 +82,8 @@ class Worker:
         """Writes the status and a log line; only on rank 0."""
         if not self.ranks.first:
             return
+        if state == "running" and self.notice:
+            message = f"{message.rstrip('. ')}. {self.notice}" if message else self.notice
         log(f"{state} {message}")  # log first: on a full disk, writing the status may fail
         self.run.write_status(state, message, **self.facts)
 

@@ -18,7 +18,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.numbers import file_size
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import processes
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.live import deliver
@@ -63,7 +63,7 @@ class ModelPull:
     def _pull(self, name: str) -> None:
         child = self.child = subprocess.Popen(
             self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=launch.environment(), text=True, errors="replace",
+            env=processes.child_environment(), text=True, errors="replace",
         )  # fmt: skip
         deliver(self.owner, self._show, f"starting to pull {name}")
         problem = ""

@@ -50,7 +50,7 @@ _GROUPS = {
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "momentum_warmup_steps",
         "learning_rate", "schedule", "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "cautious_decay", "beta1",
         "beta2", "clip", "ema_decay"),
-    "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
+    "Running": ("device", "nproc", "shard", "threads", "compile", "precision", "tensorboard", "seed",
          "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
 }  # fmt: skip
 _PLACED = {name for names in _GROUPS.values() for name in names}

@@ -13,7 +13,7 @@ from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import FORCE
-from tui_llm.training.plan import launch
+from tui_llm.training.plan import launch, processes
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run
@@ -32,7 +32,7 @@ def export(run: Run, folder: str) -> None:
         [sys.executable, "-m", "tui_llm", "export", run.name, place],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=launch.environment(),
+        env=processes.child_environment(),
         text=True,
         errors="replace",
     )
