@@ -94,7 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="tiny shapes, one round")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--out", metavar="FILE", default="gpu.json", help="default: gpu.json")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts; a part's limit is in proportion; what does not fit is left out")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        help="for all parts; a part's limit is in proportion; what does not fit is left out",
+    )
     parser.add_argument("--nanogpt", metavar="PATH", default="", help="a clone of nanoGPT to compare with")
     options = parser.parse_args(arguments)
     out, rows = Path(options.out).absolute(), list[GpuRow]()
@@ -120,7 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
                 found = report.rows()
             else:
                 found = list(
-                    run_apart(report, functools.partial(with_options, work, given), min(limit * options.minutes / MINUTES, left), folder / "log")
+                    run_apart(
+                        report,
+                        functools.partial(with_options, work, given),
+                        min(limit * options.minutes / MINUTES, left),
+                        folder / "log",
+                    )
                 )
             end_workers(folder)
             rows += found

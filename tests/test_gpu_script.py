@@ -38,7 +38,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_runs_on_a_cpu_without_what_gpu_machines_lack(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    argv = [str(SCRIPTS / "gpu.py"), "--device", "cpu", "--small", "--minutes", "60", "--out", str(out)]  # on a busy machine, too
+    patient = ("--minutes", "60")  # on a busy machine, too
+    argv = [str(SCRIPTS / "gpu.py"), "--device", "cpu", "--small", *patient, "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED.format(argv=argv)], capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
