@@ -87,24 +87,29 @@ def end_workers(folder: Path) -> None:
             os.kill(pid, 9)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 1 if something failed or missed its goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script")
-    parser.add_argument("--small", action="store_true", help="tiny shapes, one round")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--out", metavar="FILE", default="gpu.json", help="default: gpu.json")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's options."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script")
+    options.add_argument("--small", action="store_true", help="tiny shapes, one round")
+    options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    options.add_argument("--out", metavar="FILE", default="gpu.json", help="default: gpu.json")
+    options.add_argument(
         "--minutes",
         type=float,
         default=MINUTES,
         help="for all parts; a part's limit is in proportion; what does not fit is left out",
     )
-    parser.add_argument("--nanogpt", metavar="PATH", default="", help="a clone of nanoGPT to compare with")
-    options = parser.parse_args(arguments)
+    options.add_argument("--nanogpt", metavar="PATH", default="", help="a clone of nanoGPT to compare with")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 1 if something failed or missed its goal."""
+    options = parser().parse_args(arguments)
     out, rows = Path(options.out).absolute(), list[GpuRow]()
     if not out.parent.is_dir():
-        parser.error(f"there is no folder {out.parent}; give another --out")
+        parser().error(f"there is no folder {out.parent}; give another --out")
     nanogpt = str(Path(options.nanogpt).absolute()) if options.nanogpt else ""
     folder, facts, began = gpu_parts.scratch(), head(options), time.monotonic()
     given = PartOptions(options.device, options.small, nanogpt, folder)
