@@ -220,5 +220,7 @@ def test_a_branch_may_drop_the_average_or_begin_one(corpus: Path) -> None:
         assert in_a_process(same) == 0, same.log_path.read_text()
         assert in_a_process(made, ("half a line", 1)) == -9, made.log_path.read_text()
         assert in_a_process(made) == 0, made.log_path.read_text()
-        assert [row[:3] for row in losses(made)] == [row[:3] for row in losses(same)]  # of the steps, not of evaluations
+        assert [row[:3] for row in losses(made)] == [
+            row[:3] for row in losses(same)
+        ]  # of the steps, not of evaluations
         assert ("average.updates" in load_file(made.path / "checkpoint-16" / "optimizer.safetensors")) == (after != "0")

@@ -149,3 +149,26 @@ def test_a_killed_run_with_architecture_switches_too(arch: str, optimizer: str, 
     assert lines(broken.matrices_path) == lines(unbroken.matrices_path)
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert losses(unbroken)[-1][1] < losses(unbroken)[0][1] - 0.5
+
+
+@pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
+@pytest.mark.parametrize("arch", ["rope,gqa=1,window=8", "modern"])
+@pytest.mark.parametrize("first", ["torch", "C"])
+def test_a_run_that_goes_on_with_the_other_step_says_so(text: Path, first: str, arch: str) -> None:
+    """From torch's step to the one in C, and back: the same losses but for rounding, and a message."""
+    fields = {"heads": 2, "width": 32, "arch": arch, "steps": 6, "checkpoint_every": 6, "ema_decay": 0.9}
+    same, changed = make("same", text, **fields), make("changed", text, **fields)
+    environments: dict[str, dict[str, str]] = {"C": {}, "torch": {native_training.OFF: "0"}}
+    second = next(name for name in environments if name != first)
+    for run, ways in ((same, (first, first)), (changed, (first, second))):
+        for steps, way in zip((6, 12), ways, strict=True):
+            if steps == 12:
+                launch.set_steps(run, steps)
+            with run.log_path.open("ab") as log:
+                command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
+                subprocess.run(command, env=os.environ | environments[way], stdout=log, check=True)
+            assert ("step in C" in run.status().precision) == (way == "C")
+    said = "not bit for bit as without a stop"
+    assert said in changed.log_path.read_text() and said not in same.log_path.read_text()
+    for (_, mine, *_), (_, other, *_) in zip(losses(changed), losses(same), strict=True):
+        assert mine == pytest.approx(other, rel=1e-2)
