@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.training.run_helpers import contents, leftovers, lines, losses, make, words, work
+from tests.training.run_helpers import TINY, contents, leftovers, lines, losses, make, words, work
+from tui_llm.cli import main
 from tui_llm.llm.model import native_training
 from tui_llm.training.plan import launch
 
@@ -172,3 +175,43 @@ def test_a_run_that_goes_on_with_the_other_step_says_so(text: Path, first: str, 
     assert said in changed.log_path.read_text() and said not in same.log_path.read_text()
     for (_, mine, *_), (_, other, *_) in zip(losses(changed), losses(same), strict=True):
         assert mine == pytest.approx(other, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ({"arch": "modern"}, {"arch": "rmsnorm,rope,qk-norm,relu2,untied,zero-init"}, "softcap 15.0"),
+        ({"arch": "rope,window=5"}, {"arch": "rope,window=6"}, "window 5"),
+        ({"arch": "rope=500"}, {"arch": "rope"}, "rope 500.0"),
+        ({"arch": "relu2"}, {"arch": ""}, "relu2 True"),
+        ({"heads": 2}, {"heads": 4}, "heads 2"),
+        ({"arch": "modern"}, {"arch": "gpt2"}, "rope 10000.0"),
+    ],
+)
+def test_settings_of_another_model_do_not_go_on(
+    text: Path, before: dict[str, Any], after: dict[str, Any], why: str
+) -> None:
+    """Its weights would fit, but each number from then on would be another model's."""
+    run = make("run", text, **before, steps=7)
+    assert work(run) == 0
+    settings = dataclasses.replace(run.config().settings, **after, steps=9)
+    launch.rewrite(run, settings)
+    assert work(run) == 1
+    message = run.status().message
+    assert f"checkpoint-7 of run run has {why}, but its config.json" in message and "damaged" not in message
+    launch.rewrite(
+        run, dataclasses.replace(settings, **{name: before.get(name, getattr(TINY, name)) for name in after})
+    )
+    assert work(run) == 0 and run.status().step == 9
+
+
+def test_a_run_whose_settings_can_not_be_read_has_no_number_of_steps(
+    text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make("broken", text, steps=7)
+    assert work(run) == 0
+    config = run.path / "config.json"
+    config.write_text(config.read_text().replace('"arch": ""', '"arch": "rope,window,softcap"'))
+    assert main(["runs"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("broken"))
+    assert "7 / –" in line and "no layout holds both" in line
