@@ -385,3 +385,11 @@ def test_the_command(text: Path, trained_here: list[str], capsys: pytest.Capture
         assert why in error and error.count("\n") == 1, error
     assert main(["ladder", "--list", "--json"]) == 0
     assert [one["rung"] for one in json.loads(capsys.readouterr().out)["rungs"]][:2] == ["gpt2", "muon"]
+
+
+def test_the_target_of_a_first_rung_that_is_not_finished_says_so() -> None:
+    ladder = made()
+    fake(ladder, 0, [5.0, 4.0], 640.0)
+    assert ladder_results.read(ladder).targets_run == "the first rung's last"
+    ladder.run(0).write_status("failed", "no space left on device")
+    assert ladder_results.read(ladder).targets_run == "the first rung's last so far"

@@ -195,7 +195,7 @@ class LadderScreen(FullScreen):
             alive = any(one.state in ALIVE for one in results.rungs)
             line.append(", training now" if alive else ", the next rung is measured or starts", "not bold")
         if results.target is not None:
-            line.append(f"; ×: needed to loss {results.target:.4f}, the first rung's last", self.style("muted"))
+            line.append(f"; ×: needed to loss {results.target:.4f}, {results.targets_run}", self.style("muted"))
         return line
 
     def _row(self, number: int, one: RungResult, columns: Sequence[tuple[str, int]], room: int, styles: Styles) -> Text:
