@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.training.run_helpers import TINY, contents, lines, losses, words
 from tests.training.run_helpers import work as in_a_process
@@ -169,3 +170,57 @@ def test_the_command(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(made.path / "parent.jsonl")[-1]["step"] == 28
     assert main(["runs", "rename", "parent", "elder"]) == 0
     assert made.config().parent == "elder"
+
+
+def average_of(checkpoint: Path) -> dict[str, Any]:
+    """The average of the weights that a checkpoint holds, which is its model."""
+    return dict(load_file(checkpoint / "model.safetensors"))
+
+
+@pytest.mark.parametrize("fields", [{"arch": "modern"}, {"optimizer": "muon", "arch": "rope,gqa=1,window=8"}])
+def test_a_branch_of_a_run_with_an_average_is_its_parent(corpus: Path, fields: dict[str, Any]) -> None:
+    """From a kept checkpoint, from steps after one, and from the seed."""
+    fields |= {"ema_decay": 0.9, "cautious_decay": "on", "steps": 20}
+    parent = make("parent", corpus, **fields)
+    assert in_a_process(parent) == 0, parent.log_path.read_text()
+    for step in (14, 17, 0):
+        made = branch.create(parent, step, f"from-{step}", {})
+        assert in_a_process(made) == 0, made.log_path.read_text()
+        assert losses(made) == losses(parent)[step:]
+        assert contents(made.checkpoints()[-1][1]) == contents(parent.checkpoints()[-1][1])
+
+
+def test_a_branch_with_another_optimizer_keeps_the_average(corpus: Path) -> None:
+    """It begins as its parent's checkpoint of that step: the same average, the same weights that are trained."""
+    parent = make("parent", corpus, ema_decay=0.9, steps=14)
+    assert in_a_process(parent) == 0, parent.log_path.read_text()
+    first = parent.path / "checkpoint-14"
+    for fields in ({"optimizer": "muon", "steps": "15"}, {"learning_rate": "1e-3", "steps": "15"}):
+        made = branch.create(parent, 14, branch.free_name("parent", 14), fields)
+        assert in_a_process(made, ("half a line", 1)) == -9, made.log_path.read_text()
+        begun = made.path / "checkpoint-14"
+        assert average_of(begun).keys() == average_of(first).keys()
+        for name, tensor in average_of(first).items():
+            assert bool((average_of(begun)[name] == tensor).all()), name
+        mine, theirs = (load_file(one / "optimizer.safetensors") for one in (begun, first))
+        kept = {name for name in theirs if name.endswith(".trained")} | {"average.updates"}
+        assert len(kept) > 1
+        for name in kept:
+            assert bool((mine[name] == theirs[name]).all()), name
+        assert in_a_process(made) == 0, made.log_path.read_text()
+
+
+def test_a_branch_may_drop_the_average_or_begin_one(corpus: Path) -> None:
+    """It begins with the weights that the parent trains, not with their average."""
+    for name, before, after in (("with", 0.9, "0"), ("without", 0.0, "0.9")):
+        parent = make(name, corpus, ema_decay=before, steps=14)
+        assert in_a_process(parent) == 0, parent.log_path.read_text()
+        same = branch.create(parent, 14, f"{name}-same", {"steps": "16"})
+        made = branch.create(parent, 14, f"{name}-branch", {"ema_decay": after, "steps": "16"})
+        assert in_a_process(same) == 0, same.log_path.read_text()
+        assert in_a_process(made, ("half a line", 1)) == -9, made.log_path.read_text()
+        assert in_a_process(made) == 0, made.log_path.read_text()
+        assert [row[:3] for row in losses(made)] == [
+            row[:3] for row in losses(same)
+        ]  # of the steps, not of evaluations
+        assert ("average.updates" in load_file(made.path / "checkpoint-16" / "optimizer.safetensors")) == (after != "0")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.run_helpers import lines, words, work
+from tests.training.run_helpers import TINY, lines, words, work
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import climb, cost, ladder_results, ladder_rungs, launch
@@ -20,6 +20,7 @@ from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.plan.step_time import Rate
 from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import from_fields
 
 GIVEN = {"layers": "1", "heads": "2", "width": "16", "block_size": "16", "batch_size": "4", "sample_tokens": "2"}
 
@@ -118,6 +119,21 @@ def test_a_budget_pays_for_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_can_not_be_made_is_named(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(UserError, match=why):
         ladders.keep(made(**fields))
+
+
+def test_a_text_without_documents_is_named_before_the_first_rung(tmp_path: Path) -> None:
+    """Else the rung shuffle would fail after all others were trained, and could not be taken out."""
+    one, several = tmp_path / "one.txt", tmp_path / "several.txt"
+    one.write_text("the cat sat on the mat.\n" * 400)
+    several.write_text("the cat sat on the mat.\n<|endoftext|>\n" * 400)
+    rungs = ("gpt2", "shuffle", "muon")
+    with pytest.raises(UserError, match="is a single document"):
+        ladders.keep(made(one, rungs=rungs))
+    assert not ladders.names()
+    for text in (several, tmp_path):  # a folder's files are documents
+        ladders.keep(made(text, name=f"up-{text.stem[:4]}", rungs=rungs))
+    with pytest.raises(UserError, match="no documents to shuffle"):
+        launch.create("run", [str(one)], from_fields({"shuffle_documents": "on"}, TINY), preset="toy", device="cpu")
 
 
 def test_a_ladder_is_kept_once_and_a_damaged_file_says_so() -> None:
@@ -369,3 +385,11 @@ def test_the_command(text: Path, trained_here: list[str], capsys: pytest.Capture
         assert why in error and error.count("\n") == 1, error
     assert main(["ladder", "--list", "--json"]) == 0
     assert [one["rung"] for one in json.loads(capsys.readouterr().out)["rungs"]][:2] == ["gpt2", "muon"]
+
+
+def test_the_target_of_a_first_rung_that_is_not_finished_says_so() -> None:
+    ladder = made()
+    fake(ladder, 0, [5.0, 4.0], 640.0)
+    assert ladder_results.read(ladder).targets_run == "the first rung's last"
+    ladder.run(0).write_status("failed", "no space left on device")
+    assert ladder_results.read(ladder).targets_run == "the first rung's last so far"

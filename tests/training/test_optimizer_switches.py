@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
 
 from tests.training.run_helpers import TINY, contents, losses, make, work
+from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, document_starts
@@ -29,6 +30,8 @@ from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import branch
 from tui_llm.training.plan.cost import cost, shape
+from tui_llm.training.plan.follow import progress
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.optimizers import WeightAverage, momentum
@@ -219,14 +222,24 @@ def test_the_order_of_documents_differs_between_epochs() -> None:
 
 
 def test_a_text_without_documents_is_declined(text: Path, tmp_path: Path) -> None:
-    for name, content, tokenizer, why in (
-        ("one", text.read_text().replace("<|endoftext|>", "\n"), "byte", "no documents to shuffle"),
-        ("char", text.read_text().replace("<|endoftext|>", "\n"), "char", "has no <|endoftext|> between documents"),
-    ):
-        path = tmp_path / f"{name}.txt"
-        path.write_text(content)
-        run = make(name, path, shuffle_documents="on", tokenizer=tokenizer, sample_prompt="the")
-        assert work(run) == 1 and why in run.status().message
+    plain = text.read_text().replace("<|endoftext|>", "\n")
+    path = tmp_path / "text.txt"
+    for tokenizer in ("byte", "char"):
+        path.write_text(plain)
+        with pytest.raises(UserError, match="no documents to shuffle"):
+            make(tokenizer, path, shuffle_documents="on", tokenizer=tokenizer, sample_prompt="the")
+        assert not (paths.runs_dir() / tokenizer).exists()
+    path.write_text(
+        plain[:99] + "\n<|endoftext|>\n" + plain[99:]
+    )  # what only the worker knows: how many are not held out
+    run = make("two", path, shuffle_documents="on", sample_prompt="the")
+    assert work(run) == 1 and "no documents to shuffle: fewer than three" in run.status().message
+
+
+def test_the_held_out_loss_of_an_average_says_so(text: Path) -> None:
+    metric = Metric(3, 2.5, 1e-3, 1.0, 100.0, 2.25)
+    assert "held out 2.2500" in progress(make("plain", text), metric)
+    assert "held out (EMA) 2.2500" in progress(make("averaged", text, ema_decay=0.9), metric)
 
 
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

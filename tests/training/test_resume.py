@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.training.run_helpers import contents, leftovers, lines, losses, make, words, work
+from tests.training.run_helpers import TINY, contents, leftovers, lines, losses, make, words, work
+from tui_llm.cli import main
 from tui_llm.llm.model import native_training
 from tui_llm.training.plan import launch
 
@@ -149,3 +152,66 @@ def test_a_killed_run_with_architecture_switches_too(arch: str, optimizer: str, 
     assert lines(broken.matrices_path) == lines(unbroken.matrices_path)
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert losses(unbroken)[-1][1] < losses(unbroken)[0][1] - 0.5
+
+
+@pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
+@pytest.mark.parametrize("arch", ["rope,gqa=1,window=8", "modern"])
+@pytest.mark.parametrize("first", ["torch", "C"])
+def test_a_run_that_goes_on_with_the_other_step_says_so(text: Path, first: str, arch: str) -> None:
+    """From torch's step to the one in C, and back: the same losses but for rounding, and a message."""
+    fields = {"heads": 2, "width": 32, "arch": arch, "steps": 6, "checkpoint_every": 6, "ema_decay": 0.9}
+    same, changed = make("same", text, **fields), make("changed", text, **fields)
+    environments: dict[str, dict[str, str]] = {"C": {}, "torch": {native_training.OFF: "0"}}
+    second = next(name for name in environments if name != first)
+    for run, ways in ((same, (first, first)), (changed, (first, second))):
+        for steps, way in zip((6, 12), ways, strict=True):
+            if steps == 12:
+                launch.set_steps(run, steps)
+            with run.log_path.open("ab") as log:
+                command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
+                subprocess.run(command, env=os.environ | environments[way], stdout=log, check=True)
+            assert ("step in C" in run.status().precision) == (way == "C")
+    said = "not bit for bit as without a stop"
+    assert said in changed.log_path.read_text() and said not in same.log_path.read_text()
+    for (_, mine, *_), (_, other, *_) in zip(losses(changed), losses(same), strict=True):
+        assert mine == pytest.approx(other, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ({"arch": "modern"}, {"arch": "rmsnorm,rope,qk-norm,relu2,untied,zero-init"}, "softcap 15.0"),
+        ({"arch": "rope,window=5"}, {"arch": "rope,window=6"}, "window 5"),
+        ({"arch": "rope=500"}, {"arch": "rope"}, "rope 500.0"),
+        ({"arch": "relu2"}, {"arch": ""}, "relu2 True"),
+        ({"heads": 2}, {"heads": 4}, "heads 2"),
+        ({"arch": "modern"}, {"arch": "gpt2"}, "rope 10000.0"),
+    ],
+)
+def test_settings_of_another_model_do_not_go_on(
+    text: Path, before: dict[str, Any], after: dict[str, Any], why: str
+) -> None:
+    """Its weights would fit, but each number from then on would be another model's."""
+    run = make("run", text, **before, steps=7)
+    assert work(run) == 0
+    settings = dataclasses.replace(run.config().settings, **after, steps=9)
+    launch.rewrite(run, settings)
+    assert work(run) == 1
+    message = run.status().message
+    assert f"checkpoint-7 of run run has {why}, but its config.json" in message and "damaged" not in message
+    launch.rewrite(
+        run, dataclasses.replace(settings, **{name: before.get(name, getattr(TINY, name)) for name in after})
+    )
+    assert work(run) == 0 and run.status().step == 9
+
+
+def test_a_run_whose_settings_can_not_be_read_has_no_number_of_steps(
+    text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make("broken", text, steps=7)
+    assert work(run) == 0
+    config = run.path / "config.json"
+    config.write_text(config.read_text().replace('"arch": ""', '"arch": "rope,window,softcap"'))
+    assert main(["runs"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("broken"))
+    assert "7 / –" in line and "no layout holds both" in line

@@ -14,7 +14,7 @@ from tui_llm.training.plan import climb, ladder_rungs
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.ladder import Ladder
 from tui_llm.training.plan.ladder_results import LadderReader
-from tui_llm.tui.runs.ladder import LadderScreen, look
+from tui_llm.tui.runs.ladder import LEAST_ROOM, LadderScreen, fitting, look
 from tui_llm.tui.runs.new_ladder import NewLadderScreen, free_name
 
 
@@ -156,3 +156,13 @@ async def test_the_form_starts_a_ladder(monkeypatch: pytest.MonkeyPatch) -> None
             )
         ]
         await until(pilot, lambda: isinstance(app.screen, LadderScreen))
+
+
+def test_the_columns_fit_any_terminal_and_lose_no_digit() -> None:
+    for width in range(20, 240):
+        columns = dict(fitting(width))
+        assert LEAST_ROOM + 4 + sum(columns.values()) <= max(width, 21)
+        assert "×tokens" in columns
+    assert [name for name, _ in fitting(40)] == ["loss", "×tokens", "×time"]
+    assert [name for name, _ in fitting(80)] == ["state", "loss", "tokens", "×tokens", "×time"]
+    assert len(fitting(92)) == 7

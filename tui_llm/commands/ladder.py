@@ -257,7 +257,7 @@ def _show(results: LadderResults, options: argparse.Namespace, path: Path | None
         put(f"go on with it: tui-llm ladder --name {results.ladder.name}")
     put("loss: held out, nats per token; time: of the steps, without evaluations")
     if results.target is not None:
-        whose = "" if options.target is not None else ", the first rung's last"
+        whose = "" if options.target is not None else f", {results.targets_run}"
         put(f"×: needed to loss {results.target:.4f}{whose}, as a multiple of what the first rung needs")
     if path is not None:
         put(f"chart written to {visible(str(path))}{f' ({maker})' if maker else ''}")

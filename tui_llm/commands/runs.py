@@ -154,15 +154,12 @@ def list_runs(options: argparse.Namespace) -> None:
         put(f"no runs in {paths.runs_dir()} yet; start one: tui-llm train TEXT.txt --run NAME")
         return
     cells = [
-        (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
+        (visible(r["name"]), r["state"], _steps(r),
          _loss(r), "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
          visible(note))
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
-    cells += [
-        (visible(r["name"]), "other program", f"{r['step']:,} / {r['steps']:,}", _loss(r), "–", visible(r["message"]))
-        for r in others
-    ]
+    cells += [(visible(r["name"]), "other program", _steps(r), _loss(r), "–", visible(r["message"])) for r in others]
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
 
 
@@ -209,6 +206,11 @@ def _heads(run: Run) -> dict[str, Any] | None:
         for score, top in tops.items()
         if top is not None
     }
+
+
+def _steps(r: dict[str, Any]) -> str:
+    """Such as `40 / 60`; a dash where the settings can't be read, or a log does not say how many there will be."""
+    return f"{r['step']:,} / {r['steps']:,}" if r["steps"] else f"{r['step']:,} / –"
 
 
 def _loss(row: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ _DOWNLOADS = {  # name → URL, SHA-256
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
 }
+GLANCED = 64  # blocks of a text that are searched for documents before a run is made
 _REPEATED = 60  # paragraphs of at least this many characters are deduplicated
 
 
@@ -77,8 +78,9 @@ def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> 
     ]
 
 
-def check(places: Sequence[str], how: TextFormat = AUTO) -> None:
-    """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty."""
+def check(places: Sequence[str], how: TextFormat = AUTO, *, documents: bool = False) -> None:
+    """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty; with `documents`, also as
+    `check_documents` does."""
     if not any(map(is_named, places)):
         texts.check([Path(one) for one in places], how)
     elif others := [Path(one) for one in places if not is_named(one)]:
@@ -88,6 +90,8 @@ def check(places: Sequence[str], how: TextFormat = AUTO) -> None:
             python_reference()
         if is_address(one):
             _path(one)
+    if documents:
+        check_documents(places, how)
 
 
 def held_out(count: int, fraction: float) -> int:
@@ -123,6 +127,21 @@ def check_size(places: Sequence[str], fraction: float, block_size: int, how: Tex
     if not any(map(is_named, places)):
         found = texts.files([Path(one) for one in places])
         check_counts([_most_tokens(path, how) for path in found], fraction, block_size, "at most ")
+
+
+def check_documents(places: Sequence[str], how: TextFormat = AUTO) -> None:
+    """Raises `UserError` if a run can't shuffle the corpus's documents, because it is one plain text without `<|endoftext|>`. Only
+    its first `GLANCED` blocks are read; in what is longer, and in texts that would be written or downloaded first, the worker looks."""
+    found = [] if any(map(is_named, places)) else texts.files([Path(one) for one in places])
+    if len(found) != 1 or how.of(found[0]) != "text":
+        return
+    for number, block in enumerate(texts.blocks(found[0], how=how)):
+        if END_OF_TEXT in block or number == GLANCED:
+            return
+    raise UserError(
+        f"{found[0]} is a single document, with no {END_OF_TEXT} in it: there are no documents to shuffle; leave that off, or put a "
+        f"line of {END_OF_TEXT} between its documents"
+    )
 
 
 def _most_tokens(path: Path, how: TextFormat) -> Iterator[int]:

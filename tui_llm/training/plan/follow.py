@@ -19,7 +19,7 @@ from tui_llm.training.run import gauges, health
 from tui_llm.training.run.alarm_kinds import OUTLIER_ROW, SPIKE, Alarm
 from tui_llm.training.run.metrics import Metric, MetricsTail, metric_line
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 from tui_llm.training.run.snapshot import RECENT, seconds_left
 
 _EVERY = 2.0  # seconds between human-readable lines
@@ -142,18 +142,21 @@ def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:
     used += "" if metric.memory_bytes is None else f"  memory {memory_size(metric.memory_bytes)}"
     used += "" if left is None else f"  {duration(left)} left"
     return (
-        f"step {metric.step:,}/{steps:,}  {_measured(metric)}  lr {metric.lr:.2e}  "
+        f"step {metric.step:,}/{steps:,}  {_measured(metric, settings)}  lr {metric.lr:.2e}  "
         f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}"
     )
 
 
-def _measured(metric: Metric) -> str:
-    """The losses, or what a run that learns from answers measures in their place."""
+def _measured(metric: Metric, settings: TrainingSettings) -> str:
+    """The losses, or what a run that learns from answers measures in their place. `held out (EMA)` is the loss of the weights'
+    average, as in the Training pane."""
     if metric.reward is not None:
         held_out = "" if metric.val_reward is None else f"  evaluation {metric.val_reward:.3f}"
         equal = "  (all rewards equal: no step)" if metric.reward_std == 0 else ""
         return f"reward {metric.reward:.3f}{held_out}{equal}  KL {metric.kl or 0.0:.4f}"
-    held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
+    held_out = (
+        "" if metric.val_loss is None else f"  held out{' (EMA)' * bool(settings.ema_decay)} {metric.val_loss:.4f}"
+    )
     text = f"loss {metric.loss:.4f}{held_out}"
     if metric.margin is not None:
         text += f"  margin {metric.margin:.3f}  agreement {100 * (metric.agreement or 0.0):.0f} %"

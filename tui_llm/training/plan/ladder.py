@@ -170,6 +170,8 @@ def _check_rungs(ladder: Ladder) -> None:
         if made == before and name != ladder_rungs.FIRST:
             raise UserError(f"the rung {name} changes nothing: the preset {ladder.preset} or a setting has it already; leave it out")  # fmt: skip
         before = made
+    if before.shuffle_documents == "on":  # the last rung has what any has
+        corpora.check_documents([corpora.place(one) for one in ladder.corpus], before.text_format)
 
 
 def delete(name: str) -> int:

@@ -66,6 +66,11 @@ class LadderResults:
     rungs: tuple[RungResult, ...]
     target: float | None
 
+    @property
+    def targets_run(self) -> str:
+        """Whose loss the target is by default, in words: of a rung that is not finished, it will fall further."""
+        return "the first rung's last" + (" so far" if self.rungs[0].state != "finished" else "")
+
     def ratios(self, result: RungResult) -> tuple[float | None, float | None]:
         """The tokens and the time to the target, as shares of the first rung's; None where one of both has not reached it."""
         if self.target is None:

@@ -63,11 +63,11 @@ def create(
 ) -> Run:
     """Creates the directory of a new run.
 
-    `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
-    evaluation, `branch` is where a branch begins. `rows` are the corpus of a run that learns from answers, tokenized; without them the worker tokenizes it, and
-    here only its form is checked. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not
-    text, or if it is too small for any vocabulary; if a row of pairs or prompts is not valid; ValueError if only one of `model`
-    and `settings.from_model` is given.
+    `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each evaluation, `branch` is
+    where a branch begins. `rows` are the corpus of a run that learns from answers, tokenized; without them the worker tokenizes it, and
+    here only its form is checked. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not text, if
+    it is too small for any vocabulary, or has no documents to shuffle; if a row of pairs or prompts is not valid; ValueError if only one of
+    `model` and `settings.from_model` is given.
 
     The name of a run that failed before its first step can be used again.
     """
@@ -88,7 +88,7 @@ def create(
     try:
         places = tuple(map(corpora.place, corpus))
         if not answers:
-            corpora.check(places, settings.text_format)
+            corpora.check(places, settings.text_format, documents=settings.shuffle_documents == "on")
             corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
         config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
         if branch is not None:

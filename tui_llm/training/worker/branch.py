@@ -15,7 +15,7 @@ from tui_llm.training.worker.worker import Worker
 def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str]:
     """Loads the parent's weights into `model`. Returns (step, optimizer state, message), as `checkpoints.load_newest`.
 
-    The optimizer's state is zero if the branch has another optimizer. Raises `UserError` if the parent is gone or has
+    The optimizer's state is zero if the branch has another optimizer; an average of the weights goes on. Raises `UserError` if the parent is gone or has
     changed, and what `worker.report_progress` raises.
     """
     config, name = worker.config, worker.config.parent
@@ -26,13 +26,16 @@ def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     worker.report("starting", f"recomputing {name} up to step {config.parent_step:,}")
     state = ReplayState(parent, config.parent_step, worker.report_progress, patient=True)
     model.load_state_dict(state.trainer.model.state_dict())
+    tensors = {key: value.clone() for key, value in checkpoints.state_of(state.trainer).items()}
     if state.worker.settings.optimizer == config.settings.optimizer:
-        tensors = {key: value.clone() for key, value in checkpoints.state_of(state.trainer).items()}
         return config.parent_step, tensors, ""
+    average = {
+        key: value for key, value in tensors.items() if key == checkpoints.AVERAGE_UPDATES or key.endswith(".average")
+    }
     kept, sizes = checkpoints.kept_state(model, config.settings.optimizer), dict(model.weights())
     zeros = {
         f"{weight}.{key}": torch.tensor(0.0) if key == "step" else torch.zeros_like(sizes[weight], device="cpu")
         for weight, keys in kept.items()
         for key in keys
     }
-    return config.parent_step, zeros, f"the state of {config.settings.optimizer} begins at zero. "
+    return config.parent_step, zeros | average, f"the state of {config.settings.optimizer} begins at zero. "

@@ -30,8 +30,14 @@ from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
 
 AVERAGE_UPDATES = "average.updates"  # in the optimizer's state: the number of updates of the average of the weights
+# What decides a model's numbers and may leave the shapes of its weights as they are.
+COMPUTES = ("heads", "key_heads", "rope", "rmsnorm", "qk_norm", "relu2", "softcap", "window", "exact_gelu")
 NONE_LEFT = "No older one is left; start a new run"
 KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
+
+
+class OtherModel(UserError):
+    """A checkpoint is intact, but of another model than the run's."""
 
 
 def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: float | None = None) -> Path:
@@ -187,7 +193,7 @@ def clean(run: Run) -> None:
 def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dict[str, torch.Tensor], str] | None:
     """Loads the newest intact checkpoint, of step `most` or an earlier one, into `model`. Returns (step, optimizer state, message); None if there is none.
 
-    Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged.
+    Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged, or `OtherModel`.
     """
     skipped = ""
     for step, folder in reversed(run.saved()):
@@ -196,6 +202,7 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
         try:
             record = intact.check(folder)
             saved = checkpoint.load(folder)
+            _check_model(run, folder, saved, model)
             state = load_file(folder / "optimizer.safetensors")
             if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
@@ -208,6 +215,8 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
             # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, skipped
+        except OtherModel:  # so are those before it
+            raise
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if not folder.exists():  # the live worker of a run that is only read has dropped it meanwhile
                 continue
@@ -215,6 +224,17 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
     if skipped:
         raise UserError(f"{skipped}{NONE_LEFT}")
     return None
+
+
+def _check_model(run: Run, folder: Path, saved: GPT, model: GPT) -> None:
+    """Raises `OtherModel` if a checkpoint is of another model than the run's settings describe, as after a change by hand."""
+    for name in COMPUTES:
+        mine, theirs = getattr(model.config, name), getattr(saved.config, name)
+        if mine != theirs:
+            raise OtherModel(
+                f"{folder.name} of run {run.name} has {name} {theirs}, but its config.json now describes a model with {mine}: put "
+                "back what was changed there, or start a new run"
+            )
 
 
 def other_arithmetic(run: Run, trainer: Trainer, step: int) -> str:

@@ -105,7 +105,9 @@ def _check_documents(vocabulary: str, text: Corpus) -> None:
             f"the vocabulary {vocabulary} has no <|endoftext|> between documents; start a run without shuffle documents"
         )
     if len(document_starts(text.train, text.separator)) < 3:
-        raise UserError("the text has no documents to shuffle; start a run without shuffle documents")
+        raise UserError(
+            "the text has no documents to shuffle: fewer than three; start a run without shuffle documents, or put a line of <|endoftext|> between them"
+        )
 
 
 def _vocabulary(worker: Worker) -> Tokenizer:

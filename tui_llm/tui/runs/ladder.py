@@ -37,6 +37,8 @@ INTERVAL = 2.0  # seconds between two looks at the files
 ALIVE = ("starting", "running", "paused")
 COLUMNS = (("state", 12), ("steps", 16), ("loss", 9), ("tokens", 10), ("time", 13), ("×tokens", 9), ("×time", 8))
 NARROW = ("state", "loss", "tokens", "×tokens", "×time")  # of a narrow terminal
+NARROWER = ("tokens", "state", "×time", "loss")  # what leaves first where these don't fit either: a number is never cut
+LEAST_ROOM = 8  # cells of a rung's name
 NOTHING = (
     "no ladder yet. n starts one: GPT-2's recipe with AdamW first, then Muon, then one more idea a rung, each as a run with the "
     "same budget. The table says what each needs to the first rung's loss."
@@ -89,6 +91,15 @@ def look(name: str, reader: LadderReader) -> LadderState:
         return LadderState(names, problem=str(error), shown=name)
     climbed, done = ladders.climbed(name), all(one.state == "finished" for one in results.rungs)
     return LadderState(names, results, climbed, "" if climbed or done else climb.trouble(name), name)
+
+
+def fitting(width: int) -> list[tuple[str, int]]:
+    """The columns of the table, with their cells, that fit beside a rung's name into `width` cells."""
+    columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
+    for name in NARROWER:
+        if LEAST_ROOM + 4 + sum(cells for _, cells in columns) > width:
+            columns = [column for column in columns if column[0] != name]
+    return columns
 
 
 @opens("ladder")
@@ -155,9 +166,9 @@ class LadderScreen(FullScreen):
         if state.results is None:
             words = state.problem or NOTHING
             return [], wrapped(Text(visible(words), style=self.style("bad" if state.problem else "muted")), width)
-        columns = [(name, cells) for name, cells in COLUMNS if width >= 92 or name in NARROW]
-        room = max(8, min(20, width - 4 - sum(cells for _, cells in columns)))
-        head, lines = [self._head(state, width)], list[Text]()
+        columns = fitting(width)
+        room = max(LEAST_ROOM, min(20, width - 4 - sum(cells for _, cells in columns)))
+        head, lines = wrapped(self._head(state), width), list[Text]()
         if state.problem:
             head += wrapped(Text(visible(state.problem), style=self.style("bad")), width)
         title = "".join(name.rjust(cells) for name, cells in columns)
@@ -175,7 +186,7 @@ class LadderScreen(FullScreen):
         room = self.listing.size.height - len(head) - len(lines) - 1
         return head, [*lines, *self._chart(state.results, width, room, styles)]
 
-    def _head(self, state: LadderState, width: int) -> Text:
+    def _head(self, state: LadderState) -> Text:
         assert state.results is not None
         results = state.results
         done = sum(one.state == "finished" for one in results.rungs)
@@ -184,8 +195,7 @@ class LadderScreen(FullScreen):
             alive = any(one.state in ALIVE for one in results.rungs)
             line.append(", training now" if alive else ", the next rung is measured or starts", "not bold")
         if results.target is not None:
-            line.append(f"; ×: needed to loss {results.target:.4f}, the first rung's last", self.style("muted"))
-        line.truncate(width, overflow="ellipsis")
+            line.append(f"; ×: needed to loss {results.target:.4f}, {results.targets_run}", self.style("muted"))
         return line
 
     def _row(self, number: int, one: RungResult, columns: Sequence[tuple[str, int]], room: int, styles: Styles) -> Text:

@@ -127,7 +127,7 @@ def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
     return (
         name,
         Text(words),
-        Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
+        Text(f"{fmt.count(row.step)}/{fmt.count(row.steps) if row.steps else '–'}", justify="right"),
         Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),
         Text("" if row.val_loss is None else fmt.number(row.val_loss, 3), justify="right"),
         Text(truncate(f"! {visible(row.problem)}", PROBLEM)) if row.problem else Text(spark(row.losses)),
