@@ -25,6 +25,8 @@ def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attention", TEXT, "--token", "2", "--layer", "1", "--head", "3"]) == 0
     out = capsys.readouterr().out
     assert "from token 2, ·sat; head 1.3" in out and "equal weights on" in out
+    assert main(["attention", TEXT, "--token", "2", "--head", "1.3"]) == 0
+    assert capsys.readouterr().out == out
     assert main(["attention", TEXT]) == 0
     assert "mean over all heads" in (out := capsys.readouterr().out) and "head 3" in out and "head 4" not in out
 
@@ -123,6 +125,8 @@ def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
         (("attention", ""), "type some text first"),
         (("attention", TEXT, "--layer", "4"), "nano has 0 to 3"),
         (("attention", TEXT, "--head", "1"), "--head needs --layer"),
+        (("attention", TEXT, "--head", "4.1"), "there is no layer 4; nano has 0 to 3"),
+        (("attention", TEXT, "--layer", "0", "--head", "1.2"), "--head 1.2 is of layer 1, --layer is 0"),
         (("attention", TEXT, "--token", "-9"), "this text has tokens -5 to 4"),
         (("lens", TEXT, "--token", "5"), "go from 0 to 4"),
         (("lens", TEXT, "--target", ""), "the target is empty"),

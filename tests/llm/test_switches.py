@@ -176,7 +176,7 @@ def test_zero_initialised_outputs_make_each_block_the_identity() -> None:
         ("rope=0.5", "rope=0.5: give a number from 1"),
         ("modern=3", "modern is a whole set"),
         ("rope,window=16", "window=16 is the whole context and cuts nothing"),
-        ("rope,gqa=4", "gqa=4: each head has keys and values of its own already"),
+        ("rope,gqa=4", "gqa=4: each of the 4 heads has keys and values of its own already"),
     ],
 )
 def test_what_contradicts_is_one_line(arch: str, message: str) -> None:

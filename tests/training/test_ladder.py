@@ -121,6 +121,24 @@ def test_what_can_not_be_made_is_named(fields: dict[str, Any], why: str) -> None
         ladders.keep(made(**fields))
 
 
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ("", {}),
+        ("width=64, seed=2", {"width": "64", "seed": "2"}),
+        ("arch=rope,gqa=2,width=64", {"arch": "rope,gqa=2", "width": "64"}),
+        ("batch-size=4,arch=rmsnorm, rope,", {"batch_size": "4", "arch": "rmsnorm,rope"}),
+    ],
+)
+def test_settings_of_the_form_may_contain_commas(typed: str, given: dict[str, str]) -> None:
+    assert ladders.parse_settings(typed) == given
+
+
+def test_a_setting_without_a_value_is_named() -> None:
+    with pytest.raises(UserError, match="'width' is not NAME=VALUE"):
+        ladders.parse_settings("width")
+
+
 def test_a_text_without_documents_is_named_before_the_first_rung(tmp_path: Path) -> None:
     """Else the rung shuffle would fail after all others were trained, and could not be taken out."""
     one, several = tmp_path / "one.txt", tmp_path / "several.txt"

@@ -35,8 +35,14 @@ def _add_options(parser: Parser) -> None:
     prompt_options(parser)
     parser.add_argument("--token", type=whole, metavar="N", help="the query: " + TOKEN)
     parser.add_argument("--layer", type=whole, metavar="L", help="of this layer, from 0 (default: the mean over all heads)")  # fmt: skip
-    parser.add_argument("--head", type=whole, metavar="H", help="of this head of the layer, from 0 (default: the mean over its heads)")  # fmt: skip
+    parser.add_argument("--head", type=_head, metavar="H", help="of this head of the layer, from 0 (default: the mean over its heads); 1.2: layer 1, head 2")  # fmt: skip
     json_option(parser)
+
+
+def _head(text: str) -> tuple[int | None, int]:
+    """`2`: that head of `--layer`; `1.2`: layer 1, head 2, as other commands name it."""
+    layer, dot, head = text.partition(".")
+    return (whole(layer), whole(head)) if dot else (None, whole(text))
 
 
 BAR = 30  # cells of a bar of 100 %
@@ -49,13 +55,19 @@ def attention(options: argparse.Namespace) -> None:
 
     engine = engine_of(options)
     weights = engine.weights()
-    for name, value, most in (("--layer", options.layer, weights.layers), ("--head", options.head, weights.heads)):
+    layer, head = options.layer, None
+    if options.head is not None:
+        own, head = options.head
+        if None not in (own, layer) and own != layer:
+            raise UserError(f"--head {own}.{head} is of layer {own}, --layer is {layer}; leave one out")
+        layer = layer if own is None else own
+    for name, value, most in (("layer", layer, weights.layers), ("head", head, weights.heads)):
         if value is not None and not 0 <= value < most:
-            raise UserError(f"{name} is {value}; {visible(weights.name)} has 0 to {most - 1}")
-    if options.head is not None and options.layer is None:
-        raise UserError("--head needs --layer: each layer has its own heads")
+            raise UserError(f"there is no {name} {value}; {visible(weights.name)} has 0 to {most - 1}")
+    if head is not None and layer is None:
+        raise UserError("--head needs --layer: each layer has its own heads; or give both, such as --head 1.2")
     found: AttentionMap = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
-    put_json(_attention_json(found)) if options.json else put(_attention_text(found, options.layer, options.head))
+    put_json(_attention_json(found)) if options.json else put(_attention_text(found, layer, head))
 
 
 def _row_json(row: AttentionRow) -> dict[str, Any]:

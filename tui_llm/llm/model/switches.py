@@ -221,7 +221,9 @@ def _kv_heads(config: GPTConfig, found: Mapping[str, float | None]) -> int:
     if config.heads % count:
         raise UserError(f"gqa={count}: {config.heads} heads can't share {count} key and value heads evenly")
     if count == config.heads:
-        raise UserError(f"gqa={count}: each head has keys and values of its own already; give fewer, or leave it out")
+        raise UserError(
+            f"gqa={count}: each of the {count} heads has keys and values of its own already; give fewer, or leave it out"
+        )
     return count
 
 

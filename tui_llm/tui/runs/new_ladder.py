@@ -52,13 +52,7 @@ def ladder_of(texts: dict[str, str]) -> Ladder:
         amount = float(texts["amount"].replace(",", ""))
     except ValueError:
         raise UserError(f"the budget is {texts['amount'][:40]!r}; give a number, such as 300") from None
-    given = {}
-    for part in texts["set"].split(","):
-        name, equals, value = part.partition("=")
-        if part.strip() and not equals:
-            raise UserError(f"settings: {part.strip()[:40]!r} is not NAME=VALUE, such as width=64")
-        if part.strip():
-            given[name.strip().replace("-", "_").replace(" ", "_")] = value.strip()
+    given = ladders.parse_settings(texts["set"])
     describe_corpora(texts["corpus"])  # raises for one that can't be trained on
     return Ladder(
         texts["name"].strip(), tuple(map(corpora.place, several(texts["corpus"]))), texts["preset"], texts["unit"], amount,
