@@ -45,7 +45,7 @@ def test_a_compiled_run_has_the_same_losses_and_checkpoints(text: Path, monkeypa
     ours, theirs = (contents(r.checkpoints()[-1][1]) for r in (run, plain))
     assert ours.keys() == theirs.keys() and ours["config.json"] == theirs["config.json"]
     # Resume the compiled run without compiling.
-    launch.change_compile(run, "off")
+    launch.change_execution(run, {"compile": "off"})
     launch.set_steps(run, 6)
     assert here(run) == 0 and run.status().state == "finished"
 
