@@ -81,7 +81,10 @@ class RunEstimate:
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None, *, picked_later: bool = False) -> None:
         """Shows the cost, or why it is not known: with `picked_later`, a time budget has not picked the model yet."""
         words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
-        if settled and picked_later:
+        plan = self.plan_of(self.fields()) if picked_later else None
+        if plan is not None and plan.picked is not None:  # this check of the fields began before the plan was there
+            words = cost_line(plan.settings, plan.picked.shape)
+        elif settled and picked_later:
             words = "the cost is that of the model that is picked: ctrl+e picks it"
         self.cost.update(Content(words))
 
