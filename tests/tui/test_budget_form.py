@@ -76,6 +76,9 @@ async def test_a_budget_is_picked_shown_and_started(size: tuple[int, int], monke
         await until(
             pilot, lambda: "parameters" in shown(app, "cost")
         )  # of the model that was picked; before, there is none
+        _, plan = app.shown.estimate.planned  # type: ignore[attr-defined]
+        app.shown.estimate.show_cost((plan.settings, plan.picked.shape), picked_later=True)  # type: ignore[attr-defined]
+        assert "parameters" in shown(app, "cost")  # a check of the fields that ends after the plan changes nothing
         bottom = app.shown.query_one("#form").content_region.bottom
         assert app.shown.query_one("#start").region.bottom <= bottom  # the buttons are in sight
         await pilot.press("ctrl+s")

@@ -79,12 +79,13 @@ class RunEstimate:
         self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None, *, picked_later: bool = False) -> None:
-        """Shows the cost, or why it is not known: with `picked_later`, a time budget has not picked the model yet."""
-        words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
+        """Shows the cost, or why it is not known. With `picked_later`, a time budget picks the model: it is the cost of the newest
+        plan's for these fields, if there is one."""
         plan = self.plan_of(self.fields()) if picked_later else None
-        if plan is not None and plan.picked is not None:  # this check of the fields began before the plan was there
-            words = cost_line(plan.settings, plan.picked.shape)
-        elif settled and picked_later:
+        if plan is not None:  # a check of the fields can end after the plan
+            settled, picked_later = (plan.settings, plan.picked.shape), False
+        words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
+        if settled and picked_later:
             words = "the cost is that of the model that is picked: ctrl+e picks it"
         self.cost.update(Content(words))
 
