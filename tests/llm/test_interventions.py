@@ -268,6 +268,12 @@ def test_text_names_parts() -> None:
             parse_heads(wrong)
 
 
+@pytest.mark.parametrize("how", [MEAN, PATCH, STEER])
+def test_values_of_no_text_are_refused(ours: GPT, how: str) -> None:
+    with pytest.raises(UserError, match="reference"):
+        Hooks(GPTLayout(ours), [Intervention(ModelPart(MLP, 0), how)])
+
+
 def test_a_direction_of_another_width_is_refused(ours: GPT, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="width"):
         Hooks(GPTLayout(ours), [Intervention(ModelPart(RESIDUAL, 1), STEER, file="x")], lambda _file: torch.zeros(3))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
 from helpers import answered, drawn, until
 
+from tests import HANG
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import KEY, MEAN, Intervention, ModelPart, named
+from tui_llm.facts.interventions import KEY, MEAN, ZERO, Intervention, ModelPart, named
 from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.ablate.question import EffectsQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.ablate.ablate import AblateScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.lab.copy_save import reading_json
 from tui_llm.tui.state.lab import Lab
 
@@ -106,6 +110,39 @@ async def test_a_part_is_switched_off_and_every_pane_says_so(engine: PipelineEng
         await pilot.press("U")
         await answered(pilot, app.lab_screen)
         assert lab.interventions == ()
+
+
+class Held(PipelineEngine):
+    """Answers effects only while `gate` is set; `hows` of those that were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.gate, self.hows = threading.Event(), list[str]()
+        self.gate.set()
+
+    def answer(self, question, overtaken=lambda: False):  # type: ignore[no-untyped-def]
+        if isinstance(question, EffectsQuestion):
+            self.gate.wait(HANG)
+            self.hows.append(question.how)
+        return super().answer(question, overtaken)
+
+
+async def test_effects_that_arrive_while_another_prompt_is_typed_are_those_that_were_asked_for() -> None:
+    app = make(engine := Held())
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, app)
+        engine.gate.clear()
+        await pilot.press("m", "m")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        engine.hows.clear()
+        engine.gate.set()
+        await until(pilot, lambda: len(screen.found) == 30 and not screen.waiting)
+        assert isinstance(app.screen, AskScreen) and set(engine.hows) == {MEAN} and not screen.problem
+        await pilot.press("escape")
+        await until(pilot, lambda: screen.how == ZERO and len(screen.found) == 30 and not screen.waiting)
+        assert not screen.problem
+        await pilot.press("m", "p", "escape")  # p alone changes nothing unless there is a prompt
+        assert screen.how == MEAN
 
 
 async def test_means_other_prompts_and_attention_to_a_token(engine: PipelineEngine) -> None:

@@ -236,7 +236,9 @@ class _Recorder:
 
 def record(layout: Layout, ids: Sequence[int], parts: Sequence[ModelPart]) -> dict[ModelPart, Tensor]:
     """The values of `parts` in one forward pass over `ids`, each (T, C), of a head (T, D): float32 on the CPU. Raises
-    `UserError` if the model has no such part."""
+    `UserError` if there are no ids, or the model has no such part."""
+    if not ids:
+        raise UserError("there is no text to take the values from: a mean, patch or direction needs a reference")
     recorders = {part: _Recorder(layout.site(part)) for part in parts}
     handles = [
         one.site.module.register_forward_pre_hook(one.before)

@@ -336,22 +336,29 @@ class AblateScreen(FullScreen):
 
     def action_how(self) -> None:
         """Replaces by the next of zero, mean and the value after another prompt."""
-        self.how = HOWS[(HOWS.index(self.how) + 1) % len(HOWS)]
-        if self.how == PATCH and self.reference is None:
-            self.action_prompt()
+        following = HOWS[(HOWS.index(self.how) + 1) % len(HOWS)]
+        if following == PATCH and self.reference is None:
+            # Until its values are known, the effects that are on their way are those of the present one.
+            self._ask_prompt(or_zero=True)
         else:
+            self.how = following
             self._start()
 
     def action_prompt(self) -> None:
+        self._ask_prompt()
+
+    def _ask_prompt(self, or_zero: bool = False) -> None:
+        """Asks for another prompt. or_zero: without one, parts are replaced by zero instead of as now."""
         from tui_llm.tui.kit.ask import AskScreen
 
         def answered(text: str | None) -> None:
-            if not text:
-                self.how = ZERO if self.reference is None else self.how
+            if text:
+                self.prompt = text
+                question = ReferenceQuestion(self.request, text)
+                self.context.questions.ask(self, question, self._reference, self._no_reference)
+            elif or_zero and self.how == MEAN:
+                self.how = ZERO
                 self._start()
-                return
-            self.prompt = text
-            self.context.questions.ask(self, ReferenceQuestion(self.request, text), self._reference, self._no_reference)
 
         self.app.push_screen(AskScreen("Another prompt", "its values replace the text's", self.prompt), answered)
 
