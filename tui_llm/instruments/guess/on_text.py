@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import numpy as np
+
 from tui_llm.common.errors import Overtaken
 from tui_llm.facts.request import Request
 from tui_llm.session.open_model import OpenModel
@@ -20,7 +22,7 @@ def continues(model: OpenModel, before: str, text: str, overtaken: Callable[[], 
     the letter. Raises `Overtaken`."""
     request = Request(prompt=before, start_token=not before)
     kept, tail = _last_word(model, model.ids(request))
-    wanted, vocabulary = tail + text.encode(), _vocabulary(model)
+    wanted, (vocabulary, first) = tail + text.encode(), _vocabulary(model)
     ways: list[list[tuple[float, list[int]]]] = [[] for _ in wanted]  # [n]: tokens that are exactly the first n bytes
     ways[0].append((1.0, kept))
     given, found = 0.0 if tail else 1.0, 0.0  # P(tail), P(tail + text)
@@ -33,13 +35,14 @@ def continues(model: OpenModel, before: str, text: str, overtaken: Callable[[], 
                 raise Overtaken
             model.feed(ids, overtaken)
             processed = model.prediction_at(request, ids, len(ids))
-            for id, conditional in zip(processed.order.tolist(), processed.raw.tolist(), strict=True):
+            begin = first[processed.order] == wanted[at]  # of a small part of the vocabulary
+            for id, conditional in zip(processed.order[begin].tolist(), processed.raw[begin].tolist(), strict=True):
                 written, share = vocabulary[id], p * conditional
                 if at < len(tail) and written.startswith(tail[at:]):
                     given += share
                 if written.startswith(wanted[at:]):
                     found += share
-                elif written and wanted.startswith(written, at):
+                elif wanted.startswith(written, at):
                     ways[at + len(written)].append((share, [*ids, id]))
     return max(found / given, sys.float_info.min)
 
@@ -54,11 +57,12 @@ def _last_word(model: OpenModel, ids: list[int]) -> tuple[list[int], bytes]:
     return ids, b""
 
 
-def _vocabulary(model: OpenModel) -> list[bytes]:
-    """The bytes of each token; none for a special one."""
-    known: list[bytes] | None = model.remembered.get(_VOCABULARY)
+def _vocabulary(model: OpenModel) -> tuple[list[bytes], np.typing.NDArray[np.int16]]:
+    """The bytes of each token, none for a special one; and the first of them, -1 for none."""
+    known: tuple[list[bytes], np.typing.NDArray[np.int16]] | None = model.remembered.get(_VOCABULARY)
     if known is None:
         special = model.tokenizer.is_special
-        known = [b"" if special(id) else model.bytes_of(id) for id in range(model.tokenizer.size)]
+        tokens = [b"" if special(id) else model.bytes_of(id) for id in range(model.tokenizer.size)]
+        known = tokens, np.array([token[0] if token else -1 for token in tokens], np.int16)
         model.remembered[_VOCABULARY] = known
     return known
