@@ -18,6 +18,8 @@ settings.register_profile("few", deadline=None, max_examples=10)  # the second r
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+LONGEST_ID = 80  # characters of one parameter in a test's id
+
 # Nothing is flushed to the disk: processes are killed here, the machine is not. A wrong descriptor is an error still.
 os.fsync = os.fstat  # type: ignore[assignment]
 
@@ -39,6 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Python's collector would traverse them many times meanwhile (a third of the time to collect the tests), and again
     # in each full collection of the tests that follow.
     garbage.pause(again=True)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A short id for a long text: the processes of pytest-xdist send each other the ids of all tests, of this one twice."""
+    if not isinstance(val, str | bytes) or len(val) <= LONGEST_ID:
+        return None
+    text = val if isinstance(val, str) else val[:LONGEST_ID].decode("latin-1")
+    return f"{text[: LONGEST_ID // 2]}...{len(val)}"
 
 
 @pytest.hookimpl(tryfirst=True)
