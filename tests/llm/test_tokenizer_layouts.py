@@ -5,6 +5,7 @@ The layouts of transformers 4 are written by hand, as it wrote them; those of tr
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +38,25 @@ THREE = (AddedToken("<|user|>", special=True), AddedToken("<|bot|>", special=Tru
 MIXED = mixed_text(20_000) + " <|user|>Hi 2024<|bot|> SolidGoldMagikarp xSolidGoldMagikarp <pad> 123"
 
 
+@functools.cache
+def bpe() -> models.BPE:
+    """The model of nano's tokenizers, which none of them changes: a hypothesis test makes three hundred."""
+    return models.BPE(vocab=dict(VOCAB), merges=list(MERGES))  # type: ignore[arg-type]
+
+
+@functools.cache
+def plain_tokenizer() -> Tokenizer:
+    """nano's, for text without special tokens."""
+    made = library_tokenizer()
+    made.encode_special_tokens = True
+    return made
+
+
 def library_tokenizer(
     pre: Any = None, added: tuple[AddedToken, ...] = (), post: Any = None, vocab: dict[str, int] = VOCAB
 ) -> Tokenizer:
     """nano's vocabulary in the `tokenizers` library."""
-    made = Tokenizer(models.BPE(vocab=dict(vocab), merges=list(MERGES)))  # type: ignore[arg-type]
+    made = Tokenizer(bpe() if vocab is VOCAB else models.BPE(vocab=dict(vocab), merges=list(MERGES)))  # type: ignore[arg-type]
     made.pre_tokenizer = pre or pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     if post is not None:
@@ -228,8 +243,7 @@ def test_flags_of_added_tokens(tokens: list[AddedToken], texts: list[str], allow
     made.encode_special_tokens = not allow_special
     entries = json.loads(made.to_str())["added_tokens"]
     ours = AddedTokens(read_added(entry, entry["id"], "x") for entry in entries)
-    plain = library_tokenizer()
-    plain.encode_special_tokens = True
+    plain = plain_tokenizer()
     for text in texts:
         parts = ours.split(text, allow_special)
         ids = [id for part in parts for id in (plain.encode(part).ids if isinstance(part, str) else [part.id])]

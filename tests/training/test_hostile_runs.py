@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a link to nothing": lambda path: path.symlink_to("nowhere"),
     "20 GB of nothing": _sparse(20 << 30),
-    "a line of 100 MB": _sparse(100 << 20),
+    "a line of 20 MB": _sparse(20 << 20),  # longer than any line, and any file but those of lines, may be
     "NULs": _bytes(bytes(5000)),
     "nothing": _bytes(b""),
     "UTF-16": _bytes('{"step": 1, "loss": 1}\n'.encode("utf-16")),
