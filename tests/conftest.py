@@ -47,8 +47,8 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     """A short id for a long text: the processes of pytest-xdist send each other the ids of all tests, of this one twice."""
     if not isinstance(val, str | bytes) or len(val) <= LONGEST_ID:
         return None
-    text = val if isinstance(val, str) else val[:LONGEST_ID].decode("latin-1")
-    return f"{text[: LONGEST_ID // 2]}...{len(val)}"
+    begin = val[:LONGEST_ID] if isinstance(val, str) else val[:LONGEST_ID].decode("latin-1")
+    return f"{begin.encode('unicode_escape').decode()[: LONGEST_ID // 2]}...{len(val)}"
 
 
 @pytest.hookimpl(tryfirst=True)
