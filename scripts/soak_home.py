@@ -7,6 +7,7 @@ measurements) are replaced by fakes: the real ones take seconds, use the network
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -96,11 +97,21 @@ class Home:
         os.chdir(self.here)
 
     def train(self) -> None:
-        """Trains the run for a moment, and keeps a copy of it as a model."""
-        subprocess.run(
-            [sys.executable, "-m", "tui_llm", "train", str(self.corpus), "--run", "soak", *SETTINGS, "--pin", "The cat=> sat", "--pin", "a"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        """Trains the run for a moment, and keeps a copy of it as a model.
+
+        In a forked process: the app needs torch too, so it is imported once, and a worker handles signals.
+        """
+        import torch  # noqa: F401
+
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                code = self._train()
+            finally:
+                os._exit(code)
+        if status := os.waitpid(child, 0)[1]:
+            raise RuntimeError(f"no run could be trained: status {status}; {self._log()}")
         self._last = {
             name: json.loads((self.run / name).read_text().splitlines()[-1])
             for name in ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
@@ -109,6 +120,24 @@ class Home:
         shutil.copytree(self.run / "checkpoint-40", copied)
         (copied / "chat_template.jinja").write_text(INSTRUCT)  # so that Chat opens
         self.start_worker()
+
+    def _train(self) -> int:
+        from tui_llm.cli import main
+        from tui_llm.training.worker import process
+
+        words = ["train", str(self.corpus), "--run", "soak", *SETTINGS, "--pin", "The cat=> sat", "--pin", "a"]
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+            code = main([*words, "--no-start"])
+        if code == 0:
+            log = os.open(self.run / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            code = process.main([str(self.run)])
+        return code
+
+    def _log(self) -> str:
+        log = self.run / "worker.log"
+        return log.read_text(errors="replace")[-500:] if log.exists() else ""
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -106,8 +106,9 @@ def test_commands_run(
     """In order: a command may use files of earlier ones."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # `guess` reads answers
-    for text in ("README.md", "CHANGELOG.md"):
-        shutil.copy(REPOSITORY / text, tmp_path)
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")[:6000]  # it grows, and `evaluate` reads all of it
+    (tmp_path / "CHANGELOG.md").write_text(text, encoding="utf-8")
     for line in lines(page):
         if words(line)[0] == "tui-llm":
             assert main(words(line)[1:]) == 0, (line, capsys.readouterr().err)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def modules_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
+
+
+@lru_cache(None)
+def tree(path: Path) -> ast.Module:
+    """A module of the package or a script; several tests read all of them."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(None)
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(path)))
 
 
 HEAVY = {"torch", "textual", "transformers", "numpy", "tiktoken"}
@@ -259,7 +271,7 @@ def test_no_class_has_more_than_three_ancestors_of_our_own() -> None:
     """What several classes need is an object that each of them has, not another mixin."""
     bases: dict[str, set[str]] = {}
     for path in (REPOSITORY / "tui_llm").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 names = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
                 bases.setdefault(node.name, set()).update(names - {node.name})
@@ -283,7 +295,7 @@ def test_package_init_files_import_nothing() -> None:
     The root package is the exception: it has the public names.
     """
     for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
-        (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+        (only,) = tree(path).body
         assert isinstance(only, ast.Expr), path
         if path.parent in SELF_EXPLAINING:
             continue
@@ -294,7 +306,7 @@ def test_package_init_files_import_nothing() -> None:
 
 def test_a_file_of_a_folder_without_a_list_says_what_it_is() -> None:
     for path in (path for folder in SELF_EXPLAINING for path in folder.glob("*.py")):
-        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        about = ast.get_docstring(tree(path)) or ""
         assert about, path
         name = path.stem.replace("_", "-")
         if name in names() and path.parent.name == "commands":
@@ -313,17 +325,17 @@ def dotted(node: ast.expr) -> list[str]:
     return []
 
 
-def private_names_of_torch(code: str) -> list[str]:
-    """Returns the private names of torch, and operators of `torch.ops`, that a module uses."""
-    tree, aliases, found = ast.parse(code), {"torch": "torch"}, []
-    for node in ast.walk(tree):
+def private_names_of_torch(module: list[ast.AST]) -> list[str]:
+    """Returns the private names of torch, and operators of `torch.ops`, that a module uses, from its nodes."""
+    aliases, found = {"torch": "torch"}, []
+    for node in module:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
             aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += [f"{node.module}.{alias.name}" for alias in node.names]
             aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    for node in ast.walk(tree):
+    for node in module:
         names = dotted(node) if isinstance(node, ast.Attribute) else []
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and len(node.args) > 1:
             names = [*dotted(node.args[0]), ast.unparse(node.args[1]).strip("'\"")]
@@ -346,8 +358,9 @@ def private_names_of_torch(code: str) -> list[str]:
     ],
 )
 def test_a_private_name_of_torch_is_found(code: str) -> None:
-    assert private_names_of_torch(code)
-    assert not private_names_of_torch("import torch\nself._x = torch.nn.functional.linear(model._y, torch.__version__)")
+    fine = "import torch\nself._x = torch.nn.functional.linear(model._y, torch.__version__)"
+    assert private_names_of_torch(list(ast.walk(ast.parse(code))))
+    assert not private_names_of_torch(list(ast.walk(ast.parse(fine))))
 
 
 def test_one_file_uses_private_names_of_torch() -> None:
@@ -355,7 +368,7 @@ def test_one_file_uses_private_names_of_torch() -> None:
     users = {
         path.relative_to(package).as_posix(): names
         for path in sorted(package.rglob("*.py"))
-        if (names := private_names_of_torch(path.read_text(encoding="utf-8")))
+        if (names := private_names_of_torch(nodes(path)))
     }
     assert users.pop(TORCH_PRIVATE)
     assert not users
@@ -371,7 +384,7 @@ def test_files_and_functions_are_short() -> None:
         name, text = path.relative_to(REPOSITORY).as_posix(), path.read_text(encoding="utf-8")
         if text.count("\n") > LONGEST_FILE:
             long.append(f"{name}: {text.count(chr(10))} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > LONGEST_FUNCTION:

@@ -338,8 +338,7 @@ def byte_characters() -> dict[int, str]:
 
 def as_written(token: bytes) -> str:
     """A token's bytes as `vocab.json` writes them, see `byte_characters`."""
-    table = byte_characters()
-    return "".join(table[b] for b in token)
+    return token.decode("latin-1").translate(byte_characters())  # Latin-1 has each byte as the character of its number
 
 
 def from_merges(

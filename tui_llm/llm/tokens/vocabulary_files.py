@@ -91,12 +91,13 @@ def read_merges(data: bytes, path: Path) -> list[Merge]:
 def merges_of(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
     """Pairs in GPT-2's byte alphabet, as lists or as one string, as pairs of byte strings. Raises `UserError` if one
     is not."""
-    table = {character: byte for byte, character in byte_characters().items()}
+    # Each byte as the character of its number; what is outside the alphabet stays or becomes one that Latin-1 has not.
+    table = dict.fromkeys(range(256), "\u0100") | {ord(character): byte for byte, character in byte_characters().items()}
     for pair in pairs:
         try:
             left, right = pair.split(" ") if isinstance(pair, str) else pair
-            yield bytes(table[c] for c in left), bytes(table[c] for c in right)
-        except (KeyError, ValueError, TypeError) as error:
+            yield left.translate(table).encode("latin-1"), right.translate(table).encode("latin-1")
+        except (AttributeError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: the merge {str(pair)[:60]!r} is not of two pieces in GPT-2's byte alphabet; it is another kind of vocabulary"
             ) from error
