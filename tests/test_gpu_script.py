@@ -99,19 +99,17 @@ def test_a_part_that_fails_hangs_or_crashes_leaves_its_rows(tmp_path: Path) -> N
     assert "ended by SIGKILL" in made["crashes"][0]
 
 
-def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("scripts")
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import gpu
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "gpu.py", "--out", tmp_path / "gpu.json"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2 and done.stderr.startswith("error: there is no cuda device that torch can use: ")
-    assert done.stderr.count("\n") == 1 and not (tmp_path / "gpu.json").exists()
+    assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: there is no cuda device that torch can use: ")
+    assert told.count("\n") == 1 and not (tmp_path / "gpu.json").exists()
 
 
 @pytest.mark.parametrize(

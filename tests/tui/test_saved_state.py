@@ -162,7 +162,7 @@ def _changes(home: str, key: str, count: int) -> None:
 
 def test_processes_that_write_at_once_lose_nothing(home: Path) -> None:
     keys, count = ("prompt", "model", "theme"), 20
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # a new interpreter each would import Textual
     processes = [context.Process(target=_changes, args=(str(home), key, count)) for key in keys]
     for process in processes:
         process.start()

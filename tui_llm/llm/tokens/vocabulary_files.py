@@ -92,7 +92,9 @@ def merges_of(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
     """Pairs in GPT-2's byte alphabet, as lists or as one string, as pairs of byte strings. Raises `UserError` if one
     is not."""
     # Each byte as the character of its number; what is outside the alphabet stays or becomes one that Latin-1 has not.
-    table = dict.fromkeys(range(256), "\u0100") | {ord(character): byte for byte, character in byte_characters().items()}
+    table = dict.fromkeys(range(256), "\u0100") | {
+        ord(character): byte for byte, character in byte_characters().items()
+    }
     for pair in pairs:
         try:
             left, right = pair.split(" ") if isinstance(pair, str) else pair
