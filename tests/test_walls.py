@@ -88,8 +88,8 @@ def test_the_app_and_one_command_import_no_other_commands_files() -> None:
     files = {f"tui_llm.commands.{name.replace('-', '_')}" for name in names()}
     seen = modules_after("from tui_llm.commands.shared.parser import build_parser\nbuild_parser([]).parse_args([])")
     assert not seen & files
-    seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])")
-    assert seen & files == {"tui_llm.commands.tokens"}
+    seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])\nmain(['examples', 'hi, you'])")
+    assert seen & files == {"tui_llm.commands.tokens", "tui_llm.commands.examples"}
     assert "torch" not in seen
 
 

@@ -6,12 +6,13 @@ n tokens give n − 1 (input, target) pairs. A training batch has many of them, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 Ints = npt.NDArray[np.int64]
@@ -53,6 +54,8 @@ class Batches:
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number` (from 0), as int64 tensors on the CPU."""
+        import torch  # not at the top: `pairs` needs none
+
         both = torch.from_numpy(self.ids[self.places(number)].astype(np.int64))
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
@@ -103,6 +106,8 @@ class _Order:
 def evenly_spaced(ids: Ids, block_size: int, rows: int) -> tuple[Tensor, Tensor]:
     """Up to `rows` evenly spaced rows (x, y) of `ids`, each (rows, block_size), always the same: for the validation
     loss."""
+    import torch
+
     last = len(ids) - 1 - block_size
     starts = np.unique(np.linspace(0, last, rows).astype(np.int64))
     both = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
