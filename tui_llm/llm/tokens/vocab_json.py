@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.foreign_files import VOCABULARY, read_json
+from tui_llm.common.foreign_files import VOCABULARY, read_json, whole_number
 
 MOST_IDS = 1 << 23  # maximum number of ids: tables have an entry for each, gaps included
 
@@ -25,7 +25,7 @@ def check_ids(vocab: dict[str, Any], where: Path) -> None:
     """Raises `UserError` if an id is no integer, is out of range, or is used twice."""
     seen: dict[int, str] = {}
     for token, id in vocab.items():
-        if type(id) is not int or not 0 <= id < MOST_IDS:  # as whole_number, without a call for each
+        if whole_number(id, 0, MOST_IDS - 1) is None:
             raise UserError(
                 f"{where} is not a vocabulary: the id of {token[:40]!r} is {str(id)[:40]}, not an integer from 0 to {MOST_IDS - 1:,}"
             )
