@@ -390,10 +390,8 @@ def _direction(layout: Layout, one: Intervention, read: Callable[[str], Tensor] 
     if read is None:
         raise UserError(f"{one.file} can't be read here")
     vector = read(one.file)
-    if vector.shape != (layout.width,):
-        raise UserError(
-            f"{one.file} holds a direction of shape {tuple(vector.shape)}; this model's width is {layout.width}"
-        )
+    if (shape := tuple(vector.shape)) != (layout.width,):
+        raise UserError(f"{one.file} holds a direction of shape {shape}; this model's width is {layout.width}")
     return vector
 
 
