@@ -10,6 +10,7 @@ from helpers import answered, drawn, unsafe, until
 from textual import events
 from textual.keys import key_to_character
 
+from tests import HANG
 from tui_llm.engine import PipelineEngine
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
@@ -70,7 +71,7 @@ async def test_the_runs_are_listed_off_the_ui_thread_and_never_replace_what_is_t
 
     def slow() -> Run:
         threads.append(threading.current_thread())
-        go.wait(60)
+        go.wait(HANG)
         return make("slow", done=10)
 
     monkeypatch.setattr("tui_llm.training.run.snapshot.most_recent", slow)
