@@ -13,7 +13,7 @@ from tests import HANG
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.interventions import KEY, MEAN, ZERO, Intervention, ModelPart, named
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.ablate.question import EffectsQuestion
+from tui_llm.instruments.ablate.question import EffectsQuestion, ReferenceQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.ablate.ablate import AblateScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
@@ -113,7 +113,7 @@ async def test_a_part_is_switched_off_and_every_pane_says_so(engine: PipelineEng
 
 
 class Held(PipelineEngine):
-    """Answers effects only while `gate` is set; `hows` of those that were asked for."""
+    """Answers questions about a text and effects only while `gate` is set; `hows` of the effects that were asked for."""
 
     def __init__(self) -> None:
         super().__init__("cpu")
@@ -121,8 +121,9 @@ class Held(PipelineEngine):
         self.gate.set()
 
     def answer(self, question, overtaken=lambda: False):  # type: ignore[no-untyped-def]
-        if isinstance(question, EffectsQuestion):
+        if isinstance(question, EffectsQuestion | ReferenceQuestion):
             self.gate.wait(HANG)
+        if isinstance(question, EffectsQuestion):
             self.hows.append(question.how)
         return super().answer(question, overtaken)
 
@@ -143,6 +144,24 @@ async def test_effects_that_arrive_while_another_prompt_is_typed_are_those_that_
         assert not screen.problem
         await pilot.press("m", "p", "escape")  # p alone changes nothing unless there is a prompt
         assert screen.how == MEAN
+
+
+async def test_another_prompt_that_is_typed_before_the_text_was_read_does_not_keep_parts_from_being_switched() -> None:
+    app = make(engine := Held())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.lab_screen.reading is not None)
+        engine.gate.clear()
+        await pilot.press("escape", "exclamation_mark")
+        await until(pilot, lambda: isinstance(app.screen, AblateScreen))
+        screen = app.screen
+        assert isinstance(screen, AblateScreen)
+        await pilot.press("p", *"The end", "enter")
+        await until(pilot, lambda: app.screen is screen)
+        engine.gate.set()
+        await until(pilot, lambda: screen.reference is not None and screen.own is not None)
+        await until(pilot, lambda: len(screen.found) == 30 and not screen.waiting)
+        await pilot.press("m", "enter")
+        await until(pilot, lambda: named(app.lab_screen.lab.interventions) == "head 0.0 off")
 
 
 async def test_means_other_prompts_and_attention_to_a_token(engine: PipelineEngine) -> None:

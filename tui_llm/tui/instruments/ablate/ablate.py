@@ -126,11 +126,14 @@ class AblateScreen(FullScreen):
         self._begin()
 
     def _begin(self) -> None:
-        self.context.questions.ask(self, ReferenceQuestion(self.request), self._own, self._fail)
+        self._ask_own()
         self._ask_state(self.off)
         self._start()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask_own(self) -> None:
+        self.context.questions.ask(self, ReferenceQuestion(self.request), self._own, self._fail)
 
     def _own(self, reference: Reference) -> None:
         self.own = reference
@@ -339,15 +342,12 @@ class AblateScreen(FullScreen):
         following = HOWS[(HOWS.index(self.how) + 1) % len(HOWS)]
         if following == PATCH and self.reference is None:
             # Until its values are known, the effects that are on their way are those of the present one.
-            self._ask_prompt(or_zero=True)
+            self.action_prompt(or_zero=True)
         else:
             self.how = following
             self._start()
 
-    def action_prompt(self) -> None:
-        self._ask_prompt()
-
-    def _ask_prompt(self, or_zero: bool = False) -> None:
+    def action_prompt(self, or_zero: bool = False) -> None:
         """Asks for another prompt. or_zero: without one, parts are replaced by zero instead of as now."""
         from tui_llm.tui.kit.ask import AskScreen
 
@@ -364,10 +364,14 @@ class AblateScreen(FullScreen):
 
     def _reference(self, reference: Reference) -> None:
         self.reference, self.how = reference, PATCH
+        if self.own is None:  # the question about the other prompt has replaced that about the text itself
+            self._ask_own()
         self._start()
 
     def _no_reference(self, problem: str) -> None:
         self.how, self.problem = ZERO, problem
+        if self.own is None:
+            self._ask_own()
         self._start()
 
     def action_token(self, by: int) -> None:
