@@ -13,6 +13,7 @@ from fake_engine import HOSTILE, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
+from tests import HANG
 from tui_llm.common.errors import Overtaken
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.interventions import ATTENTION, PATCH, RESIDUAL, STEER, Intervention, ModelPart
@@ -120,6 +121,47 @@ async def test_a_direction_by_key_saved_loaded_and_used(tmp_path: Path, monkeypa
         await answered(pilot, lab)
         (one,) = lab.lab.interventions
         assert one.how == STEER and one.coefficient == 1.5 and one.file == str(file)
+
+
+class Busy(PipelineEngine):
+    """Reads only while `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def read(self, request, overtaken=lambda: False):  # type: ignore[no-untyped-def]
+        self.gate.wait(HANG)
+        return super().read(request, overtaken)
+
+
+async def test_two_directions_that_are_saved_while_the_engine_is_busy_are_both_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = Busy()
+    app = LabApp(lambda: engine, model="nano", prompt="The dog was")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "colon")
+        await until(pilot, lambda: isinstance(app.screen, SteerScreen))
+        screen = app.screen
+        assert isinstance(screen, SteerScreen)
+        await pilot.press("t")
+        await typed(app, pilot, "happy")
+        await pilot.press("a")
+        await typed(app, pilot, "sad")
+        await until(pilot, lambda: screen.found is not None)
+        engine.gate.clear()
+        screen.context.request_reading()
+        files = [tmp_path / f"{name}.safetensors" for name in ("first", "second")]
+        for file in files:
+            await pilot.press("w")
+            await typed(app, pilot, str(file))
+        engine.gate.set()
+        await until(pilot, lambda: any("second" in one.message for one in app._notifications))
+        assert all(file.is_file() for file in files)
 
 
 class Recorded(FakeEngine):

@@ -61,5 +61,11 @@ class Question(Generic[AnswerOf]):
 
     request: Request
     writes: ClassVar[bool] = False  # answering writes a file, so the app waits for it before exiting
+    queued: ClassVar[bool] = False  # a newer question of its kind waits for this one instead of replacing it
     uses_parts: ClassVar[bool] = True  # the answer depends on what the model's parts compute
     unchanged_only: ClassVar[str] = ""  # why it can't be answered while parts are changed: said before "switch …"
+
+    @property
+    def key(self) -> object:
+        """Of two questions that wait for an answer and have the same key, the newer one replaces the older one."""
+        return id(self) if self.queued else type(self)

@@ -37,6 +37,7 @@ class KeepQuestion(Question["Kept"]):
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

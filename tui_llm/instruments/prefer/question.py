@@ -116,6 +116,7 @@ class SavePreferredQuestion(Question["SavedPreferred"]):
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

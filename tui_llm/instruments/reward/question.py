@@ -162,6 +162,7 @@ class SaveRewardedQuestion(Question["SavedRewarded"]):
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class SteerSaveQuestion(Question[str]):
     path: str
     force: bool = False
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
     uses_parts: ClassVar[bool] = False
 
 

@@ -60,7 +60,7 @@ class EngineClient:
         self._abandoned = False  # the user cancelled opening the model
         self._opened: str | None = None
         self._otherwise = ""  # opened in place of the first model if that can't be
-        self._questions: dict[type[Question], Question] = {}  # the newest of each kind
+        self._questions: dict[object, Question] = {}  # by `Question.key`
         self._want_models = False
         self._want_refresh = False
         self._want_release = False
@@ -136,15 +136,15 @@ class EngineClient:
             self._wake.notify()
 
     def inquire(self, question: Question) -> None:
-        """Asks an instrument; replaces a question of the same kind that has not been answered yet."""
+        """Asks an instrument; replaces a question of the same key that has not been answered yet."""
         with self._wake:
-            self._questions[type(question)] = question
+            self._questions[question.key] = question
             self._wake.notify()
 
-    def forget(self, kind: type[Question]) -> None:
-        """Drops the question of that kind, even while it is being answered."""
+    def forget(self, key: object) -> None:
+        """Drops the question of that key, even while it is being answered."""
         with self._wake:
-            self._questions.pop(kind, None)
+            self._questions.pop(key, None)
 
     def generate(self, request: Request, seed: int, count: int) -> int:
         """Generates up to `count` tokens after the request's continuation, in place of a running generation; returns
@@ -215,8 +215,8 @@ class EngineClient:
             return self._use_torch
         return None
 
-    def _to_write(self) -> type[Question] | None:
-        return next((kind for kind, question in self._questions.items() if question.writes), None)
+    def _to_write(self) -> object | None:
+        return next((key for key, question in self._questions.items() if question.writes), None)
 
     def _fail(self, what: str, error: BaseException) -> None:
         if not isinstance(error, UserError):
@@ -309,19 +309,19 @@ class EngineClient:
         """Answers a question. As that may take long, it is interrupted by a reading and restarts after it."""
         assert self._engine is not None
         with self._wake:
-            kind = self._to_write() if self._closing else next(iter(self._questions), None)
-            if kind is None:
+            key = self._to_write() if self._closing else next(iter(self._questions), None)
+            if key is None:
                 return
-            question = self._questions[kind]
+            question = self._questions[key]
             self._writing = question.writes
         answer, problem = None, ""
         try:
             answer = self._engine.answer(
-                question, lambda: self._slot is not None or self._closing or self._questions.get(kind) is not question
+                question, lambda: self._slot is not None or self._closing or self._questions.get(key) is not question
             )
         except Overtaken:
             if self._closing:
-                self.forget(kind)
+                self.forget(key)
             return
         except BaseException as error:
             if not isinstance(error, UserError):
@@ -330,9 +330,9 @@ class EngineClient:
         finally:
             self._writing = False
         with self._wake:
-            if self._questions.get(kind) is not question:
+            if self._questions.get(key) is not question:
                 return
-            del self._questions[kind]
+            del self._questions[key]
         self._post(Answered(question, answer, problem))
 
     def _ask(self, request: Request) -> Reading | None:

@@ -30,7 +30,7 @@ class Questions:
 
     def __init__(self, client: EngineClient, warn: Callable[[str], object]) -> None:
         self._client, self._warn = client, warn
-        self.pending: dict[type[Question], Pending] = {}
+        self.pending: dict[object, Pending] = {}  # by `Question.key`
 
     def ask(
         self,
@@ -40,10 +40,10 @@ class Questions:
         problem: Callable[[str], object] | None = None,
     ) -> None:
         """Asks an instrument. `take` is called with the answer, or `problem` with a line that says why there is none
-        (by default a notification). A newer question of the same kind replaces this one; then neither is called. Nor is
+        (by default a notification). A newer question of the same key replaces this one; then neither is called. Nor is
         either called once `owner`, the widget that shows the answer, is gone because its screen has closed; None if the
         answer must always arrive."""
-        self.pending[type(question)] = Pending(owner, question, take, problem or self._warn)
+        self.pending[question.key] = Pending(owner, question, take, problem or self._warn)
         self._client.inquire(question)
 
     def forget(self, kind: type[Question]) -> None:
@@ -53,10 +53,10 @@ class Questions:
 
     def answered(self, message: Answered) -> None:
         """Gives an answer from the engine thread to the callback that waits for it."""
-        kind = type(message.question)
-        if kind not in self.pending or self.pending[kind].question is not message.question:
+        key = message.question.key
+        if key not in self.pending or self.pending[key].question is not message.question:
             return
-        owner, _, take, problem = self.pending.pop(kind)
+        owner, _, take, problem = self.pending.pop(key)
         hear = (
             functools.partial(problem, message.problem) if message.problem else functools.partial(take, message.answer)
         )
