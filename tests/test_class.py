@@ -233,19 +233,20 @@ async def test_a_tab_whose_app_is_killed_is_closed(server: tuple[str, str]) -> N
     import aiohttp
 
     url, teacher = server
+    name = f"Zed {os.getpid()}"  # another suite may run on this machine
     async with aiohttp.ClientSession() as session:
         await until_listening(session, url)
-        socket = f"{url.replace('http', 'ws')}/ws/-Zed"
+        socket = f"{url.replace('http', 'ws')}/ws/-{quote(name)}"
         async with session.ws_connect(socket, headers={"Origin": url}) as tab:
             await until_shown(tab, "Lesson 1/6")
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    if b"--learner=Zed" in file.read_bytes():
+                    if f"--learner={name}\0".encode() in file.read_bytes() + b"\0":
                         os.kill(int(file.parent.name), signal.SIGKILL)
             async for _ in tab:
                 pass  # until it is closed
             while True:
                 async with session.get(teacher) as answer:
-                    if "<td>Zed</td><td>closed</td>" in await answer.text():
+                    if f"<td>{name}</td><td>closed</td>" in await answer.text():
                         break
                 await asyncio.sleep(0.05)
