@@ -26,6 +26,7 @@ from tui_llm.training.run.settings import (
 )
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
+_DEFAULTS = TrainingSettings()
 
 
 def text_of(settings: TrainingSettings, name: str) -> str:
@@ -84,7 +85,7 @@ def launch_problems(nproc: str, *, shard: bool, events: bool, settings: Training
 
 def _read(name: str, text: str) -> Any:
     """Converts `text` to the field's type by the rules of `from_fields`, without validating the value."""
-    kind = type(TrainingSettings.__dataclass_fields__[name].default)
+    kind = type(getattr(_DEFAULTS, name))
     try:
         return int(text) if kind is int else float(text) if kind is float else text
     except ValueError:

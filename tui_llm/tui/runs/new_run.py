@@ -190,9 +190,8 @@ class NewRunScreen(RunForm):
             if name in given or not isinstance(field, Input | Select):
                 continue
             if field.value != text and (not before or field.value == before[name] or name in MODELS_OWN):
-                with self.prevent(
-                    *([] if name == "field" else [Input.Changed])
-                ):  # `_changed` would run for each of them
+                # Each change would check the whole form; that of the text field also has the corpus read again.
+                with self.prevent(*(() if name == "field" else (Input.Changed,))):
                     field.value = text
         show_rows(self, self.text("objective"))
         for name in MODELS_OWN:
