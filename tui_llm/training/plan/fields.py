@@ -84,7 +84,7 @@ def launch_problems(nproc: str, *, shard: bool, events: bool, settings: Training
 
 def _read(name: str, text: str) -> Any:
     """Converts `text` to the field's type by the rules of `from_fields`, without validating the value."""
-    kind = type(getattr(TrainingSettings(), name))
+    kind = type(TrainingSettings.__dataclass_fields__[name].default)
     try:
         return int(text) if kind is int else float(text) if kind is float else text
     except ValueError:

@@ -143,8 +143,7 @@ class NewRunScreen(RunForm):
 
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
-        self.set_class(room.width < 100, "-narrow")
-        self.set_class(room.height < 12, "-low")
+        self.update_classes({"-narrow": room.width < 100, "-low": room.height < 12})
         self._fit_rows()
 
     def _fit_rows(self) -> None:
@@ -191,7 +190,10 @@ class NewRunScreen(RunForm):
             if name in given or not isinstance(field, Input | Select):
                 continue
             if field.value != text and (not before or field.value == before[name] or name in MODELS_OWN):
-                field.value = text
+                with self.prevent(
+                    *([] if name == "field" else [Input.Changed])
+                ):  # `_changed` would run for each of them
+                    field.value = text
         show_rows(self, self.text("objective"))
         for name in MODELS_OWN:
             self.query_one(f"#{name}").disabled = self._model is not None
