@@ -379,6 +379,7 @@ def process_component_classes(self: Stylesheet, node: DOMNode) -> None:
 
 
 _apply, _replace_rules = Stylesheet.apply, Stylesheet.replace_rules
+_process_component_classes = Stylesheet._process_component_classes
 Stylesheet._process_component_classes = process_component_classes  # type: ignore[method-assign]
 Stylesheet.apply = apply  # type: ignore[method-assign]
 Stylesheet.replace_rules = classmethod(replace_rules)  # type: ignore[method-assign, assignment]
