@@ -5,6 +5,7 @@ that was most of the suite's time. Here it is once for each key: the second wait
 
 During such a wait, what has changed is drawn once the app is idle, or at the end of a frame, as if one had just begun;
 Textual draws the first change at once and the rest at the end of the frame. Drawing is two thirds of what a key costs.
+A new layout is drawn once the widgets that it resized have settled, which mostly change once more.
 
 On a busy machine the wait takes longer but ends at the same state: a thread that waits for a CPU counts as working, and
 the limit for an app that is never idle (one that streams) is in CPU time.
@@ -65,12 +66,36 @@ async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
 
 _settling = 0  # how many waits are under way
 _held: set[timer.Timer] = set()  # the timers of screens that have changed meanwhile
+_laid_out: set[screen.Screen[object]] = set()  # the screens that have been laid out meanwhile
+_painting: set[screen.Screen[object]] = set()  # and those that are about to be painted
 
 
 def draw() -> None:
-    """Has the screens drawn that wait for it."""
+    """Has the screens laid out that wait for it; has them painted if none does."""
+    for laid_out in () if _held else tuple(_laid_out):
+        if not laid_out.is_running:
+            _laid_out.discard(laid_out)
+        elif not laid_out.app._batch_count:
+            _laid_out.discard(laid_out)
+            _painting.add(laid_out)
+            laid_out.call_next(paint, laid_out)
     while _held:
         _resume(_held.pop())
+
+
+def paint(self: screen.Screen[object]) -> None:
+    _painting.discard(self)
+    if self.app._batch_count:
+        _laid_out.add(self)
+    else:
+        _paint(self)
+
+
+def paint_later(self: screen.Screen[object]) -> None:
+    if _settling and self.app.screen is self:  # one below a dialog only tells the dialog what to paint
+        _laid_out.add(self)
+    else:
+        _paint(self)
 
 
 def resume(self: timer.Timer) -> None:
@@ -90,8 +115,11 @@ def unpainted() -> bool:
     running = active_app.get(None)
     if running is None or not running.screen_stack:
         return False
-    waits = running.screen._update_timer
-    return waits._active.is_set() or waits in _held
+    top = running.screen
+    waits = top._update_timer
+    return (
+        waits._active.is_set() or waits in _held or top in _painting or (top in _laid_out and not running._batch_count)
+    )
 
 
 def working() -> bool:
@@ -151,6 +179,7 @@ async def _no_wait(min_sleep: float) -> None:
 
 
 _press = app.App._press_keys
+_paint = screen.Screen._compositor_refresh
 _resume, _pause = timer.Timer.resume, timer.Timer.pause
 _wait_for_screen = pilot.Pilot._wait_for_screen
 
@@ -162,6 +191,7 @@ def install() -> None:
     app.App._press_keys = _press_one_by_one  # type: ignore[method-assign]
     screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
     timer.Timer.resume, timer.Timer.pause = resume, pause  # type: ignore[method-assign]
+    screen.Screen._compositor_refresh = paint_later  # type: ignore[method-assign, assignment]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # Notifications disappear after some seconds: on a busy machine, a test would miss them.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]

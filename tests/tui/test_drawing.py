@@ -10,11 +10,16 @@ from helpers import answered, drawn, make_app
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
+from textual.css.stylesheet import Stylesheet
 from textual.renderables.background_screen import BackgroundScreen
+from textual.screen import Screen
 from textual.strip import Strip
+from textual.style import Style as VisualStyle
+from textual.visual import RenderOptions, RichVisual
 
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.kit import textual_private
+from tui_llm.tui.runs.new_run import NewRunScreen
 
 
 def test_a_strip_has_the_caches_that_textual_makes() -> None:
@@ -66,3 +71,66 @@ async def test_a_dialog_tints_the_screen_below_it() -> None:
         assert drawn(app)[0] == below[0], "the lab is in sight"
         lines = app.screen._compositor.render_strips()
         assert not any(style is not None and style.meta for _, style, _ in lines[0]), "and cannot be clicked"
+
+
+async def test_the_lines_of_the_screen_below_are_textuals() -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "question_mark")
+        below = BackgroundScreen(app.lab_screen, Color(10, 20, 30, 0.6))
+        visual = below.visualize()  # type: ignore[attr-defined]
+        options = RenderOptions(app.screen._get_style, app.screen.styles, None, None)
+        for width, height, style in (
+            (100, 30, VisualStyle(background=Color(9, 9, 9), bold=True)),
+            (70, 9, VisualStyle()),
+        ):
+            mine = visual.render_strips(width, height, style, options)
+            assert len(mine) == height and mine[0].cell_length == width
+            assert mine == RichVisual.render_strips(visual, width, height, style, options)
+
+
+Rules = dict[Any, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
+
+
+def rules(screen: Screen[Any]) -> Rules:
+    """The rules of each widget and of its component classes."""
+    return {
+        node: (
+            dict(node.styles.base._rules),
+            # Without those that a list of lines adds when it draws them.
+            {name: dict(node._component_styles[name].base._rules) for name in node._get_component_classes()},
+        )
+        for node in screen.walk_children(with_self=True)
+    }
+
+
+async def test_widgets_are_styled_as_textual_styles_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        seen = []
+        for screen, name, theme in (
+            (app.lab_screen, "-single", ""),
+            (NewRunScreen(), "-narrow", ""),
+            (NewRunScreen(), "-low", "textual-light"),
+        ):
+            if screen is not app.lab_screen:
+                app.push_screen(screen)
+            await pilot.pause()
+            before = rules(screen)
+            app.theme = theme or app.theme
+            screen.toggle_class(name)
+            await pilot.pause()
+            mine = rules(screen)
+            seen.append(mine != before)
+            with monkeypatch.context() as patch:
+                patch.setattr(Stylesheet, "apply", textual_private._apply)
+                patch.setattr(Stylesheet, "replace_rules", textual_private._replace_rules)
+                patch.setattr(Stylesheet, "_process_component_classes", textual_private._process_component_classes)
+                screen.update_node_styles(animate=False)
+            assert rules(screen) == mine
+            screen.toggle_class(name)
+            await pilot.pause()
+            assert theme or rules(screen) == before
+        assert all(seen)
