@@ -208,6 +208,10 @@ async def test_export_from_the_screen(tmp_path: Path, monkeypatch: pytest.Monkey
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"loss.csv", "enter")
         await until(pilot, lambda: any("already exists" in n.message for n in app._notifications))
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        app.screen.dismiss("x" * 300)
+        await until(pilot, lambda: any("File name too long; give another one" in n.message for n in app._notifications))
 
 
 async def test_the_other_charts_of_a_run_are_exported_by_one_key_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

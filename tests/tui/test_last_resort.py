@@ -17,9 +17,11 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
+from tui_llm.common.errors import UserError
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
 from tui_llm.tui.kit import textual_private
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.last_resort import WITHOUT_INPUT, WITHOUT_PAINT, LastResort
 
@@ -196,6 +198,25 @@ async def test_the_app_continues(where: str, size: tuple[int, int], caplog: pyte
         if failed(app):  # a failed drawing is tried again
             assert where.startswith("render")
             forgive(app)
+
+
+async def test_an_error_of_the_users_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> None:
+        raise UserError("the name is\ntoo long; give another one")
+
+    app = make_app()
+    async with app.run_test(notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        app.push_screen(AskScreen("Name", ""), lambda _: refuse())
+        await pilot.pause()
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: said(app))
+        assert said(app) == ["the name is too long; give another one"]
+        assert not [record for record in caplog.records if record.name == "tui_llm.tui"]
+        await goes_on(app, pilot)
+        assert isinstance(app._exception, UserError)  # a test fails all the same: the screen itself should tell it
+        app._exception = None
+        app._exception_event.clear()
 
 
 async def test_a_widget_that_cannot_be_drawn_says_so_in_its_place() -> None:

@@ -307,7 +307,10 @@ class LabApp(ResilientApp):
         if self.last_resort.cannot_draw:
             self.give_up()
         elif show:
-            line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
+            if isinstance(error, UserError):
+                line = visible(" ".join(str(error).split()))
+            else:
+                line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
             self.call_later(self.notify, line, markup=False, severity="error", timeout=8)
 
     def cannot_build(self, screen: Screen[Any], itself: bool) -> None:

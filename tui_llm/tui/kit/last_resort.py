@@ -6,6 +6,8 @@ import logging
 import traceback
 from pathlib import Path
 
+from tui_llm.common.errors import UserError
+
 log = logging.getLogger("tui_llm.tui")
 
 WITHOUT_INPUT = 25  # give up after so many exceptions with neither a paint nor a key in between
@@ -35,12 +37,14 @@ class LastResort:
     def take(self, error: BaseException, *, drawn: bool = False) -> bool:
         """Logs an exception; returns whether to show it, which is once per input. `drawn`: the rest of the screen was
         drawn all the same. The same exception is logged in full once, then as one line at its 2nd, 4th, 8th …
-        occurrence."""
+        occurrence. A `UserError` is no fault of the app: its message is for the user, and is not logged."""
         where = place(error)
         if len(self._times) >= PLACES:
             self._times.clear()
         times = self._times[where] = self._times.get(where, 0) + 1
-        if times == 1:
+        if isinstance(error, UserError):
+            pass
+        elif times == 1:
             log.error("internal error; the app continues", exc_info=error)
         elif times & (times - 1) == 0:
             log.error("the same internal error, %d times: %s", times, type(error).__name__)

@@ -38,7 +38,11 @@ def ask_export(app: App[None], files: FileActions, data: ChartData, stem: str, r
         from tui_llm.training.run import curve_charts
 
         if answer is not None and answer.strip():
-            path = paths.absolute(answer.strip())
+            try:
+                path = paths.absolute(answer.strip())
+            except UserError as error:
+                files.notify(str(error), "error")
+                return
             inputs = () if run is None else (run.path,)
             files.act(lambda: curve_charts.export(data, path, inputs=inputs), f"chart written to {path}")
 
