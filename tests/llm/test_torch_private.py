@@ -148,7 +148,9 @@ def test_torchs_own_optimizers_still_import_its_compiler() -> None:
 def test_torch_tells_whether_the_processor_multiplies_in_bfloat16() -> None:
     assert not inspect.signature(torch.cpu._is_avx512_bf16_supported).parameters
     allowed = "AVX512" in torch.backends.cpu.get_cpu_capability()  # ATEN_CPU_CAPABILITY can forbid it
-    assert torch_private.multiplies_in_bfloat16() == (allowed and "avx512_bf16" in Path("/proc/cpuinfo").read_text())
+    flags = Path("/proc/cpuinfo").read_text()
+    assert torch_private.multiplies_in_bfloat16() == (allowed and "avx512_bf16" in flags)
+    assert torch_private.has_amx() == ("amx_tile" in flags)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -16,7 +16,7 @@ from transformers import GPT2LMHeadModel
 from tests.training.run_helpers import TINY, words
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
-from tui_llm.llm.model import checkpoint, device, torch_private
+from tui_llm.llm.model import checkpoint, cpu_reader, device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
@@ -212,6 +212,7 @@ def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     can: bool, precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch_private, "multiplies_in_bfloat16", lambda: can)
+    monkeypatch.setattr(cpu_reader, "cpu_name", lambda: "AMD EPYC 9R14")
     monkeypatch.setattr(loop, "trains_in_bfloat16", device.trains_in_bfloat16)
     ours = trainer(tmp_path, precision=precision, dropout=dropout)
     bfloat16 = precision == "bf16" or (can and precision == "auto")
@@ -231,6 +232,25 @@ def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     assert step.loss == pytest.approx(math.log(257), abs=0.1)
     assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in ours.model.parameters())
     assert not device.trains_in_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "amx", "faster"),
+    [
+        ("AMD EPYC 9R14", True, False, True),
+        ("AMD EPYC 7R13", False, False, False),
+        ("Intel(R) Xeon(R) Processor", True, False, False),
+        ("Intel(R) Xeon(R) Platinum 8488C", True, True, True),
+        ("Intel(R) Xeon(R) Platinum 8488C", False, True, False),  # ATEN_CPU_CAPABILITY forbids it
+    ],
+)
+def test_intels_processors_need_amx_for_fast_bfloat16(
+    name: str, instructions: bool, amx: bool, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_private, "multiplies_in_bfloat16", lambda: instructions)
+    monkeypatch.setattr(torch_private, "has_amx", lambda: amx)
+    monkeypatch.setattr(cpu_reader, "cpu_name", lambda: name)
+    assert device.trains_in_bfloat16(CPU) == faster
 
 
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:

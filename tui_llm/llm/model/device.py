@@ -9,7 +9,7 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import gpu_problems, torch_private
+from tui_llm.llm.model import cpu_reader, gpu_problems, torch_private
 from tui_llm.llm.model.device_names import check_device, is_cpu
 
 
@@ -31,11 +31,15 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def trains_in_bfloat16(device: torch.device) -> bool:
-    """Whether bf16 autocast is faster on `device`: CUDA GPUs and CPUs with native bf16 products."""
+    """Whether bf16 products are faster on `device`: CUDA GPUs and CPUs with instructions for them.
+
+    Intel's CPUs need AMX: with AVX-512's bf16 alone, a training step took 1.01 to 1.40 times as long as in fp32
+    (Emerald Rapids; dev/LOG.md). AMD's gain by it.
+    """
     if device.type == "cuda":
         return has_bfloat16(device)
-    if device.type == "cpu":
-        return torch_private.multiplies_in_bfloat16()
+    if device.type == "cpu" and torch_private.multiplies_in_bfloat16():
+        return "Intel" not in cpu_reader.cpu_name() or torch_private.has_amx()
     return False
 
 

@@ -123,6 +123,12 @@ def multiplies_in_bfloat16() -> bool:
     return bool(check and check()) and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
+def has_amx() -> bool:
+    """Whether this CPU has AMX's tiles, which multiply bfloat16 matrices; False if this torch can't tell."""
+    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(check and check())
+
+
 class _WithoutDynamo(torch.optim.Optimizer):
     """The methods of an optimizer without their decorators. Not to be compiled."""
 
