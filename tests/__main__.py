@@ -4,8 +4,8 @@
 touches, in less than 45 s (tests/quick.py). `python -m tests ARGUMENTS` passes the arguments to pytest and skips the
 second run of the numeric tests.
 
-That run goes on beside the first one, whose three processes leave a sixth of two cores idle: tests wait for screens,
-processes and the disk. So it costs hardly any time, and is only shown when the first run has ended.
+That run goes on beside the first one, costs hardly any time, and is only shown when the first has ended. Four processes
+keep two cores busy: tests wait for screens, processes and the disk, and three left a fifth of the time idle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests import quick
 
 HERE = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-PYTEST = (sys.executable, "-m", "pytest", "-n", "3")
+PYTEST = (sys.executable, "-m", "pytest", "-n", "4")
 BESIDE = (sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider")  # the other run's cache is in use
 COMPILE = (*BESIDE, "--collect-only")  # in a new checkout, this compiles the tests and the package
 
