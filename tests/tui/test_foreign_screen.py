@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import fake_run
@@ -12,6 +14,7 @@ from helpers import drawn, make_app, unsafe, until
 from tui_llm.common import storage
 from tui_llm.facts.head_scores import HeadScore
 from tui_llm.facts.pin import Pin
+from tui_llm.training.plan.foreign import ForeignProgress
 from tui_llm.training.run import head_readings, jsonl, pin_readings, pins
 from tui_llm.training.run.foreign import lens_readings
 from tui_llm.training.run.foreign.foreign_run import ForeignRun, opened, remember
@@ -21,6 +24,7 @@ from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinRe
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.runs import foreign
 from tui_llm.tui.runs.curves.screen import CurvesScreen
 from tui_llm.tui.runs.foreign import ForeignScreen
 from tui_llm.tui.runs.pin_history import LearnedScreen
@@ -102,6 +106,45 @@ async def test_a_folder_is_opened_by_path(tmp_path: Path, size: tuple[int, int])
         await pilot.press("escape", "escape")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and len(app.screen.rows) == 2)
         assert "other program" in shown(app)
+
+
+async def test_a_pin_is_added_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = folder(tmp_path / "out")
+    new, wanted, go_on = Pin("The end"), [], threading.Event()
+
+    class Reading:
+        """Reads the new pin from each checkpoint, without their weights."""
+
+        def __init__(self, _run: ForeignRun, pins_: tuple[Pin, ...]) -> None:
+            wanted.append(pins_)
+
+        def records(self) -> Iterator[ForeignProgress]:
+            go_on.wait()
+            pins.write(run.pins_path, [PIN, Pin("other"), new])
+            reading = PinReading(new, 1.0, (PinCandidate(4, b" fin", 0.75),))
+            for one in run.steps():
+                jsonl.append_to(run.pin_readings_path, pin_readings.line(PinEvaluation(one.step, (reading,))))
+            yield ForeignProgress("read", 3, 3, read=True)
+
+        def cancel(self) -> None:
+            pass
+
+    monkeypatch.setattr(foreign, "ForeignProcess", Reading)
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = ForeignScreen(run)
+        app.push_screen(screen)
+        await until(pilot, lambda: "pin 1 of 2" in shown(app))
+        try:
+            await pilot.press("p", *"The end", "enter")
+            assert screen.reading
+            await pilot.press("right_square_bracket")  # the others can be chosen meanwhile
+            await until(pilot, lambda: "pin 2 of 2: other" in shown(app))
+        finally:
+            go_on.set()  # the thread would keep the process from ending
+        await until(pilot, lambda: "pin 3 of 3: The end" in shown(app) and "fin" in shown(app))
+        await until(pilot, lambda: not screen.reading)
+        assert wanted == [(new,)]
 
 
 async def test_a_log_beside_our_run(tmp_path: Path) -> None:

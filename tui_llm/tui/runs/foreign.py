@@ -61,6 +61,7 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
         self._steps, self._lens = CheckpointLines(), LensLines()
         self._table: ForeignTable | None = None
         self._pin: Pin | None = None
+        self._added: Pin | None = None  # shown as soon as the table has it
         self._process: ForeignProcess | None = None
         self._number = 0  # of readings begun; progress of any but the newest is dropped
         self._progress = ""
@@ -93,7 +94,9 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
 
     def _show(self, table: ForeignTable) -> None:
         self._table = table
-        if self._pin not in table.pins:
+        if self._added in table.pins:
+            self._pin, self._added = self._added, None
+        elif self._pin not in table.pins:
             self._pin = table.pins[0] if table.pins else None
         self._draw()
 
@@ -223,7 +226,7 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
             except UserError as error:
                 self.files.notify(str(error), "error")
                 return
-            self._pin = pin
+            self._added = pin
             self._begin((pin,))
 
         hint = "PROMPT, or PROMPT=>TARGET; it is read from each checkpoint"
