@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import hostile
+from tui_llm.commands.shared.command import Parser
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import subprocesses
 
@@ -44,3 +46,14 @@ def test_each_call_succeeds_or_fails_with_one_line(
 def test_every_command_is_tried() -> None:
     tried = {case.command for case in hostile.cases(seed=1, each=1)}
     assert {command for command, _ in hostile.commands()} - tried == {"serve"}
+
+
+def test_a_separator_in_the_place_of_a_value_is_the_value() -> None:
+    parser = Parser()
+    parser.add_argument("first")
+    parser.add_argument("second")
+    parser.add_argument("--option")
+    for words in (["--", "a", "--"], ["a", "--", "--"]):
+        assert parser.parse_args(words) == Namespace(first="a", second="--", option=None)
+    assert parser.parse_args(["--option=--", "a", "b"]) == Namespace(first="a", second="b", option="--")
+    assert parser.parse_args(["a", "--", "b"]) == Namespace(first="a", second="b", option=None)

@@ -58,11 +58,11 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Records each option that is given. Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and
-        replaces by an empty list."""
+        """Records each option that is given. Keeps the value of `--option=--`, and a second `--` in the place of a required argument:
+        argparse takes them for separators and replaces them by an empty list (Python 3.11; the second also 3.13.0)."""
         if action.option_strings:
             self.given.append((action, arg_strings))
-        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+        if action.nargs is None and arg_strings == ["--"]:
             value = self._get_value(action, arg_strings[0])
             self._check_value(action, value)
             return value
