@@ -12,6 +12,7 @@ from tests import HANG
 from tui_llm.common import paths
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.hub import model_list, pull
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.models.info import InfoLines, ModelInfoScreen
 from tui_llm.tui.models.models import ModelsScreen
 from tui_llm.tui.models.pull import ModelPull, progress_line
@@ -110,6 +111,21 @@ async def test_a_failed_pull_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         await answered(pilot, app.lab_screen)
         await pulls(app, pilot)
         await until(pilot, lambda: any(str(note.message) == "there is no model [/]" for note in app._notifications))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("a\0b", "null byte"), ("\ud800", "can't encode"), ("x" * 200_000, "too long")]
+)
+async def test_a_name_that_no_process_can_be_given_is_told(name: str, why: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "m", "p")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        app.screen.dismiss(name)
+        await until(pilot, lambda: any(note.message.startswith("can't pull") for note in app._notifications))
+        (note,) = app._notifications
+        assert why in note.message and len(note.message) < 300 and note.severity == "error"
 
 
 async def test_only_a_pulled_model_is_deleted_and_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:

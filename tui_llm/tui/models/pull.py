@@ -17,6 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui_llm.common.display import visible
+from tui_llm.common.errors import message_line
 from tui_llm.common.numbers import file_size
 from tui_llm.training.plan import processes
 from tui_llm.tui.kit.actions import FileActions
@@ -61,10 +62,16 @@ class ModelPull:
         return [sys.executable, "-m", "tui_llm", "models", "pull", "--progress", "--json", "--", name]
 
     def _pull(self, name: str) -> None:
-        child = self.child = subprocess.Popen(
-            self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=processes.child_environment(), text=True, errors="replace",
-        )  # fmt: skip
+        try:
+            child = self.child = subprocess.Popen(
+                self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                env=processes.child_environment(), text=True, errors="replace",
+            )  # fmt: skip
+        except (OSError, ValueError) as error:  # ValueError: an argument can't hold the name
+            deliver(self.owner, self._ended, name, 1, f"can't pull {name[:80]}: {message_line(error)}")
+            return
+        if self._closed:  # meanwhile
+            child.terminate()
         deliver(self.owner, self._show, f"starting to pull {name}")
         problem = ""
         assert child.stderr is not None
