@@ -18,6 +18,9 @@ settings.register_profile("few", deadline=None, max_examples=10)  # the second r
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+# These begin first: at the end, one process would still be busy with them for a minute, and the others idle.
+FIRST = ("tests/tui/test_soak.py", "tests/tui/test_tour_screen.py")
+
 LONGEST_ID = 80  # characters of one parameter in a test's id
 
 # Nothing is flushed to the disk: processes are killed here, the machine is not. A wrong descriptor is an error still.
@@ -49,6 +52,10 @@ def pytest_make_parametrize_id(val: object) -> str | None:
         return None
     begin = val[:LONGEST_ID] if isinstance(val, str) else val[:LONGEST_ID].decode("latin-1")
     return f"{begin.encode('unicode_escape').decode()[: LONGEST_ID // 2]}...{len(val)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)
