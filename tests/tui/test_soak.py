@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import drawn, make_app, unsafe
+from helpers import drawn, make_app, unsafe, until
 from textual.screen import Screen
 from textual.widgets import Input
 
 import tui_llm.tui
 from tui_llm.tui.keymap import COMMANDS
+from tui_llm.tui.kit.palette import Palette
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 EVENTS = 1700  # about a minute on two idle cores
@@ -74,7 +75,7 @@ async def test_escape_sequences_pasted_into_the_palette_never_reach_the_terminal
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.press("ctrl+p")
-        await pilot.pause()
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(Input))
         line = app.screen.query_one(Input)
         app.copy_to_clipboard("a\x1bcb\x9d52;c;aGk=\x9cc\u202ed")
         line.action_paste()
