@@ -1,4 +1,4 @@
-"""Answer every dialog of the app that asks for a text with every hostile value, and check that the app says what is wrong.
+"""Answer the dialogs of the app that ask for a text with every hostile value, and check that none ends in an internal error.
 
     python scripts/hostile_answers.py [--each N] [PYTEST_ARGUMENT ...]
 

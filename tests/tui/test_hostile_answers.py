@@ -1,7 +1,8 @@
-"""Every dialog that asks for a text gets hostile ones: the screen says in a line what is wrong, or takes it.
+"""Dialogs that ask for a text get hostile ones: the screen says in a line what is wrong, or takes it.
 
-A test of a seeded sample; `python scripts/hostile_answers.py` tries all values. An exception that the app catches fails the
-test, even if the app continues.
+`KEYS` and `PANES` list the dialogs. Left out are those that need a state first: a chat's message, a game's bets, the tour's
+questions. A test of a seeded sample; `python scripts/hostile_answers.py` tries all values. An exception that the app catches
+fails the test, even if the app continues.
 """
 
 from __future__ import annotations

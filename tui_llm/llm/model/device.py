@@ -34,7 +34,7 @@ def trains_in_bfloat16(device: torch.device) -> bool:
     """Whether bf16 products are faster on `device`: CUDA GPUs and CPUs with instructions for them.
 
     Intel's CPUs need AMX: with AVX-512's bf16 alone, a training step took 1.01 to 1.40 times as long as in fp32
-    (Emerald Rapids; dev/LOG.md). AMD's gain by it.
+    (Emerald Rapids; dev/LOG.md). AMD's CPUs gain from these instructions.
     """
     if device.type == "cuda":
         return has_bfloat16(device)

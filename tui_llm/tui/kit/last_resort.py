@@ -42,11 +42,10 @@ class LastResort:
         if len(self._times) >= PLACES:
             self._times.clear()
         times = self._times[where] = self._times.get(where, 0) + 1
-        if isinstance(error, UserError):
-            pass
-        elif times == 1:
+        internal = not isinstance(error, UserError)
+        if internal and times == 1:
             log.error("internal error; the app continues", exc_info=error)
-        elif times & (times - 1) == 0:
+        elif internal and times & (times - 1) == 0:
             log.error("the same internal error, %d times: %s", times, type(error).__name__)
         if not drawn:
             self._since_input += 1

@@ -70,7 +70,7 @@ class ModelPull:
         except (OSError, ValueError) as error:  # ValueError: an argument can't hold the name
             deliver(self.owner, self._ended, name, 1, f"can't pull {name[:80]}: {message_line(error)}")
             return
-        if self._closed:  # meanwhile
+        if self._closed:  # before the child was started, so `close` could not end it
             child.terminate()
         deliver(self.owner, self._show, f"starting to pull {name}")
         problem = ""
