@@ -380,7 +380,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="go on after what broke, each kind of it told once")
     parser.add_argument("--verbose", action="store_true", help="print each event")
     options = parser.parse_args()
-    onednn.limit_caches()  # as the command line does
+    onednn.limit_caches(), memory.map_large_blocks()  # as the app does
     with tempfile.TemporaryDirectory(prefix="tui-llm-soak-") as folder:
         home = Home(Path(folder).resolve())
         try:

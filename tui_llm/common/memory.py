@@ -12,6 +12,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import memory_size
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+_MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def resident_bytes() -> int | None:
@@ -42,6 +44,22 @@ def trim() -> None:
 
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def map_large_blocks() -> None:
+    """Allocate every block of 256 KiB or more in pages of its own, which go back to the system when it is freed.
+
+    By default, glibc raises this limit (M_MMAP_THRESHOLD, mallopt(3)) up to 32 MiB as such blocks are freed. Large
+    tensors then lie among small blocks, and the free memory between them can't be returned. A fixed limit costs a page
+    fault for every 4 KiB: 128 KiB made reading 250 tokens with nano 1.4 times as slow, 256 KiB hardly slower.
+
+    A limit that the user has set for malloc stays; other C libraries have no such call.
+    """
+    if sys.platform == "linux" and not any(name in os.environ for name in _MALLOC_VARIABLES):
+        import ctypes
+
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
 
 
 def free_bytes() -> int | None:

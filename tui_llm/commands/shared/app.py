@@ -115,6 +115,7 @@ def _run(
     import dataclasses
 
     from tui_llm.commands.shared import streams
+    from tui_llm.common import memory
     from tui_llm.common.display import visible
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.kit.themes import DARK
@@ -123,6 +124,7 @@ def _run(
     from tui_llm.tui.state.state_file import StateWriter, load
     from tui_llm.tui.terminal import run_app
 
+    memory.map_large_blocks()
     saved, problem = (SavedState(), "") if options.fresh else load()
     prompt = next(text for text in (options.prompt, saved.prompt, DEFAULT_PROMPT) if text is not None)
     if options.prompt not in (None, saved.prompt):
