@@ -6,6 +6,7 @@ user's shell. Tests of those variables set them.
 """
 
 import os
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -29,3 +30,5 @@ os.environ |= {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same kernel on every machine and in every fixture; tests/llm/test_kernels.py has the others.
 os.environ["TUI_LLM_KERNEL"] = "torch"
+# Compiling takes seconds, and each test has a cache folder of its own: the tests of a machine share what is compiled.
+os.environ["TUI_LLM_NATIVE_DIR"] = str(Path(tempfile.gettempdir()) / f"tui-llm-tests-native-{os.getuid()}")

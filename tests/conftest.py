@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,8 +37,6 @@ pytest_runtest_teardown = timeouts.pytest_runtest_teardown
 
 def pytest_configure(config: pytest.Config) -> None:
     durations.install(config)
-    # Compiling takes seconds, and each test has a cache folder of its own: the tests of a machine share what is compiled.
-    os.environ["TUI_LLM_NATIVE_DIR"] = str(Path(tempfile.gettempdir()) / f"tui-llm-tests-native-{os.getuid()}")
     # Importing the tests makes half a million objects that live as long as the process: torch, transformers, Textual.
     # Python's collector would traverse them many times meanwhile (a third of the time to collect the tests), and again
     # in each full collection of the tests that follow.
