@@ -1,15 +1,17 @@
-"""Dialogs that ask for a text get hostile ones: the screen says in a line what is wrong, or takes it.
+"""Every dialog that asks for a text gets hostile ones: the screen says in a line what is wrong, or takes it.
 
-`KEYS` and `PANES` list the dialogs. Left out are those that need a state first: a chat's message, a game's bets, the tour's
-questions. A test of a seeded sample; `python scripts/hostile_answers.py` tries all values. An exception that the app catches
+A test of a seeded sample; `python scripts/hostile_answers.py` tries all values. An exception that the app catches
 fails the test, even if the app continues.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from test_closing_keys import BY_ID, OPENED, opened
+from test_guess_screen import dealt
 from textual.pilot import Pilot
 
+import tui_llm.tui
 from tests.hostile import VALUES
+from tui_llm.tour.lesson_file import find, read
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.models.pull import ModelPull
@@ -29,14 +34,31 @@ ALWAYS = "a\0b"  # no path, no argument of a process
 
 # The keys of each screen that open a dialog.
 KEYS = {
-    "AblateScreen": "p", "CurvesScreen": "x", "ForeignScreen": "p", "HelpScreen": "slash", "InsideScreen": "slash",
+    "AblateScreen": "p", "ChatScreen": "i", "CompareModelsScreen": "m a", "CurvesScreen": "x", "ForeignScreen": "p",
+    "HelpScreen": "slash", "InsideScreen": "slash",
     "LearnScreen": "e", "LettersScreen": "t", "LogScreen": "slash ampersand", "MergesScreen": "t", "ModelsScreen": "p",
-    "PatchScreen": "r", "PreferScreen": "a b B N e f p t", "RewardScreen": "s c e g p t B L N", "RunsScreen": "plus f r",
+    "PatchScreen": "c r", "PreferScreen": "a b B N e f p t", "RewardScreen": "s c e g p t B L N", "RunsScreen": "plus f r",
     "SftScreen": "f e", "SteerScreen": "t a o", "SwapScreen": "t", "TemperaturesScreen": "e", "TreeScreen": "n o w",
     "WhyScreen": "r t F",
 }  # fmt: skip
 PANES = {"1": "t V ampersand", "2": "e F", "3": "t", "4": "ampersand", "5": "t"}  # and those of the lab's panes
 SCREENS = {kind.__name__: kind for kind in (*OPENED, *BY_ID)}
+LESSONS = ("tour", "tokens", "loss-curve")
+
+FOLDER = Path(tui_llm.tui.__path__[0])
+# Files that open dialogs and hold no screen of `KEYS`, and who opens them there.
+OTHERS = {
+    "instruments/copy_saver.py": "KEYS: SftScreen e, PreferScreen e, RewardScreen e",
+    "instruments/guess.py": "test_a_games_bets",
+    "instruments/tree/files.py": "KEYS: TreeScreen o w",
+    "lab/candidate_table.py": "PANES: 2",
+    "lab/target.py": "PANES: 3",
+    "lab/tour.py": "test_a_lessons_questions",
+    "models/pull.py": "KEYS: ModelsScreen p",
+    "runs/chart_export.py": "KEYS: CurvesScreen x",
+    "runs/run_actions.py": "KEYS: RunsScreen f r",
+    "runs/watched_run.py": "PANES: 4",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +78,39 @@ async def answer(app: LabApp, pilot: Pilot[None], text: str) -> None:
     assert app._exception is None, ascii(text)
 
 
+def dialogs() -> Counter[str]:
+    """Returns the number of places that open such a dialog, of each file that has one."""
+    found: Counter[str] = Counter()
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "AskScreen":
+                found[path.relative_to(FOLDER).as_posix()] += 1
+    return found
+
+
+def file_of(kind: type[Any]) -> str:
+    return Path(inspect.getfile(kind)).relative_to(FOLDER).as_posix()
+
+
 def texts(key: str) -> list[str]:
     return [ALWAYS, *random.Random(key).sample(VALUES, min(EACH, len(VALUES)))]
 
 
+def test_every_file_that_opens_a_dialog_is_listed() -> None:
+    assert dialogs().keys() - {file_of(SCREENS[name]) for name in KEYS} == OTHERS.keys()
+
+
 @pytest.mark.parametrize("name", KEYS)
 async def test_a_screens_dialogs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = make_app(FakeEngine())
+    app, own, init, seen = make_app(FakeEngine()), file_of(SCREENS[name]), AskScreen.__init__, set()
+
+    def noting(asking: AskScreen, *given: Any, **named: Any) -> None:
+        caller = sys._getframe(1)
+        if caller.f_code.co_filename == str(FOLDER / own):
+            seen.add(caller.f_lineno)
+        init(asking, *given, **named)
+
+    monkeypatch.setattr(AskScreen, "__init__", noting)
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape")
@@ -70,12 +118,15 @@ async def test_a_screens_dialogs(name: str, tmp_path: Path, monkeypatch: pytest.
             for number, text in enumerate(texts(name + key)):
                 monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / f"{key}-{number}"))  # each screen makes its own runs
                 screen = await opened(app, pilot, SCREENS[name], [])
+                for action in [one for one in vars(screen) if one.startswith("action_")]:
+                    delattr(screen, action)  # `quiet` put it there
                 screen.set_focus(None)
                 await pilot.press(key)
                 await answer(app, pilot, text)
                 while len(app.screen_stack) > 1:
                     app.screen.dismiss(None)
                     await pilot.pause()
+    assert len(seen) == dialogs()[own]  # each place of the screen's own file
 
 
 @pytest.mark.parametrize("pane", PANES)
@@ -90,3 +141,35 @@ async def test_a_panes_dialogs(pane: str) -> None:
                 while len(app.screen_stack) > 1:
                     app.screen.dismiss(None)
                     await pilot.pause()
+
+
+async def test_a_games_bets() -> None:
+    engine = FakeEngine()
+    dealt(engine)
+    app = make_app(engine)
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "Q")
+        await until(pilot, lambda: getattr(app.screen, "game", None) is not None)
+        for text in texts("bets"):
+            await pilot.press("t")
+            await answer(app, pilot, text)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+async def test_a_lessons_questions(name: str) -> None:
+    app = LabApp(FakeEngine, lesson=read(find(name)))
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        tour, asked = app.lab_screen.tour.tour, 0
+        assert tour is not None
+        while not tour.finished:
+            if tour.here is not None and tour.here.ask is not None and tour.here.ask.form != "pairs":
+                asked, at = asked + 1, (tour.step, tour.part)
+                for text in texts(f"{name}{asked}"):
+                    tour.step, tour.part = at  # an answer that is taken goes on to the next part
+                    await pilot.press("f5")
+                    await answer(app, pilot, text)
+                tour.step, tour.part = at
+            await pilot.press("f4")
+        assert asked >= 2

@@ -10,9 +10,14 @@ class UserError(Exception):
     """
 
 
+def in_one_line(error: BaseException) -> str:
+    """An exception's message as one line, however long: a `UserError` ends with what to do next."""
+    return " ".join(str(error).split())
+
+
 def message_line(error: BaseException) -> str:
     """The message of another library's exception as one line of at most 200 characters; its type if it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return in_one_line(error)[:200] or type(error).__name__
 
 
 class Overtaken(Exception):

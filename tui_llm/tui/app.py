@@ -22,7 +22,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 
 from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.facts.interventions import mark
 from tui_llm.tui.kit.closing_keys import ClosingKeys
 from tui_llm.tui.kit.command import PANES, Command, bindings
@@ -308,7 +308,7 @@ class LabApp(ResilientApp):
             self.give_up()
         elif show:
             if isinstance(error, UserError):
-                line = visible(" ".join(str(error).split()))
+                line = visible(in_one_line(error))
             else:
                 line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
             self.call_later(self.notify, line, markup=False, severity="error", timeout=8)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import Timeout
 
 from tui_llm.common import storage
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
@@ -103,7 +103,7 @@ class FolderReader:
         try:
             part()
         except UserError as error:
-            record.problems.append(" ".join(str(error).split()))
+            record.problems.append(in_one_line(error))
 
     def _lens(self, model: OpenModel, step: int, known: LensEvaluation | None, wanted: list[Pin]) -> None:
         found = [*(known.lenses if known else ()), *(read_lens(model, pin) for pin in wanted)]

@@ -40,7 +40,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
         raise
     except Exception as error:  # any compiler error, e.g. a missing C compiler or an unsupported GPU
         trainer.losses, trainer.fast_step = plain, step
-        first = " ".join(str(error).split())[:160]
+        first = in_one_line(error)[:160]
         return f"torch.compile failed, the step is not compiled ({type(error).__name__}: {first})"
     finally:
         trainer.model.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from typing import Literal
 from textual.widget import Widget
 
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.tui.kit.live import deliver
 
 
@@ -32,7 +32,7 @@ class FileActions:
         try:
             action()
         except (UserError, OSError) as error:
-            call_later(self.notify, " ".join(str(error).split()), "error")
+            call_later(self.notify, in_one_line(error), "error")
         else:
             if done:
                 call_later(self.notify, done)

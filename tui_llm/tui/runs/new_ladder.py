@@ -12,7 +12,7 @@ from textual.widgets import Button, Input, Select, Static
 
 from tui_llm.common import paths
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.llm.data import corpora
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan import climb, ladder_rungs
@@ -140,6 +140,6 @@ class NewLadderScreen(RunForm):
                 raise UserError(f"there is a ladder {ladder.name} already; give another name")
             climb.detach(ladder)
         except (UserError, OSError) as error:
-            call_later(self.start_ended, None, " ".join(str(error).split()))
+            call_later(self.start_ended, None, in_one_line(error))
         else:
             call_later(self.start_ended, ladder.run(0), "")

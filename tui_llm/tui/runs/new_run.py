@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Button, Input, Select, Static
 
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.closed_files import KINDS
@@ -387,6 +387,6 @@ class NewRunScreen(RunForm):
             given, preset, device, corpora = fields
             run = create_and_start(name, corpora, given, preset, device, beside, plan)
         except (UserError, OSError) as error:
-            call_later(self.start_ended, None, " ".join(str(error).split()))
+            call_later(self.start_ended, None, in_one_line(error))
         else:
             call_later(self.start_ended, run, "")

@@ -11,7 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.screen import Screen
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -84,7 +84,7 @@ class RunView(BaseScreen, Screen[None]):
             try:
                 found = self.read()
             except (UserError, OSError) as error:
-                problem = " ".join(str(error).split())
+                problem = in_one_line(error)
             self._mark = mark
         finally:
             self._busy = False

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.training.plan import replay
 from tui_llm.training.plan.replay import Origin, ReplayProcess
 from tui_llm.training.run.run import Run
@@ -107,7 +107,7 @@ class ReplayScreen(BaseScreen, Screen[tuple[Run, int] | None]):
                     elif time.monotonic() > (until := min(until, time.monotonic() + PATIENCE)):
                         process.cancel()
             except (UserError, OSError) as error:
-                problem = " ".join(str(error).split()).replace("--from-start does it", "g does it")
+                problem = in_one_line(error).replace("--from-start does it", "g does it")
             deliver(self, self._ended, number, problem)
 
     def _start(self, number: int, run: Run, step: int, from_start: bool) -> ReplayProcess:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from textual.message import Message
 
 from tui_llm.common import memory
-from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.common.errors import Overtaken, UserError, in_one_line
 from tui_llm.facts.engine import Engine
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Request
@@ -41,8 +41,8 @@ IDLE_SECONDS = 1.0  # collect garbage, and return freed memory to the system, af
 def one_line(error: BaseException) -> str:
     """An exception as one line for the user. The rest goes to the log."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split()) or "no reason given"
-    first = " ".join(str(error).split())[:200]
+        return in_one_line(error) or "no reason given"
+    first = in_one_line(error)[:200]
     return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
 
 
