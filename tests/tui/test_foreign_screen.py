@@ -14,7 +14,7 @@ from helpers import drawn, make_app, unsafe, until
 from tui_llm.common import storage
 from tui_llm.facts.head_scores import HeadScore
 from tui_llm.facts.pin import Pin
-from tui_llm.training.plan.foreign import ForeignProgress
+from tui_llm.training.plan.foreign import ForeignProcess, ForeignProgress
 from tui_llm.training.run import head_readings, jsonl, pin_readings, pins
 from tui_llm.training.run.foreign import lens_readings
 from tui_llm.training.run.foreign.foreign_run import ForeignRun, opened, remember
@@ -191,15 +191,27 @@ async def test_runs_of_others_are_only_read(tmp_path: Path) -> None:
 
 async def test_reading_shows_progress_and_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real process, which finds no weights in these folders."""
-    run = folder(tmp_path / "out", read=False)
+    run, go_on = folder(tmp_path / "out", read=False), threading.Event()
+
+    class Held(ForeignProcess):
+        """Says nothing before `go_on`, so that the reading is not over when the screen is looked at."""
+
+        def records(self) -> Iterator[ForeignProgress]:
+            go_on.wait()
+            yield from super().records()
+
+    monkeypatch.setattr(foreign, "ForeignProcess", Held)
     app = make_app()
     async with app.run_test(size=(120, 30)) as pilot:
         screen = ForeignScreen(run)
         app.push_screen(screen)
         await until(pilot, lambda: screen._table)
         assert "r reads the pins" in shown(app)
-        await pilot.press("r")
-        assert screen.reading
+        try:
+            await pilot.press("r")
+            assert screen.reading and "starting …" in shown(app)
+        finally:
+            go_on.set()  # the thread would keep the process from ending
         await until(pilot, lambda: not screen.reading)
         await until(pilot, lambda: "can't be opened" in shown(app))
         assert json.loads((run.path / "steps.json").read_text())["steps"].keys() == {"10", "20", "30"}
