@@ -6,6 +6,7 @@ import importlib.util
 
 import torch
 
+from tui_llm.common.errors import in_one_line
 from tui_llm.training.worker.loop import Trainer
 
 
