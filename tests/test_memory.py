@@ -43,6 +43,8 @@ print((memory.resident_bytes() - before) / 1e6)
     [
         ("default", {}, 60, 100),
         ("mapped", {}, -1, 10),
+        ("mapped", {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"}, -1, 10),
+        ("mapped", {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000"}, 60, 100),
         ("mapped", {"MALLOC_MMAP_THRESHOLD_": "1000000"}, 60, 100),
     ],
 )
