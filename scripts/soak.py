@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
-import contextlib
 import faulthandler
 import gc
 import hashlib
@@ -86,13 +85,6 @@ class Faults(logging.Handler):
         if isinstance(error, Stuck | asyncio.CancelledError):
             return
         self.found.append(what + "\n" + ("".join(traceback.format_exception(error)) if error else ""))
-
-
-def rss() -> int:
-    """Returns the resident memory in bytes."""
-    with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def say(line: str) -> None:
@@ -321,10 +313,10 @@ class Soak:
         faulthandler.cancel_dump_traceback_later()
 
     def _report(self) -> None:
-        before = rss()
+        before = memory.resident_bytes() or 0
         gc.collect()
         memory.trim()  # as the engine's thread does when it has been idle for a second of real time
-        self.memory[self.number] = rss()
+        self.memory[self.number] = memory.resident_bytes() or 0
         spent = time.process_time() - self.began
         say(
             f"{self.number:>7,} events  {spent:8.1f} s CPU  {self.number / spent:5.1f} events/s  "
@@ -380,7 +372,8 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="go on after what broke, each kind of it told once")
     parser.add_argument("--verbose", action="store_true", help="print each event")
     options = parser.parse_args()
-    onednn.limit_caches(), memory.map_large_blocks()  # as the app does
+    onednn.limit_caches()  # as the command line does
+    memory.map_large_blocks()  # as the app does
     with tempfile.TemporaryDirectory(prefix="tui-llm-soak-") as folder:
         home = Home(Path(folder).resolve())
         try:

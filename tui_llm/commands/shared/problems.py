@@ -9,7 +9,7 @@ import sys
 from tui_llm.common.address_space import SHORT
 from tui_llm.common.crash_log import record
 from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.common.new_files import FORCE, AlreadyExists
 
 LONGEST = 300  # cells of another library's message
@@ -26,7 +26,7 @@ def line(error: Exception, options: argparse.Namespace) -> str:
     if (broken := _output_error()) is not None:
         return f"can't write the output: {broken.strerror or broken}"
     where = record(error)
-    message = truncate(visible(" ".join(str(error).split())), LONGEST)
+    message = truncate(visible(in_one_line(error)), LONGEST)
     if _wants_memory(error):
         return visible(f"{SHORT} ({where})")
     if isinstance(error, OSError):

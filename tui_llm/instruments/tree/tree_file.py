@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common import storage
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.common.files import json_text
 from tui_llm.common.foreign_files import read_json
 from tui_llm.common.new_files import write_new
@@ -107,7 +107,7 @@ def load(path: Path) -> Tree:
     try:
         return _tree(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        why = f"{error} is missing" if isinstance(error, KeyError) else in_one_line(error)[:120]
         raise UserError(f"{path} does not contain a complete tree: {why}; it may be damaged or cut short") from error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import SETTINGS, read_foreign_text
 from tui_llm.facts.chat import ChatMessage
 from tui_llm.llm.tokens.folder_files import settings_of, written_token
@@ -111,7 +111,7 @@ class ChatTemplate:
             rendered = made[0][0] if isinstance(made, tuple) else made
             return str(rendered)
         except Exception as error:  # a template can raise anything
-            line = " ".join(str(error).split())[:200] or type(error).__name__
+            line = message_line(error)
             raise UserError(f"the chat template of {self._where} fails: {line}; J feeds the plain text") from error
 
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from filelock import Timeout
 
 from tui_llm.common import paths, storage
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.common.numbers import file_size
@@ -367,7 +367,7 @@ def _message(error: BaseException, repo: str, revision: str | None) -> str:
         return f"the disk is full: {repo} is not whole; free some space in {paths.models_dir()}, then pull again: it resumes where it stopped"
     if isinstance(error, OSError) and error.filename:
         return f"can't write {error.filename}: {error.strerror or error}; make it writable or set TUI_LLM_HOME to another folder"
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = message_line(error)
     return (
         f"can't pull {repo} from {where} ({reason}); check the network, or set HF_ENDPOINT to a mirror's address, then pull again: "
         "it resumes where it was cut off"

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Button, Input, Select, Static
 
 from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.training.plan import branch
 from tui_llm.training.plan.corpus_check import several
 from tui_llm.training.plan.fields import field_problems, text_of
@@ -183,6 +183,6 @@ class BranchScreen(RunForm):
             run = branch.create(self._parent_run, step, name, given, exclude=exclude)
             start_or_delete(run)
         except (UserError, OSError) as error:
-            call_later(self.start_ended, None, " ".join(str(error).split()))
+            call_later(self.start_ended, None, in_one_line(error))
         else:
             call_later(self.start_ended, run, "")

@@ -10,7 +10,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.common.numbers import counted, duration
 from tui_llm.training.plan.find_lr import RateFinder, RateRecord, RateResult, basis
 from tui_llm.tui.kit.actions import FileActions
@@ -101,7 +101,7 @@ class FindRateScreen(BaseScreen, Screen[float | None]):
             for record in finder.records():
                 deliver(self, self._found, number, record)
         except (UserError, OSError) as error:
-            problem = " ".join(str(error).split())
+            problem = in_one_line(error)
         deliver(self, self._ended, number, problem)
 
     def _started(self, number: int, finder: RateFinder) -> None:

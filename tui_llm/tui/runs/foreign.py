@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import Screen
 
 from tui_llm.common.display import truncate, visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.facts.pin import Pin
 from tui_llm.training.plan.foreign import ForeignProcess, ForeignProgress
 from tui_llm.training.run import pins
@@ -149,7 +149,7 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
             for record in process.records():
                 deliver(self, self._found, number, record)
         except (UserError, OSError) as error:
-            problem = " ".join(str(error).split())
+            problem = in_one_line(error)
         deliver(self, self._ended, number, problem)
 
     def _started(self, number: int, process: ForeignProcess) -> None:

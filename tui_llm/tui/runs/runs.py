@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import DataTable, Static
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.training.plan import launch
 from tui_llm.training.run.foreign import foreign_run
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
@@ -219,7 +219,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | Path | None]):
             found = foreign_run.open_path(text)
             foreign_run.remember(found)
         except (UserError, OSError) as error:
-            call_later(self.files.notify, " ".join(str(error).split()), "error")
+            call_later(self.files.notify, in_one_line(error), "error")
             return
         deliver(self, self._show_foreign, found)
 
