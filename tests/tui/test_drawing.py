@@ -1,4 +1,4 @@
-"""What tui/kit/textual_private.py makes faster in Textual's drawing gives what Textual gives."""
+"""What tui/kit/textual_private.py and textual_styles.py make faster in Textual's drawing gives what Textual gives."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from helpers import answered, drawn, make_app
+from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
@@ -16,9 +17,12 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.style import Style as VisualStyle
 from textual.visual import RenderOptions, RichVisual
+from textual.widgets import Static
 
 from tui_llm.tui.help import HelpScreen
-from tui_llm.tui.kit import textual_private
+from tui_llm.tui.kit import textual_private, textual_styles
+from tui_llm.tui.kit.static_text import set_text
+from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.runs.new_run import NewRunScreen
 
 
@@ -43,6 +47,59 @@ def test_strips_are_cut_joined_and_compared_as_ever() -> None:
     assert strip.divide([2, 7]) is strip.divide([2, 7]), "the cache is used"
     assert strip == Strip([Segment("abc"), Segment("漢字", Style(bold=True))]) and strip != Strip([Segment("abc")])
     assert Strip.join(strip.divide([3, 7])).text == "abc漢字"
+
+
+async def test_a_widget_is_styled_when_it_is_mounted_not_before() -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        field = Field(compact=True, id="late")
+        assert field.has_class("-textual-compact") and not field.styles.base._rules
+        await app.screen.mount(field)
+        applied = dict(field.styles.base._rules)
+        assert applied
+        field.update_node_styles(animate=False)
+        assert applied == field.styles.base._rules
+
+
+async def test_a_component_class_is_styled_when_it_is_used() -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        field = Field("text")
+        await app.screen.mount(field)
+        field._component_styles.clear()
+        cursor = dict(field.get_component_styles("input--cursor").base._rules)
+        assert cursor and [*field._component_styles] == ["input--cursor"]
+        textual_styles._process_component_classes(app.stylesheet, field)
+        assert cursor == field._component_styles["input--cursor"].base._rules
+        with pytest.raises(KeyError):
+            field.get_component_styles("input--nothing")
+
+
+async def test_a_text_that_is_shown_already_is_not_laid_out() -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        static = Static()
+        await app.screen.mount(static)
+        updates: list[Any] = []
+        update = static.update
+        static.update = lambda content: (updates.append(content), update(content))  # type: ignore[method-assign, assignment]
+        for text in ("", "[b]", "[b]", "c", "c", ""):
+            set_text(static, text)
+            assert static.content == text and str(static.render()) == text
+        assert updates == ["[b]", "c", ""]
+
+
+def test_the_caches_of_styles_and_segments_are_bounded() -> None:
+    """If this fails, Textual or Rich keeps less, or has no such cache: then `hold_less` can go."""
+    for number in range(textual_private.CACHED + 10):
+        placed = Style(bold=True, meta={"offset": (number, 0)})
+        assert Strip.render_ansi(placed, ColorSystem.TRUECOLOR) == "1"
+        assert Segment("漢字", placed).split_cells(2) == (Segment("漢", placed), Segment("字", placed))
+    for cached in (Strip.render_ansi, Segment._split_cells):
+        assert cached.cache_info().currsize == textual_private.CACHED  # type: ignore[attr-defined]
 
 
 COLOURS = (None, "red", "#123456", "default", "color(200)")
@@ -98,8 +155,7 @@ def rules(screen: Screen[Any]) -> Rules:
     return {
         node: (
             dict(node.styles.base._rules),
-            # Without those that a list of lines adds when it draws them.
-            {name: dict(node._component_styles[name].base._rules) for name in node._get_component_classes()},
+            {name: dict(node.get_component_styles(name).base._rules) for name in node._get_component_classes()},
         )
         for node in screen.walk_children(with_self=True)
     }
@@ -125,9 +181,9 @@ async def test_widgets_are_styled_as_textual_styles_them(monkeypatch: pytest.Mon
             mine = rules(screen)
             seen.append(mine != before)
             with monkeypatch.context() as patch:
-                patch.setattr(Stylesheet, "apply", textual_private._apply)
-                patch.setattr(Stylesheet, "replace_rules", textual_private._replace_rules)
-                patch.setattr(Stylesheet, "_process_component_classes", textual_private._process_component_classes)
+                patch.setattr(Stylesheet, "apply", textual_styles._apply)
+                patch.setattr(Stylesheet, "replace_rules", textual_styles._replace_rules)
+                patch.setattr(Stylesheet, "_process_component_classes", textual_styles._process_component_classes)
                 screen.update_node_styles(animate=False)
             assert rules(screen) == mine
             screen.toggle_class(name)

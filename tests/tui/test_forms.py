@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import fake_run
 import pytest
 from test_runs_screen import UNSET, ScreenApp
 
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
+from tui_llm.tui.runs.branch import BranchScreen
+from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.run_form import RunForm
+
+
+def a_branch() -> RunForm:
+    run = fake_run.make("parent", done=20)
+    return BranchScreen(run, 10, run.config())
+
+
+@pytest.mark.parametrize(("make", "check"), [(a_branch, "_check"), (NewRunScreen, "_check_all")])
+async def test_a_form_is_not_checked_anew_for_each_field_that_it_fills_in(
+    make: Callable[[], RunForm], check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has some fifty fields, and each reports the text that it was given. A check takes as long as drawing a key."""
+    form, checked = make(), 0
+    known: Callable[[Any], None] = getattr(type(form), check)
+
+    def counting(self: RunForm) -> None:
+        nonlocal checked
+        checked += 1
+        known(self)
+
+    monkeypatch.setattr(type(form), check, counting)
+    app = ScreenApp(form)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert 0 < checked < 6
+        form.query_one("#name").focus()
+        await pilot.pause()  # a field that is left is checked
+        checked = 0
+        await pilot.press("x")
+        assert checked == 1
 
 
 @pytest.mark.parametrize("how", ["tab", "ctrl+s"], ids=["left", "submitted"])

@@ -17,6 +17,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, GENERATE_TOP_K, SamplerSettings
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.static_text import set_text
 from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.tour.pane import left_of
@@ -141,7 +142,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         for box in self.query(Checkbox):
             box.BUTTON_INNER = "X" if box.value else " "  # otherwise only colour would show the state
             box.refresh()
-        self.query_one("#sequential_cuts-note", Static).update(Content(SEQUENCE[self._sequence.value]))
+        set_text(self.query_one("#sequential_cuts-note", Static), SEQUENCE[self._sequence.value])
         for setting in SETTINGS:
             problem = ""
             if self._on(setting):
@@ -154,7 +155,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 problem = ""
             line = problem or (setting.help if self._on(setting) else "off")
             note = self.query_one(f"#{setting.name}-note", Static)
-            note.update(Content(("✗ " if problem else "") + visible(line)))
+            set_text(note, ("✗ " if problem else "") + visible(line))
             note.set_class(bool(problem), "-wrong")
         return first
 

@@ -6,7 +6,9 @@ closing_keys.py     ignores keys meant for a screen that has closed
 key_order.py        handles keys one after another
 live.py             drops results for a widget that is gone
 last_resort.py      logs uncaught exceptions and keeps the app running
-textual_private.py  Textual's private names, in one place
+textual_private.py  Textual's private names, but for those of styles
+textual_styles.py   styles in less time, by Textual's private names
+static_text.py      sets a widget's text, if it is another one
 palette.py          the command palette
 full.py             FullScreen: a screen of a title, lines and keys
 over.py             OverLab: base class of the screens that cover the lab

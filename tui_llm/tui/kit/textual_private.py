@@ -1,4 +1,4 @@
-"""The private names of Textual (8.2) that the app needs, all in this file.
+"""The private names of Textual (8.2) that the app needs, all in this file and, for styles, in textual_styles.py.
 
 `tests/tui/test_last_resort.py` fails if they are gone, or once Textual goes on after an exception by itself.
 
@@ -15,18 +15,14 @@ in which it was raised:
   palette in a terminal of two rows): PgUp and PgDn raise KeyError. They do nothing then.
 - `Screen.get_widget_and_offset_at` finds widgets by the last layout. A mouse button that is pressed between the removal of
   a widget and the next layout raises AttributeError, as the widget has no parent. It finds none there.
-- `DOMNode._attach` and `_component_styles`: Textual computes the style of every component class of a widget whenever the
-  widget's style changes, such as at each change of the focus. Twenty of them for each list of lines took a sixth of the
-  time in which the app is mounted; `add_component_style` computes one when it is used.
 - `Strip.__init__`: Textual makes seven caches for each line that it draws or cuts. Most stay empty, and making them took a
   tenth of the time in which screens are drawn. `_strip_cache` makes one when it is used.
 - `BackgroundScreen.process_segments` tints the screen below a dialog, and computes the tint of each segment's style
   anew at each repaint. `_tint` computes it once for each style. `Below` makes the tinted lines; through Rich's console, which
   copies each segment several times, a dialog took twice as long to draw.
-- `Stylesheet.apply` searches all rules for those that name a widget's type, id or classes. `apply` keeps what it found for the
-  widgets with the same names (`Narrowed`). Its `replace_rules` then sets each rule again, and its `_process_component_classes` makes each
-  component class a node anew; those here do neither without a change. All of a screen's widgets are restyled if its classes
-  change.
+- `Strip.render_ansi` and `Segment._split_cells` (Rich's) each keep their last 16,384 results, with the styles. Most
+  styles name their text's place, so that these caches fill with what was on the screen long ago. `hold_less` has them keep
+  `CACHED` results.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -48,10 +44,7 @@ from textual.app import App
 from textual.cache import FIFOCache
 from textual.color import Color
 from textual.content import Content
-from textual.css.model import RuleSet
 from textual.css.query import NoMatches
-from textual.css.styles import RulesMap
-from textual.css.stylesheet import Stylesheet
 from textual.dom import DOMNode, NoScreen
 from textual.geometry import Offset, Region
 from textual.message import Message
@@ -65,6 +58,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.worker import WorkerFailed
 
+from tui_llm.tui.kit import textual_styles
 from tui_llm.tui.kit.live import is_live
 
 NOT_DRAWN = "this can't be drawn"
@@ -159,22 +153,6 @@ def is_late(node: MessagePump, message: Message) -> bool:
     if not isinstance(node, Screen) or not node.is_mounted or is_live(node):
         return False
     return type(message).__module__ not in _SYSTEM or isinstance(message, events.InputEvent | events.Timer)
-
-
-def has_component_style(widget: Widget, name: str) -> bool:
-    return name in widget._component_styles
-
-
-def add_component_style(widget: DOMNode, name: str) -> None:
-    """Applies the stylesheet to one component class of a widget, as Textual does for those in COMPONENT_CLASSES."""
-    node = DOMNode(classes=name)
-    node._attach(widget)
-    widget.app.stylesheet.apply(node, animate=False)
-    widget._component_styles[name] = node.styles
-
-
-def clear_component_styles(widget: Widget) -> None:
-    widget._component_styles.clear()
 
 
 _dispatch_message = MessagePump._dispatch_message
@@ -294,10 +272,20 @@ def _strip_cache(self: Strip, name: str) -> FIFOCache[Any, Any]:
     return cache
 
 
+CACHED = 4096
+"""How many results a cache of styles or segments keeps: more than a screen of 200×60 has."""
+
+
+def hold_less(owner: type, name: str) -> None:
+    """Have a cached class method keep at most `CACHED` results."""
+    function: Any = lru_cache(CACHED)(vars(owner)[name].__func__.__wrapped__)
+    setattr(owner, name, classmethod(function))
+
+
 _process_segments = BackgroundScreen.process_segments
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(CACHED)
 def _tint(style: Style | None, colour: Color) -> Style | None:
     (segment,) = _process_segments([Segment("", style)], colour)
     return segment.style
@@ -320,75 +308,20 @@ class Below(RichVisual):
         return [line.crop(0, width) for line in tinted]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(CACHED)
 def _tint_on(base: Style, style: Style | None, colour: Color) -> Style:
     return base + _tint(style, colour)
 
 
-class Narrowed(Stylesheet):
-    """Those rules of a stylesheet that name one of a node's selectors: the only ones that can match it."""
-
-    def __init__(self, whole: Stylesheet, rules: list[RuleSet]) -> None:
-        super().__init__()
-        self._whole, self._rules = whole, rules
-
-    def _process_component_classes(self, node: DOMNode) -> None:
-        self._whole._process_component_classes(node)  # they have other names
-
-
-def apply(self: Stylesheet, node: DOMNode, *, animate: bool = False, cache: dict[Any, RulesMap] | None = None) -> None:
-    rules = self.rules  # another list after each parse
-    known, narrowed = vars(self).get("_narrowed", (None, {}))
-    if known is not rules:
-        narrowed = {}
-        self._narrowed = rules, narrowed  # type: ignore[attr-defined]
-    names = frozenset(self.rules_map.keys() & node._selector_names)
-    sheet = narrowed.get(names)
-    if sheet is None:
-        sheet = narrowed[names] = Narrowed(self, [rule for rule in rules if not names.isdisjoint(rule.selector_names)])
-    _apply(sheet, node, animate=animate, cache=cache)
-
-
-def replace_rules(cls: type[Stylesheet], node: DOMNode, rules: RulesMap, animate: bool = False) -> None:
-    base = node.styles.base
-    applied, updates = vars(base).get("_applied", (None, 0))
-    if applied == rules and updates == base._updates:
-        node.notify_style_update()
-        return
-    _replace_rules(node, rules, animate)
-    base._applied = rules, base._updates  # type: ignore[attr-defined]
-
-
-def process_component_classes(self: Stylesheet, node: DOMNode) -> None:
-    if not (names := node._get_component_classes()):
-        return
-    known, changed = node._component_styles.copy(), False
-    node._component_styles.clear()
-    for name in sorted(names):
-        before = None
-        if styles := known.get(name):
-            before = styles.base._rules.copy()
-            assert styles.node is not None
-            self.apply(styles.node, animate=False)
-            node._component_styles[name] = styles
-        else:
-            add_component_style(node, name)
-        changed |= node._component_styles[name].base._rules != before
-    if changed:
-        node.refresh()
-
-
-_apply, _replace_rules = Stylesheet.apply, Stylesheet.replace_rules
-_process_component_classes = Stylesheet._process_component_classes
-Stylesheet._process_component_classes = process_component_classes  # type: ignore[method-assign]
-Stylesheet.apply = apply  # type: ignore[method-assign]
-Stylesheet.replace_rules = classmethod(replace_rules)  # type: ignore[method-assign, assignment]
+textual_styles.install()
 BackgroundScreen.visualize = lambda self: Below(self.screen, self)  # type: ignore[attr-defined]
 BackgroundScreen.process_segments = staticmethod(process_segments)  # type: ignore[method-assign, assignment]
 _textual_strip_init = Strip.__init__
 if {*Strip.__slots__} == {*STRIP_CACHES, *STRIP_VALUES}:  # as in Textual 8.2
     Strip.__init__ = _strip_init  # type: ignore[method-assign]
     Strip.__getattr__ = _strip_cache  # type: ignore[attr-defined]
+hold_less(Strip, "render_ansi")
+hold_less(Segment, "_split_cells")
 OptionList._move_page = move_page  # type: ignore[method-assign]
 MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
 DOMNode._post_mount = post_mount  # type: ignore[method-assign]

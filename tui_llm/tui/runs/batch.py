@@ -71,7 +71,7 @@ def loss_text(loss: float, cells: int) -> str:
 class BatchLines(Lines):
     """Stretches of tokens, four lines each, and a cursor on one position."""
 
-    STYLES: ClassVar[frozenset[str]] = Lines.STYLES | {f"token-loss-{level}" for level in range(LEVELS)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"lines--token-loss-{level}" for level in range(LEVELS)}
     DEFAULT_CSS = """
     BatchLines > .lines--token-loss-0 { background: $success-muted; color: $text-success; }
     BatchLines > .lines--token-loss-1 { color: $text-success; }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -21,10 +21,10 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.static_text import set_text
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.runs.new_run_fields import GROUPS, LABELS, name_problem, names_for, row
 from tui_llm.tui.runs.run_form import RunForm
-from tui_llm.tui.tour.pane import left_of
 
 # A branch ends by its number of steps.
 NAMES = tuple(name for name in names_for(PRETRAINING) if name not in (*branch.OF_THE_MODEL, "minutes"))
@@ -107,11 +107,6 @@ class BranchScreen(RunForm):
         self._list_files()
         self.query_one("#exclude", Field).focus()
 
-    def on_resize(self, event: events.Resize) -> None:
-        room = left_of(self)
-        self.set_class(room.width < 90, "-narrow")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 8)  # only the fields scroll
-
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -122,11 +117,13 @@ class BranchScreen(RunForm):
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
-        self._check()
+        if self.changed():
+            self._check()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self._check()
+        if self.changed():
+            self._check()
 
     def _check(self) -> None:
         """Shows beside each field what is wrong with it, and what the branch begins with."""
@@ -145,13 +142,11 @@ class BranchScreen(RunForm):
         notes = {"exclude": self._files, "step": "the branch's own steps follow it", "name": ""}
         for name in (*self._own, *NAMES):
             otherwise = notes[name] if name in notes else f"parent: {self._filled[name]}" if name in self.given else ""
-            note = self.query_one(f"#{name}-note", Static)
-            note.update(Content(f"✗ {visible(wrong[name])}" if name in wrong else visible(otherwise)))
-            note.set_class(name in wrong, "-wrong")
+            self.show_note(name, wrong.get(name, otherwise), wrong=name in wrong)
         self._wrong = wrong
         count = len(self.given)
         changed = f"{count} setting{'' if count == 1 else 's'} changed" if count else "settings as the parent’s"
-        self.query_one("#about", Static).update(Content(f"{changed}; continues its weights and optimizer state"))
+        set_text(self.query_one("#about", Static), f"{changed}; continues its weights and optimizer state")
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -24,6 +23,7 @@ from tui_llm.training.run.promises import promise
 from tui_llm.training.run.settings import BUDGET, PRESETS, PRETRAINING, TrainingSettings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.static_text import set_text
 
 
 def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
@@ -87,7 +87,7 @@ class RunEstimate:
         words = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
         if settled and picked_later:
             words = "the cost is that of the model that is picked: ctrl+e picks it"
-        self.cost.update(Content(words))
+        set_text(self.cost, words)
 
     def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
@@ -99,7 +99,7 @@ class RunEstimate:
         self._expect(promise(preset) if objective == PRETRAINING else "")
 
     def _expect(self, text: str) -> None:
-        self.promise.update(Content(f"to expect: {text}" if text else ""))
+        set_text(self.promise, f"to expect: {text}" if text else "")
 
     def plan_of(self, fields: Fields) -> Plan | None:
         """The plan that was measured for these fields."""
@@ -181,4 +181,4 @@ class RunEstimate:
             self._show(line)
 
     def _show(self, line: str) -> None:
-        self.time.update(Content(visible(line, newlines=True)))
+        set_text(self.time, visible(line, newlines=True))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.widgets import Button, Input, Select, Static
 
 from tui_llm.common import paths
@@ -24,7 +25,6 @@ from tui_llm.training.run.settings import PRESETS
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.runs.run_form import RunForm
-from tui_llm.tui.tour.pane import left_of
 
 FIELDS = {
     "corpus": ("corpus", "a text file, a folder, stories … (several: commas)"),
@@ -108,10 +108,8 @@ class NewLadderScreen(RunForm):
         self.query_one("#name", Input).value = free_name()
         self.query_one("#corpus", Field).focus()
 
-    def on_resize(self, event: events.Resize) -> None:
-        room = left_of(self)
-        self.set_class(room.width < 90, "-narrow")
-        self.query_one("#rows").styles.max_height = max(1, room.height - 9)  # only the fields scroll
+    def lines_around(self, room: Size) -> int:
+        return 9
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

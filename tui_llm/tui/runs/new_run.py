@@ -10,10 +10,10 @@ from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.timer import Timer
 from textual.widgets import Button, Input, Select, Static
 
-from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.model.shape import GPTConfig
@@ -55,8 +55,8 @@ from tui_llm.tui.runs.new_run_fields import (
     texts_of,
 )  # fmt: skip
 from tui_llm.tui.runs.run_form import RunForm
-from tui_llm.tui.tour.pane import left_of
 
+LOW = 12  # lines of the screen; with fewer, the cost takes one line and what to expect none
 SETTLE = 0.15  # seconds after the last key before files are checked
 
 _key = CommandFactory("new_run", "New run")
@@ -72,6 +72,7 @@ class NewRunScreen(RunForm):
     """Dismissed with the new run, whose worker has been started, or with None."""
 
     BINDINGS = bindings(KEYS, modal=True)
+    NARROW = 100
     DEFAULT_CSS = """
     NewRunScreen #form { width: 104; }
     NewRunScreen #corpus-line Field { width: 1fr; }
@@ -95,7 +96,6 @@ class NewRunScreen(RunForm):
         self._model: GPTConfig | None = None  # the shape of the model to start from
         self._field_problems: dict[str, str] = {"corpus": "?"}
         self._examined_problems: dict[str, str] = {}  # problems that only reading files has shown
-        self._notes: dict[str, tuple[str, bool]] = {}  # the text beside each field, and whether it is a problem
         self._corpus_timer: Timer | None = None
         self._examine_timer: Timer | None = None
         self._visits = FieldVisits()
@@ -105,7 +105,7 @@ class NewRunScreen(RunForm):
             self,
             lambda: not self._first_wrong(without=("name",)),
             lambda: (self.given, self.preset, self.text("device"), self.corpora),
-            self._fit_rows,
+            self.fit,
         )
         self.action_estimate = self.estimate.toggle
 
@@ -141,18 +141,11 @@ class NewRunScreen(RunForm):
     def on_unmount(self) -> None:
         self.estimate.stop()
 
-    def on_resize(self, event: events.Resize) -> None:
-        room = left_of(self)
-        self.update_classes({"-narrow": room.width < 100, "-low": room.height < 12})
-        self._fit_rows()
+    def size_classes(self, room: Size) -> dict[str, bool]:
+        return super().size_classes(room) | {"-low": room.height < LOW}
 
-    def _fit_rows(self) -> None:
-        """Only the fields scroll: they get what the lines below leave."""
-        room = left_of(self)
-        below = (8 if room.height < 12 else 10) + max(
-            1, self.estimate.time.size.height
-        )  # with the line of what text to expect
-        self.query_one("#rows").styles.max_height = max(1, room.height - below)
+    def lines_around(self, room: Size) -> int:
+        return (8 if room.height < LOW else 10) + max(1, self.estimate.time.size.height)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,8 +202,7 @@ class NewRunScreen(RunForm):
         event.stop()
         if event.input.id in ("corpus", "field"):
             self._check_corpus_soon()
-        made_of_it = event.input.id == "corpus" and self.text("tokenizer").strip() in KINDS
-        self._changed(settings=made_of_it or event.input.id not in ("corpus", "name"))
+        self._changed()
 
     def on_descendant_blur(self, event: events.DescendantBlur) -> None:
         if self._visits.leave(event.widget):
@@ -221,10 +213,14 @@ class NewRunScreen(RunForm):
         self._check_all()
         self._corpus_checked(*self._corpus_found)
 
-    def _changed(self, settings: bool = True) -> None:
+    def _changed(self) -> None:
+        changed = self.changed()
+        if not changed:
+            return
         self.show_trouble("")  # it was about the fields as they were
         self._suggest_name()
-        if settings:
+        made_of_it = "corpus" in changed and self.text("tokenizer").strip() in KINDS
+        if made_of_it or changed - {"corpus", "name"}:
             self._refill()
             self._examined_problems.clear()
             self._examine_soon()
@@ -245,7 +241,7 @@ class NewRunScreen(RunForm):
     # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_all(self) -> None:
-        self._show_note("preset", shape(self.preset))
+        self.show_note("preset", shape(self.preset))
         self.estimate.show_promise(self.preset, self.text("objective"))
         self._set_problem("name", name_problem(self.text("name")))
         texts = texts_of(self.text)
@@ -268,15 +264,7 @@ class NewRunScreen(RunForm):
         else:
             self._field_problems.pop(name, None)
         shown = problem if self._visits.shows(self.query_one(f"#{name}")) else ""
-        self._show_note(name, shown or otherwise, wrong=bool(shown))
-
-    def _show_note(self, name: str, line: str, wrong: bool = False) -> None:
-        if self._notes.get(name) == (line, wrong):
-            return  # nothing has changed: avoids a layout of the whole form
-        self._notes[name] = (line, wrong)
-        note = self.query_one(f"#{name}-note", Static)
-        note.update(Content(("✗ " if wrong else "") + visible(line)))
-        note.set_class(wrong, "-wrong")
+        self.show_note(name, shown or otherwise, wrong=bool(shown))
 
     def _check_corpus_soon(self) -> None:
         self._field_problems["corpus"] = "it is still being checked; try again"

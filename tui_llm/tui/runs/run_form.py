@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar
 
-from textual.content import Content
+from textual import events
+from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.widgets import Input, Select, Static
 
@@ -12,6 +15,8 @@ from tui_llm.common.display import visible
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.live import is_live
+from tui_llm.tui.kit.static_text import set_text
+from tui_llm.tui.tour.pane import left_of
 
 
 class RunForm(BaseScreen, ModalScreen[Run | None]):
@@ -20,6 +25,8 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
     A subclass composes `#form` with `#rows` (of `.row`, each with `.label`, a field and `.note`), `#trouble` and `#buttons`; it
     starts the run on a thread, which calls `start_ended`.
     """
+
+    NARROW: ClassVar[int] = 90  # columns; with fewer, the fields are narrow
 
     DEFAULT_CSS = """
     RunForm { align: center middle; background: transparent; }
@@ -44,6 +51,40 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
         super().__init__()
         self._ended = ended
         self._starting = False
+        self._checked: dict[str | None, str] = {}  # the text of each field when `changed` was called last
+
+    def on_compose(self) -> None:
+        self.update_classes(self.size_classes(self.size))  # while there are no widgets whose styles they change
+
+    def on_mount(self) -> None:
+        self.fit()  # before the first layout, which would have to be done again
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.fit()
+
+    def fit(self) -> None:
+        """Adapts the form to the size of the screen. Only the fields scroll: they get what the other lines leave."""
+        room = left_of(self)
+        self.update_classes(self.size_classes(room))
+        self.query_one("#rows").styles.max_height = max(1, room.height - self.lines_around(room))
+
+    def size_classes(self, room: Size) -> dict[str, bool]:
+        """The classes of the form in a screen of that size."""
+        return {"-narrow": room.width < self.NARROW}
+
+    def lines_around(self, room: Size) -> int:
+        """How many lines of the form are above and below its fields."""
+        return 8
+
+    @cached_property
+    def _fields(self) -> list[Input | Select[str]]:
+        return [field for field in self.query("*") if isinstance(field, Input | Select)]
+
+    def changed(self) -> set[str | None]:
+        """Which fields have another text than at the last call. Each field of a new form reports a change, and so does each
+        that the form itself fills in: one check of the form is enough for all."""
+        before, self._checked = self._checked, {field.id: str(field.value) for field in self._fields}
+        return {name for name, text in self._checked.items() if before.get(name) != text}
 
     def text(self, name: str) -> str:
         """The text of a field."""
@@ -57,8 +98,14 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
     def show_trouble(self, line: str) -> None:
         """Shows why the run was not started; an empty line removes it."""
         trouble = self.query_one("#trouble", Static)
-        trouble.update(Content(visible(line)))
+        set_text(trouble, visible(line))
         trouble.set_class(bool(line), "-some")
+
+    def show_note(self, name: str, line: str, wrong: bool = False) -> None:
+        """Shows `line` beside a field: what it is, or what is wrong with it."""
+        note = self.query_one(f"#{name}-note", Static)
+        set_text(note, ("✗ " if wrong else "") + visible(line))
+        note.set_class(wrong, "-wrong")
 
     def trouble(self, line: str) -> None:
         """Shows `line`; the run can be started again."""

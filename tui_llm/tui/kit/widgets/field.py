@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from textual.widgets import Input
 
 
@@ -12,7 +14,10 @@ def printable(value: str) -> str:
 
 
 class Field(Input):
-    """An input into which unprintable characters can be neither typed nor pasted."""
+    """An input into which unprintable characters can be neither typed nor pasted. Its form validates it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, validate_on=(), **named)  # otherwise each change styles it as valid
 
     def validate_value(self, value: str) -> str:
         return printable(value)

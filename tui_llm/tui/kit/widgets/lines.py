@@ -13,12 +13,9 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual import events
-from textual.css.styles import RenderStyles
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-
-from tui_llm.tui.kit.textual_private import add_component_style, clear_component_styles, has_component_style
 
 SHADES = 6  # levels of a token's shade
 PALETTE = 6  # colours that neighbouring tokens cycle through
@@ -48,15 +45,11 @@ def flat_segments(text: Text, base: Style) -> list[Segment] | None:
 
 class Lines(ScrollView, can_focus=True):
     DEFAULT_CSS = "Lines { overflow-x: hidden; overflow-y: scroll; }"  # the scrollbar keeps its column: see `_resized`
-    STYLES: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("muted", "strong", "accent", "good", "bad", "bar", "cursor", "generated"),
-            *(f"token-{index}" for index in range(PALETTE)),
-            *(f"token-shade-{level}" for level in range(SHADES)),
-        }
-    )
-    """The names that `style` knows: component classes, without their prefix `lines--`, whose styles are computed when they
-    are used (COMPONENT_CLASSES would compute all of them whenever the widget's style changes)."""
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(f"lines--{name}" for name in ("muted", "strong", "accent", "good", "bad", "bar", "cursor", "generated")),
+        *(f"lines--token-{index}" for index in range(PALETTE)),
+        *(f"lines--token-shade-{level}" for level in range(SHADES)),
+    }
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -103,12 +96,6 @@ class Lines(ScrollView, can_focus=True):
             style = Style(color=colour, bold=style.bold, italic=style.italic, underline=style.underline)
         self._styles[name] = style
         return style
-
-    def get_component_styles(self, *names: str) -> RenderStyles:
-        for name in names:
-            if name.removeprefix("lines--") in self.STYLES and not has_component_style(self, name):
-                add_component_style(self, name)
-        return super().get_component_styles(*names)
 
     @property
     def ground(self) -> Style:
@@ -185,7 +172,6 @@ class Lines(ScrollView, can_focus=True):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        clear_component_styles(self)
         self._styles.clear()
         self._painted.clear()  # the same text has other styles now
         if self.is_mounted:
