@@ -24,7 +24,7 @@ def _as_hex(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _as_hex)
 
 
-@lru_cache(maxsize=1 << 16)  # a table looks up 200 tokens per key press
+@lru_cache(maxsize=1 << 13)  # a table looks up 200 tokens per key press
 def token_text(data: bytes) -> str:
     """`data` decoded as UTF-8, with `<0xE2>` for each byte that is not part of a valid character."""
     return data.decode("utf-8", errors=_ERRORS)

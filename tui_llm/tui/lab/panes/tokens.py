@@ -45,7 +45,7 @@ class Segment(NamedTuple):
     tokens: range = range(0)  # which of the shown tokens it contains
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 13)
 def labelled(text: str) -> tuple[str, int]:
     """A piece's label and its width in cells."""
     label = token_label(text)
