@@ -32,6 +32,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 HANG = 600.0  # seconds
 QUIT = b"\x11"
+RAW = b"\x1b[?1004h"  # written once the terminal is in raw mode: before, it takes ctrl+q itself
 SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
 READY = b"softmax"  # text of the lab's second pane, which shows its first paint
 OPEN = b"parameters"  # shown once the model is open
@@ -47,7 +48,7 @@ class Moment:
 
 
 MOMENTS = (
-    Moment("at the first paint", SCREEN, (), 0.3),
+    Moment("at the first paint", RAW, (), 0.3),
     Moment("as torch is imported", READY, (), 3.0),
     Moment("as torch is imported, typing", READY, (b"abc", b"\x1b"), 3.0),
     Moment("in a forward pass", OPEN, (LONG,), 0.5),
@@ -89,11 +90,12 @@ def end_once(home: Path, moment: Moment, after: float) -> End:
         while until is None or (left := until - time.monotonic()) > 0:
             if mark and mark in out:
                 return True
+            ended = process.poll() is not None  # what it wrote before is read once more
             ready, _, _ = select.select([master], [], [], min(0.05, left) if until is not None else 0.05)
             if ready:
                 with contextlib.suppress(OSError):
                     out += os.read(master, 65536)
-            elif process.poll() is not None:
+            elif ended:
                 return False
         return not mark
 

@@ -75,3 +75,16 @@ def test_wrong_input_is_one_line(words: tuple[str, ...], says: str, capsys: pyte
     assert main(words) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_tokens_outside_the_context_are_not_called_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["surprisal", "a b c"]) == 0
+    assert capsys.readouterr().out.count("(no prediction: the first token)") == 1
+    assert main(["surprisal", "the cat sat on the mat " * 60, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["tokens"]
+    unpredicted = sum(row["surprisal"] is None for row in rows)
+    assert unpredicted > 1
+    assert main(["surprisal", "the cat sat on the mat " * 60]) == 0
+    said = capsys.readouterr().out
+    assert said.count("outside the model's context") == unpredicted - 1
+    assert said.count("the first token the model sees") == 1 and "the first token)" not in said

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.byte_models import save_byte_model
 from tui_llm import instruments
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
@@ -39,6 +41,7 @@ from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 from tui_llm.instruments.scratch.question import ScratchQuestion
 from tui_llm.instruments.tree.question import BranchQuestion
+from tui_llm.llm.model.shape import GPTConfig
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "Once upon a time, there was a little"
@@ -285,3 +288,15 @@ def test_what_another_model_lacks_is_dropped() -> None:
     assert fitting(changes, 4, 4) == (changes, ())
     assert fitting(changes, 2, 2) == ((changes[0], changes[2]), (changes[1],))
     assert fitting(changes, 4, 4, same_tokens=False) == (OFF, (changes[2],))
+
+
+def test_the_effects_of_all_parts_leave_out_the_rows_that_pad_the_embedding(tmp_path: Path) -> None:
+    shape = GPTConfig(vocabulary=264, context=32, layers=2, heads=2, width=16)
+    padded = PipelineEngine("cpu")
+    padded.open(str(save_byte_model(tmp_path / "padded", shape, padding=10.0)))
+    request = Request(prompt="The cat sat", target=Target(text=" on"))
+    every = effects_of_all(padded.answer, request, padded.weights())
+    for found in every.parts:
+        alone = padded.answer(AblateQuestion(request, (Intervention(found.part),))).after
+        assert found.values.loss == pytest.approx(alone.loss, abs=1e-4)
+        assert found.values.rank == alone.rank

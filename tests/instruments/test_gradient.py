@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -75,3 +77,17 @@ def test_what_has_no_gradient(engine: PipelineEngine) -> None:
 def test_more_rows_than_the_vocabulary_has(engine: PipelineEngine) -> None:
     found = engine.answer(GradientQuestion(Request(prompt="The", target=Target(id=3)), 0, 10**6))
     assert len(found.rows) == engine.tokenizer.size and found.rest_count == 0 and found.rest == 0
+
+
+def test_a_changed_logit_changes_the_first_tokens_gradient_as_its_loss(engine: PipelineEngine) -> None:
+    plain = Request(prompt="The cat sat on the", target=Target(text=" zebra"))
+    _, wanted = engine.target(plain)
+    row = engine.answer(GradientQuestion(plain)).rows[0]
+    request = dataclasses.replace(plain, overrides=((wanted[0], 30.0),))
+    reading = engine.read(request)
+    assert reading.loss is not None
+    for index in (0, 1):
+        (target,) = (one for one in engine.answer(GradientQuestion(request, index)).rows if one.target)
+        assert target.gradient == pytest.approx(reading.loss.tokens[index].loss.probability - 1, abs=1e-5)
+    (target,) = (one for one in engine.answer(GradientQuestion(request)).rows if one.target)
+    assert target.gradient > -0.01 and row.gradient < -0.5

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.byte_models import save_byte_model
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
+from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.learn.evaluate import evaluate
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
@@ -88,3 +90,16 @@ def test_a_vocabulary_of_another_model_is_reported(tmp_path: Path, capsys: pytes
     assert main(["evaluate", str(tmp_path / "t.txt"), "--model", str(tmp_path), "--json"]) == 2
     told = capsys.readouterr()
     assert "different models" in told.err and told.err.count("\n") == 1 and not told.out
+
+
+def test_rows_that_pad_the_embedding_are_no_tokens(tmp_path: Path) -> None:
+    shape = GPTConfig(vocabulary=264, context=16, layers=2, heads=2, width=16)
+    folder = save_byte_model(tmp_path / "padded", shape, padding=10.0)
+    padded, vocabulary = open_gpt(folder, "padded", torch.device("cpu"))
+    ids = vocabulary.encode("The cat sat on the mat, and slept there for a while.")
+    found = evaluate(padded, ids, vocabulary.token_bytes)
+    with torch.inference_mode():
+        logits = padded(torch.tensor([ids[:16]]))[0, :, :257].double()
+    first = F.cross_entropy(logits[:-1], torch.tensor(ids[1:16]), reduction="mean")
+    assert evaluate(padded, ids[:16], vocabulary.token_bytes).loss == pytest.approx(float(first), abs=1e-4)
+    assert found.loss < 9  # with the padding rows, whose logits are the largest, it was above 9

@@ -271,3 +271,21 @@ def test_a_worker_that_gives_up_records_why(tmp_path: Path) -> None:
     found = run_health("rate").alarms
     assert DIVERGENCE in [one.kind for one in found]
     assert run.status().state == "failed" and any("learning rate" in one.evidence for one in found)
+
+
+def test_how_often_a_branchs_text_was_read_counts_its_parents_tokens() -> None:
+    worse = curve(lambda step, metric: _changed(metric, val_loss=3.0 + step / 400 if step % 50 == 0 else None))
+    settings, tokens = SETTINGS, FACTS["train_tokens"]
+    each = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
+    for begin in ((0, 0), (100, 7 * each)):
+        reader = AlarmReader(settings, FACTS, begin=begin)
+        reader.add(worse)
+        (alarm,) = (one for one in reader.alarms if one.kind == OVERFITTING)
+        read = (begin[1] + (alarm.step - begin[0]) * each) / tokens
+        assert f"the text was read {read:.1f} times" in alarm.evidence
+
+
+def test_the_steps_after_the_warm_up_are_counted_from_it() -> None:
+    flat = curve(lambda _step, metric: _changed(metric, loss=FACTS["unigram_entropy"] * 1.2))
+    (alarm,) = (one for one in raised(flat) if "no context is used" in one.evidence)
+    assert f"{alarm.step - SETTINGS.warmup_steps:,} steps after the warm-up" in alarm.evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tui_llm.llm.data import answer_rows
 from tui_llm.llm.data.answer_rows import RowOrder
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.plan import launch
 from tui_llm.training.run import batch
 from tui_llm.training.run.run import ANSWERS, Run
 from tui_llm.training.run.settings import learning_rate
@@ -232,3 +234,13 @@ def test_a_preference_trainer_changes_nothing_when_it_evaluates(tmp_path: Path, 
     assert trainer.measured["val_kl"] == 0.0 and trainer.measured["val_margin"] == 0.0
     trainer.measure_batch(0)
     assert all(torch.equal(before[name], tensor) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_a_run_whose_rewards_were_all_equal_is_continued(tmp_path: Path, model: Path) -> None:
+    """Muon has no state before its first update, and there was none."""
+    run = begin("run", model, None, "reward", reward="contains:giraffe", steps=2, optimizer="muon")
+    assert work(run) == 0, run.log_path.read_text()
+    launch.rewrite(run, dataclasses.replace(run.config().settings, steps=4))
+    assert work(run) == 0, run.log_path.read_text()
+    assert [line["step"] for line in lines(run.metrics_path)] == [1, 2, 3, 4]
+    assert "damaged" not in run.log_path.read_text()

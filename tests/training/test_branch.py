@@ -224,3 +224,16 @@ def test_a_branch_may_drop_the_average_or_begin_one(corpus: Path) -> None:
             row[:3] for row in losses(same)
         ]  # of the steps, not of evaluations
         assert ("average.updates" in load_file(made.path / "checkpoint-16" / "optimizer.safetensors")) == (after != "0")
+
+
+def test_a_branch_of_a_parent_that_is_another_run_now_is_refused(corpus: Path) -> None:
+    parent = make("parent", corpus)
+    assert in_a_process(parent) == 0
+    made = branch.create(parent, 28, "made", {})
+    parent.delete()
+    other = make("parent", corpus, seed=5)
+    assert in_a_process(other) == 0
+    assert in_a_process(made) != 0
+    said = made.status().message
+    assert "is another one than when run made was made" in said and "start a new branch" in said
+    assert not made.checkpoints()

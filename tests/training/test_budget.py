@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +218,16 @@ def test_only_shapes_that_can_have_the_switches_are_considered() -> None:
     assert found and {shape.heads for _, shape in found} == {8, 12} and all(shape.key_heads == 4 for _, shape in found)
     with pytest.raises(UserError, match=r"gqa=16: \d+ heads can't share 16"):
         budget._candidates(dataclasses.replace(base, width=192, heads=32, arch="rope,gqa=16"), sizes)
+
+
+@pytest.mark.parametrize("kind", ["gz", "jsonl"])
+def test_the_bytes_of_the_text_are_those_it_is_decoded_to(kind: str, tmp_path: Path) -> None:
+    text = words(4000)
+    if kind == "gz":
+        (tmp_path / "book.txt.gz").write_bytes(gzip.compress(text.encode()))
+    else:
+        rows = [json.dumps({"text": line, "other": "x" * 300}) for line in text.splitlines()]
+        (tmp_path / "book.jsonl").write_text("\n".join(rows))
+        text = "".join(text.splitlines())
+    found = text_facts([str(tmp_path)], AUTO, ["byte"])
+    assert found["bytes"] == pytest.approx(len(text), rel=0.02)

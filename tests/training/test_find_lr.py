@@ -163,3 +163,16 @@ def test_records_are_parsed_and_what_is_not_one_is_skipped() -> None:
     result.add(pick)
     words = " ".join(basis(pick))
     assert result.progress is None and "may lie beyond" in words and "an estimate" in words and "above 0.01" in words
+
+
+def test_a_rate_that_learned_nothing_is_no_edge_below_the_best_one() -> None:
+    def edge(*losses: float | None) -> float | None:
+        return lr_search._edge(
+            [RateTrial(rate, 8, loss) for rate, loss in zip((1e-4, 1e-3, 1e-2, 1e-1), losses, strict=True)]
+        )
+
+    assert edge(None, 2.0, 1.0, None) == 1e-2
+    assert edge(3.0, 2.0, 2.5, None) == 1e-2
+    assert edge(3.0, 2.0, None, None) == 1e-3
+    assert edge(None, 2.0, 1.0, 3.0) is None
+    assert edge(None, None, None, None) is None

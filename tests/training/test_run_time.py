@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG
 from tui_llm.cli import main
 from tui_llm.common import paths, run_load
 from tui_llm.common.errors import UserError
@@ -53,7 +54,10 @@ def test_the_parts_of_a_run_as_typed(
     assert not paths.runs_dir().exists() and list((paths.cache_dir() / "scratch").iterdir()) == []
 
 
-def test_a_step_that_takes_too_long_is_measured_with_fewer_rows(tmp_path: Path) -> None:
+def test_a_step_that_takes_too_long_is_measured_with_fewer_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_time, "HANG", HANG / 2.0)  # × the seconds: a busy machine ends no measurement
     (tmp_path / "text.txt").write_text(TEXT)
     settings = dataclasses.replace(PRESETS["toy"], grad_accumulation_steps=10**6)
     found = RunTimeMeasurement(settings, [str(tmp_path / "text.txt")], "cpu", seconds=2.0).take()

@@ -23,7 +23,12 @@ from tui_llm.training.worker import step_time
 TOY = PRESETS["toy"]
 
 
-def test_a_rate_of_the_toy_preset_without_a_text_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_of_the_toy_preset_without_a_text_as_typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Measurement.__init__, "__defaults__", (HANG / 2, None)
+    )  # the limit, of time; no step takes long
     assert main(["train", "--preset", "toy", "--cost", "--measure", "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     found = said["measured"]

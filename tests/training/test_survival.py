@@ -380,3 +380,44 @@ def test_an_older_versions_run_continues_with_the_defaults_of_its_time(text: Pat
     (run.path / "config.json").write_text(json.dumps(config))
     assert run.config().settings == dataclasses.replace(from_fields({}, TINY), steps=3)
     assert work(run) == 0 and run.status().state == "finished"
+
+
+def test_a_resume_that_is_short_of_memory_calls_no_checkpoint_damaged(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tui_llm.common.memory import NotEnoughMemory
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.training.worker import checkpoints
+
+    run = make("run", text, steps=14)
+    assert work(run) == 0
+    model = checkpoint.load(run.checkpoints()[-1][1])
+    assert checkpoints.load_newest(run, model) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("tui_llm.common.memory.free_bytes", lambda: 1000)
+        with pytest.raises(NotEnoughMemory, match="needs about"):
+            checkpoints.load_newest(run, model)
+    for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
+        with monkeypatch.context() as patch:
+
+            def short(*_: object, error: Exception = error) -> None:
+                raise error
+
+            patch.setattr(checkpoints, "load_file", short)
+            with pytest.raises((MemoryError, RuntimeError)):
+                checkpoints.load_newest(run, model)
+    assert [step for step, _ in run.checkpoints()] == [7, 14]
+
+
+def test_two_intact_checkpoints_are_kept_beside_a_damaged_later_one(text: Path) -> None:
+    from tui_llm.training.worker import checkpoints
+
+    run = make("run", text)
+    for step in (13, 20, 25, 40):
+        (run.path / f"checkpoint-{step}").mkdir()
+        for name in ("config.json", "training.json"):
+            (run.path / f"checkpoint-{step}" / name).write_text("{}")
+    checkpoints.drop_old(run, 25)  # 40 was damaged: training went on from 20
+    assert [step for step, _ in run.checkpoints()] == [20, 25, 40]
+    checkpoints.drop_old(run, 40)
+    assert [step for step, _ in run.checkpoints()] == [25, 40]

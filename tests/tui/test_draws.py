@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.tui.kit.widgets.prompt import EDITABLE
 from tui_llm.tui.lab.lab import LabScreen
 from tui_llm.tui.lab.panes.generate import GeneratePane
+from tui_llm.tui.state import history
 
 
 def hint(lab: LabScreen) -> str:
@@ -25,7 +27,8 @@ def hint(lab: LabScreen) -> str:
 # ── undo and redo ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_undo_and_redo_over_every_change_of_text() -> None:
+async def test_undo_and_redo_over_every_change_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "BURST_SECONDS", math.inf)  # a word is one change, however slowly it is typed
     app = make_app(prompt="The")
     async with app.run_test(size=(200, 40)) as pilot:  # the line under the prompt has room for ghost text's keys too
         lab, state = app.lab_screen, app.lab_screen.lab
@@ -67,7 +70,8 @@ async def test_undo_and_redo_over_every_change_of_text() -> None:
         assert (state.prompt, state.steps) == trail[0]
 
 
-async def test_undo_while_typing_puts_the_cursor_where_the_change_was() -> None:
+async def test_undo_while_typing_puts_the_cursor_where_the_change_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "BURST_SECONDS", math.inf)  # a word is one change, however slowly it is typed
     app = make_app(prompt="one three")
     async with app.run_test(size=(80, 24)) as pilot:
         lab, prompt = app.lab_screen, app.lab_screen.prompt

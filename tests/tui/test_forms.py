@@ -9,9 +9,11 @@ import fake_run
 import pytest
 from test_runs_screen import UNSET, ScreenApp
 
+from tests import HANG
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
+from tui_llm.tui.runs import new_run
 from tui_llm.tui.runs.branch import BranchScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.run_form import RunForm
@@ -27,6 +29,7 @@ async def test_a_form_is_not_checked_anew_for_each_field_that_it_fills_in(
     make: Callable[[], RunForm], check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has some fifty fields, and each reports the text that it was given. A check takes as long as drawing a key."""
+    monkeypatch.setattr(new_run, "SETTLE", HANG)  # the files, which are read later, are checked again
     form, checked = make(), 0
     known: Callable[[Any], None] = getattr(type(form), check)
 

@@ -15,7 +15,9 @@ from textual.app import App
 from textual.keys import key_to_character
 from textual.widgets import TextArea
 
+from tests import HANG
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.kit import key_order
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.key_order import NO_REACTION, UNDRAWN, KeyHandled
 
@@ -31,6 +33,13 @@ def prompt(app: LabApp) -> str:
     return app.lab_screen.lab.prompt
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is handled before the one in front of it, however slow the machine is."""
+    monkeypatch.setattr(key_order, "LOST_AFTER", HANG)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_text_behind_the_key_that_focuses_the_prompt_goes_into_the_prompt() -> None:
     app = make_app(prompt="")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -40,6 +49,7 @@ async def test_text_behind_the_key_that_focuses_the_prompt_goes_into_the_prompt(
         assert app.screen is app.lab_screen
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_paste_behind_that_key_goes_into_the_prompt_between_the_letters() -> None:
     app = make_app(prompt="")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -50,6 +60,7 @@ async def test_a_paste_behind_that_key_goes_into_the_prompt_between_the_letters(
         await until(pilot, lambda: prompt(app) == "abcde")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_text_behind_the_key_that_opens_a_form_goes_into_the_form() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -62,6 +73,7 @@ async def test_text_behind_the_key_that_opens_a_form_goes_into_the_form() -> Non
         assert prompt(app) == before
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", range(5))
 async def test_keys_keep_their_order_however_they_are_split_into_reads(seed: int) -> None:
     app, chance = make_app(prompt=""), random.Random(seed)

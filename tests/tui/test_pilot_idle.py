@@ -69,9 +69,14 @@ async def test_a_thread_that_waits_for_a_processor_is_waited_for(monkeypatch: py
 
 @pytest.mark.skipif(not pilot_idle.TASKS.is_dir(), reason="only Linux tells what threads do")
 def test_running_threads_are_distinguished_from_waiting_ones() -> None:
-    end = threading.Event()
+    end, seen = threading.Event(), threading.Event()
     waits = threading.Thread(target=end.wait)
-    works = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
+
+    def work() -> None:
+        while not seen.is_set():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
+
+    works = threading.Thread(target=work)
     waits.start()
     try:
         while pilot_idle.runnable():
@@ -79,11 +84,13 @@ def test_running_threads_are_distinguished_from_waiting_ones() -> None:
         works.start()
         while not pilot_idle.runnable():
             assert works.is_alive()
+        seen.set()
         works.join()
         while pilot_idle.runnable():
             pass
     finally:
         end.set()
+        seen.set()
         waits.join()
 
 

@@ -200,7 +200,7 @@ async def test_marked_runs_are_compared_with_the_one_under_the_cursor() -> None:
         run = fake_run.make(name, done=20 + 10 * at, corpus="/texts/[red]\x1b[31m.txt")
         settings = dataclasses.replace(run.config().settings, seed=at + 1)
         run.write_config(dataclasses.replace(run.config(), settings=settings))
-        fake_run.made_at(run, 10 + at)
+        fake_run.made_at(run, 1000 * (at + 1))
     app = ScreenApp(RunsScreen())
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 3))

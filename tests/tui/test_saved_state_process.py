@@ -62,12 +62,15 @@ class Terminal:
             assert self.process.poll() is None, self.out[-1000:]
             self.read()
 
-    def read(self) -> None:
-        if select.select([self.master], [], [], 0.02)[0]:
-            try:
-                self.out += os.read(self.master, 65536)
-            except OSError:
-                return
+    def read(self) -> bool:
+        """Returns whether there was something to read."""
+        if not select.select([self.master], [], [], 0.02)[0]:
+            return False
+        try:
+            self.out += (read := os.read(self.master, 65536))
+        except OSError:
+            return False
+        return bool(read)
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -89,8 +92,11 @@ class Terminal:
         return found
 
     def wait(self) -> int:
-        while self.process.poll() is None:
-            self.read()
+        ended = False
+        while not ended:
+            ended = self.process.poll() is not None
+            while self.read():  # also what was written between the last read and the end
+                pass
         return self.process.wait()
 
     def kill(self) -> None:

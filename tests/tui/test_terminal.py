@@ -89,6 +89,7 @@ def run_in_terminal(
     os.close(slave)
     out = b""
     while True:
+        ended = process.poll() is not None  # what it wrote before is read once more
         ready_to_read, _, _ = select.select([master], [], [], 0.1)
         if ready_to_read:
             try:
@@ -101,7 +102,7 @@ def run_in_terminal(
             if typed and READY in out:
                 os.write(master, typed)
                 typed = b""
-        elif process.poll() is not None:
+        elif ended:
             break
     os.close(master)
     return process.wait(), out

@@ -370,7 +370,7 @@ async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) 
         app.screen.query_one("#steps").value = "12"  # type: ignore[attr-defined]
         await until(pilot, lambda: "bytes of text" in app.text)
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: app.state == "finished")
+        await until(pilot, lambda: app.state == "finished" and app.pane.snapshot and len(app.pane.snapshot.train) == 12)
         snapshot = app.pane.snapshot
         assert snapshot and [step for step, _ in snapshot.train] == list(range(1, 13))
         assert snapshot.train[-1][1] < snapshot.train[0][1]  # the loss decreases

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tui_llm.training.plan.find_lr import RateRecord
     from tui_llm.training.plan.lr_search import RatePick
 
+NOTHING = "diverged or learned nothing"
+
 
 def add(commands: Commands) -> None:
     commands.add(
@@ -83,7 +85,7 @@ def _say(record: RateRecord) -> None:
     if isinstance(record, RateProgress) and record.doing:
         print(visible(record.doing), file=sys.stderr)
     elif isinstance(record, RateTrial):
-        loss = "diverged" if record.loss is None else f"loss {record.loss:.4f}"
+        loss = NOTHING if record.loss is None else f"loss {record.loss:.4f}"
         print(f"rate {record.rate:g}, {record.steps:,} steps: {loss}", file=sys.stderr)
 
 
@@ -96,7 +98,7 @@ def _put(pick: RatePick, own: float) -> None:
         part = sorted((one for one in pick.trials if one.steps == steps), key=lambda one: one.rate)
         lowest = min((one.loss for one in part if one.loss is not None), default=None)
         rows += [
-            (f"{one.rate:g}", f"{one.steps:,}", "diverged" if one.loss is None else f"{one.loss:.4f}",
+            (f"{one.rate:g}", f"{one.steps:,}", NOTHING if one.loss is None else f"{one.loss:.4f}",
              "lowest" if one.loss is not None and one.loss == lowest else "")
             for one in part
         ]  # fmt: skip

@@ -38,12 +38,15 @@ def surprisal(options: argparse.Namespace) -> None:
     reading = engine_of(options, numpy_first=True).read(request_of(options, scores=True, top=1, token_window=1 << 30))
     if not reading.prompt_ids:
         raise UserError(f"{reading.problem} (--bos)")
-    _put_scores(options, reading.weights.name, reading.weights.step, reading.tokens.tokens, reading.scores)
+    unseen = len(reading.prompt_ids) - reading.fed
+    _put_scores(options, reading.weights.name, reading.weights.step, reading.tokens.tokens, reading.scores, unseen)
 
 
 def _put_scores(
-    options: argparse.Namespace, model: str, step: int | None, tokens: tuple[Token, ...], scores: tuple[TokenScore | None, ...]
+    options: argparse.Namespace, model: str, step: int | None, tokens: tuple[Token, ...], scores: tuple[TokenScore | None, ...],
+    unseen: int,
 ) -> None:  # fmt: skip
+    """`unseen` tokens at the start are outside the model's context."""
     from rich.cells import cell_len
 
     from tui_llm.common.display import fit, visible_token
@@ -60,8 +63,11 @@ def _put_scores(
     labels = [visible_token(token.text) or "∅" for token in tokens]
     room = max(5, *map(cell_len, labels))
     put(f"{fit('token', room)}  {'id':>7}  {'surprisal':>9}  {'p':>10}  {'rank':>7}  {'entropy':>7}   (nats)")
-    for label, token, score in zip(labels, tokens, scores, strict=True):
-        numbers = "–  (no prediction: the first token)" if score is None else _numbers(score)
+    for at, (label, token, score) in enumerate(zip(labels, tokens, scores, strict=True)):
+        first = (
+            "outside the model's context" if at < unseen else "the first token" + (" the model sees" if unseen else "")
+        )
+        numbers = f"–  (no prediction: {first})" if score is None else _numbers(score)
         put(f"{fit(label, room)}  {token.id:>7}  {numbers}")
     if known:
         put(f"{len(known):,} predicted: sum {total:.3f} nats, mean {total / len(known):.3f}")

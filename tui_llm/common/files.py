@@ -20,6 +20,7 @@ from tui_llm.common.errors import UserError
 
 ASIDE, PART = ".tui-llm-", ".part"  # name of the temporary folders; only these are deleted by `sweep`
 DAY = 86400.0
+LOCKED = 5.0  # seconds to wait for another process that writes the same file
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,6 +106,18 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
             storage.rmdir(folder)  # Windows does not rename over an existing folder
         storage.rename(part, folder)
     storage.sync_folder(folder.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock beside the file, for those who read it, change a part and write it again. Raises `UserError`, also for an
+    OSError inside."""
+    try:
+        storage.make_folders(path.parent)
+        with storage.Lock(f"{path}.lock", timeout=LOCKED):
+            yield
+    except (OSError, NotImplementedError) as error:
+        raise UserError(cannot_write(path, error)) from error
 
 
 def _empty(folder: Path) -> bool:

@@ -130,29 +130,39 @@ def memory_limit() -> int | None:
     return None if free is None else free + (resident_bytes() or 0)
 
 
+class NotEnoughMemory(UserError):
+    """Something is too large for the memory that is free now."""
+
+
 def check(need: int, free: int | None, what: str) -> None:
-    """Raises `UserError`, with both figures, if `need` bytes exceed `free` (None: unknown)."""
+    """Raises `NotEnoughMemory`, with both figures, if `need` bytes exceed `free` (None: unknown)."""
     if free is not None and need > free:
-        raise UserError(
+        raise NotEnoughMemory(
             f"{what} needs about {memory_size(need)} of memory and {memory_size(free)} are free; close other programs, or choose a smaller one"
         )
 
 
 @contextmanager
 def enough(what: str) -> Iterator[None]:
-    """Convert out-of-memory exceptions of Python and torch to a `UserError`: "there is not enough memory to" `what`."""
+    """Convert out-of-memory exceptions of Python and torch to `NotEnoughMemory`: "there is not enough memory to" `what`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not _is_short(error):
+        if not is_short(error):
             raise
-        raise UserError(
+        raise NotEnoughMemory(
             f"there is not enough memory to {what}; close other programs, or choose a smaller one"
         ) from error
 
 
-def _is_short(error: BaseException) -> bool:
+def is_short(error: BaseException) -> bool:
+    """Whether memory ran out: torch's CPU allocator raises a plain RuntimeError."""
     text = str(error).lower()
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text or "out of memory" in text or (
-        "memory" in text and "alloc" in text
-    )  # fmt: skip
+    if not isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one
+        return isinstance(error, MemoryError)
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or "not enough memory" in text
+        or "out of memory" in text
+        or ("memory" in text and "alloc" in text)
+    )

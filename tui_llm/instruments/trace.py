@@ -42,7 +42,7 @@ def text_blocks(open_model: OpenModel, ids: Sequence[int]) -> TextBlocks:
     """A text's forward pass, block by block; interventions must be off. Raises `UserError` if the model's parts are not
     known."""
     if open_model.is_gpt:
-        return GPTBlocks(open_model.gpt, ids)
+        return GPTBlocks(open_model.gpt, ids, open_model.tokenizer.size)
     from tui_llm.llm.adapters.text_blocks import CausalBlocks
 
     return CausalBlocks(causal_layout(open_model), ids, open_model.tokenizer.size)

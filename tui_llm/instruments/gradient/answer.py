@@ -9,7 +9,7 @@ import numpy as np
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.llm.predict.distribution import descending, log_softmax
+from tui_llm.llm.predict.distribution import change, descending, log_softmax
 from tui_llm.llm.predict.loss import gradient
 from tui_llm.session.open_model import OpenModel
 
@@ -21,6 +21,8 @@ def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callabl
     if not 0 <= question.index < len(wanted):
         raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")
     target, row = wanted[question.index], logits[question.index]
+    if question.index == 0 and question.request.overrides:  # they change the first token's prediction
+        row = change(row, question.request.overrides)
     components = gradient(row, target)  # (V,)
     size = np.abs(components)
     size[target] = -1.0

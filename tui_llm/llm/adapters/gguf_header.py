@@ -23,7 +23,8 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _MOST_ELEMENTS = 3_000_000  # in all arrays: the library creates two objects per element (Gemma's file has 1.3 million)
 _MOST_NUMBERS = 1 << 50
-_MOST_TEXT = 1 << 26  # characters of all strings in the lists that are kept
+_MOST_ENTRIES = 1 << 17  # key-value pairs, and tensors
+_MOST_TEXT = 1 << 26  # bytes of all strings that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class _Reader:
         version, tensors, pairs = self._number("<I"), self._number("<Q"), self._number("<Q")
         if version not in (2, 3):
             raise ValueError(f"its version is {version}; 2 and 3 are known")
-        self._there(tensors * 24 + pairs * 13, "pairs and tensors")  # minimum size of each
+        if max(tensors, pairs) > _MOST_ENTRIES:
+            raise ValueError(f"it has {tensors:,} tensors and {pairs:,} settings; {_MOST_ENTRIES:,} at most are read")
         settings: dict[str, Any] = {}
         for _ in range(pairs):
             key = self._string()
@@ -144,25 +146,23 @@ class _Reader:
             self._skip(size)
         elif kind == _STRING:
             if keep:
-                return [self._kept() for _ in range(count)]
+                return [self._string() for _ in range(count)]
             for _ in range(count):
                 self._skip(self._number("<Q"))
         else:
             raise ValueError(f"a list is of the unknown type {kind}")
         return None
 
-    def _kept(self) -> str:
-        text = self._string()
-        self.text += len(text)
-        if self.text > _MOST_TEXT:
-            raise ValueError(f"its lists have more than {_MOST_TEXT:,} characters")
-        return text
-
     def _number(self, form: str) -> Any:
         return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
 
     def _string(self) -> str:
-        return self._bytes(self._number("<Q")).decode("utf-8")
+        count = self._number("<Q")
+        self._there(count, "bytes")
+        self.text += count
+        if self.text > _MOST_TEXT:
+            raise ValueError(f"its texts have more than {_MOST_TEXT:,} bytes")
+        return self._bytes(count).decode("utf-8")
 
     def _bytes(self, count: int) -> bytes:
         self._there(count, "bytes")

@@ -8,6 +8,7 @@ Other kinds are refused by name.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ class _Source:
             raise UserError(f"{where}: a token has {longest:,} characters; {_LONGEST} at most are read")
         self.types = self.array("token_type", int)
         self.scores = self.array("scores", float, int)
+        if not all(map(math.isfinite, self.scores)):
+            raise UserError(f"{where}: {_KEY}scores has a value that is not finite; get it again")
         for name, values in (("token_type", self.types), ("scores", self.scores)):
             if values and len(values) < len(tokens):
                 raise UserError(f"{where}: {_KEY}{name} has {len(values):,} values for {len(tokens):,} tokens")

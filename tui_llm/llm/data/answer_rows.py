@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tui_llm.common import storage
+from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.facts.chat import ChatMessage
-from tui_llm.llm.data.preference_pairs import PreferencePair
+from tui_llm.llm.data.preference_pairs import MOST, PreferencePair
 from tui_llm.llm.data.prompts import Prompt
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -98,6 +98,7 @@ class AnswerRows:
 
         arrays = {f"{name}.{part}": array for name, part, array in self._arrays()}
         storage.by_library(path, lambda file: save_file(arrays, file))
+        storage.sync_path(path)
 
     def _arrays(self) -> Iterable[tuple[str, str, npt.NDArray[np.generic]]]:
         for name in _COLUMNS:
@@ -118,7 +119,10 @@ def load(path: Path, vocabulary: int) -> AnswerRows:
     from safetensors.numpy import load as parse
 
     with open_foreign(path) as file:
-        data = file.read()
+        size = file.seek(0, 2)
+        file.seek(0)
+        memory.check(2 * size, memory.free_bytes(), f"reading {path}")
+        data = file.read(size)
     try:
         found = parse(data)
         columns = [TokenRows(found[f"{name}.ids"], found[f"{name}.ends"]) for name in _COLUMNS]
@@ -192,6 +196,7 @@ class AnswerEncoder:
         lines, groups, known = list[int](), list[int](), dict[object, int]()
         for count, (line, pair) in enumerate(pairs, 1):
             at = f"{self.where} line {line}"
+            self._few(count, "pairs")
             prompt = self._prompt(pair.prompt, at)
             sides = [self._answer(text, chat=pair.needs_template) for text in (pair.chosen, pair.rejected)]
             for name, ids in zip(("chosen", "rejected"), sides, strict=True):
@@ -214,6 +219,7 @@ class AnswerEncoder:
         column, lines, groups, known = _Column(), list[int](), list[int](), dict[object, int]()
         for count, one in enumerate(prompts, 1):
             at = f"{self.where} line {one.line}" if one.line else self.where
+            self._few(count, "prompts")
             ids = self._prompt(one.content, at)
             self._fit(len(ids) + answer_tokens, f"{at}: the prompt with an answer of {answer_tokens} tokens", 1)
             column.add(ids)
@@ -241,6 +247,10 @@ class AnswerEncoder:
         if not ids:
             raise UserError(f"{at} has an empty prompt; an answer's first token is predicted from it")
         return ids
+
+    def _few(self, count: int, what: str) -> None:
+        if count > MOST:
+            raise UserError(f"{self.where} has more than {MOST:,} {what}; give a part of it")
 
     def _answer(self, text: str, *, chat: bool) -> list[int]:
         ids = self.tokenizer.encode_after(text)

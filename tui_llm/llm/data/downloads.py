@@ -62,7 +62,8 @@ def whole(path: Path, sha256: str | None) -> bool:
 def _settle(address: str, part: Path, path: Path, sha256: str | None) -> None:
     storage.unlink(_mark(part), missing_ok=True)
     if not whole(part, sha256):
-        found = hashlib.sha256(part.read_bytes()).hexdigest()
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         storage.unlink(part)
         raise UserError(
             f"{address} is not the expected file: its SHA-256 is {found[:12]}…, not {(sha256 or '')[:12]}…; "

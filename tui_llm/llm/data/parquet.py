@@ -9,6 +9,7 @@ from typing import Any
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.llm.data.packed import Saw
+from tui_llm.llm.data.records import LONGEST
 
 _ROWS = 64  # read at a time
 _BLOCK = 1 << 20
@@ -35,14 +36,17 @@ def rows(
             for batch in opened.iter_batches(_ROWS, columns=[column], use_threads=False):
                 for value in batch.column(0):
                     done += 1
-                    yield f"{path} row {done}", {column: value.as_py()}
+                    found = value.as_py()
+                    if isinstance(found, str | bytes) and len(found) > LONGEST:
+                        raise UserError(f"{path} row {done} has more than {LONGEST:,} characters; give shorter records")
+                    yield f"{path} row {done}", {column: found}
                 while seen.tell() < done / total * size and (data := seen.read(_BLOCK)):
                     saw(data)
             while data := seen.read(_BLOCK):
                 saw(data)
         except UnicodeDecodeError as error:
             raise UserError(f"{path} row {done} is not UTF-8 text; write the file again") from error
-        except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
+        except (pyarrow.ArrowException, OSError, MemoryError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path} can't be read as Parquet after row {done} ({message_line(error)[:100].rstrip('.')}); it may be damaged or cut short"
             ) from error

@@ -15,6 +15,7 @@ from tui_llm.llm.data.preference_pairs import messages_or_text
 from tui_llm.llm.data.records import objects
 from tui_llm.llm.tokens.text import clean
 
+LONGEST = 4 << 20  # characters of a line: no model's context is as long
 NAMES = ("prompt", "messages", "text")  # the prompt's field: the first of them that the record has
 
 
@@ -35,6 +36,10 @@ def read(path: Path) -> Iterator[Prompt]:
 def _lines(path: Path) -> Iterator[Prompt]:
     number, rest = 0, ""
     for block in texts.blocks(path, how=TextFormat("text")):
+        if len(rest) > LONGEST:
+            raise UserError(
+                f"{path} line {number + 1} has more than {LONGEST:,} characters; give a prompt in each line"
+            )
         *whole, rest = (rest + block).split("\n")
         for line in whole:
             number += 1

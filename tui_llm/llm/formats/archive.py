@@ -17,13 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import open_foreign, read_json
 from tui_llm.llm.model.tensor_shapes import TensorInfo, read_header
 
 _MOST_ENTRIES, _MOST_PICKLE = 200_000, 64 << 20  # the pickle itself, without the tensors' data
+_MOST_DIRECTORY = 64 << 20  # bytes: 300 for each entry
+_END = 56 + 20 + 22  # bytes of the records after the directory
 _UNKNOWN = re.compile(r"(?:GLOBAL|Unsupported (?:class|global):?(?: GLOBAL)?|global) ([\w.]+)")
 
 
@@ -54,8 +56,9 @@ def _check_zip(path: Path) -> int:
     """The file's size. Raises `UserError` if its directory is not one that torch.save writes."""
     with open_foreign(path) as file:
         size = file.seek(0, 2)
-        file.seek(0)
         try:
+            _check_directory(file, size)
+            file.seek(0)
             entries = zipfile.ZipFile(file).infolist()
         except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError) as error:
             raise UserError(f"{path} is damaged or cut short ({message_line(error)}); get it again") from error
@@ -66,6 +69,24 @@ def _check_zip(path: Path) -> int:
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or whole > size:
         raise UserError(f"{path} is a compressed archive, which torch.save does not write; it is not opened")
     return size
+
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Check the size of the archive's directory, which zipfile reads as a whole: as torch.save writes it, without a comment, in
+    the file's last 22 bytes (APPNOTE.TXT 4.3.16), or in zip64's record of 56 bytes, which the locator of 20 bytes between
+    them finds (4.3.14, 4.3.15). Raises BadZipFile."""
+    file.seek(max(0, size - _END))
+    tail = file.read(_END)
+    record, locator, end = tail[:-42], tail[-42:-22], tail[-22:]
+    if end[:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("it does not end with a directory")
+    length = int.from_bytes(end[12:16], "little")
+    if locator[:4] == b"PK\x06\x07":
+        if record[:4] != b"PK\x06\x06" or int.from_bytes(locator[8:16], "little") != size - _END:
+            raise zipfile.BadZipFile("its directory is not where it says")
+        length = int.from_bytes(record[40:48], "little")
+    if length > _MOST_DIRECTORY:
+        raise zipfile.BadZipFile(f"its directory has {length:,} bytes; {_MOST_DIRECTORY:,} at most are read")
 
 
 def _run(path: Path, folder: Path, size: int) -> None:

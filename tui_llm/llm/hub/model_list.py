@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.adapters import description
@@ -40,6 +40,8 @@ def describe(found: LocalModel) -> ModelInfo:
         note = untied_note(found.folder) if is_gpt2(found.folder) and found.folder.is_dir() else ""
     except UserError as error:
         return dataclasses.replace(info, problem=str(error))
+    except Exception as error:  # whatever a folder contains: the others are listed
+        return dataclasses.replace(info, problem=f"it can't be read ({message_line(error)}); it may be damaged")
     return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary, note=note)
 
 

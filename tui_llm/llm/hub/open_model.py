@@ -224,6 +224,7 @@ def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer
         gpt = checkpoint.load(path, place)
         own = load_trained(path, name, gpt.config.vocabulary)
     _check_rows(path, own, gpt.config.vocabulary)
+    gpt.used = own.size
     return gpt, own
 
 

@@ -110,6 +110,7 @@ def pull(name: str, revision: str | None = None, report: Report = lambda _: None
     repo = repository(name)
     if revision is not None and not _REVISION.fullmatch(revision):
         raise UserError(f"{revision[:200]!r} is not a revision; give a branch, a tag or a commit")
+    _recover(repo)
     try:
         import huggingface_hub as library
         from huggingface_hub import constants
@@ -167,13 +168,13 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], r
     name = local_name(repo)
     folder = paths.pulled_model(name)
     total = sum(file.size for file in files)
+    waiting = paths.models_dir() / ".pulling"
     if folder.exists():
         before = origin(folder)
         if before is None:
             raise UserError(f"{folder} already exists and was not pulled; rename it, then pull again")
         if before.get("commit") == commit:
             return Pulled(name, folder, repo, commit, total, False)
-    waiting = paths.models_dir() / ".pulling"
     part = waiting / f"{folder.name}@{commit[:12]}"
     try:
         storage.make_folders(part)
@@ -300,6 +301,22 @@ def _check_headers(repo: str, part: Path) -> None:
         raise UserError(f"{repo} can't be opened: {error}".replace(str(part), repo)) from error
 
 
+def _put_back(folder: Path, waiting: Path) -> None:
+    """Put back the older revision if a pull ended after it was moved away and before the newer one was in its place. Raises
+    OSError."""
+    old = waiting / f"{folder.name}.old"
+    if old.is_dir() and not folder.exists():
+        storage.replace(old, folder)
+
+
+def _recover(repo: str) -> None:
+    """`_put_back` after a pull that was killed: also before one that can't reach the hub."""
+    folder, waiting = paths.pulled_model(local_name(repo)), paths.models_dir() / ".pulling"
+    if (waiting / f"{folder.name}.old").is_dir() and not folder.exists():
+        with suppress(OSError), storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
+            _put_back(folder, waiting)
+
+
 def _put(part: Path, folder: Path, waiting: Path) -> None:
     """Rename the complete folder to its final name; remove an older revision and other partial downloads of this
     model."""
@@ -307,7 +324,11 @@ def _put(part: Path, folder: Path, waiting: Path) -> None:
     storage.rmtree(old, ignore_errors=True)
     if folder.exists():
         storage.replace(folder, old)
-    storage.replace(part, folder)
+    try:
+        storage.replace(part, folder)
+    except BaseException:
+        _put_back(folder, waiting)
+        raise
     storage.sync_folder(folder.parent)
     storage.rmtree(old, ignore_errors=True)
     for partial in waiting.glob(f"{folder.name}@*"):

@@ -57,7 +57,7 @@ def evaluate(
     total, counted = 0.0, 0
     for rows, new in _batches(ids, min(model.config.context, len(ids) - 1), LOGITS // model.config.vocabulary):
         x = torch.tensor(rows, device=model.device)  # (B, T + 1)
-        logits = model(x[:, :-1], last=new).float()  # (B, new, V)
+        logits = model(x[:, :-1], last=new)[..., : model.used].float()  # (B, new, V), without padding rows
         total += float(F.cross_entropy(logits.flatten(0, 1), x[:, -new:].flatten(), reduction="sum"))
         counted += len(rows) * new
         if progress is not None:

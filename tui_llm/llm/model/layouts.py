@@ -138,9 +138,10 @@ def from_json(raw: dict[str, Any]) -> GPTConfig:
     for key, value in layout.fixed.items():
         if found[key] is not value:
             raise ValueError(f"{key} is {shown(found[key])}, not {value!r}")
-    if found["hidden_act"] not in _ACTIVATIONS:
-        raise ValueError(f"its activation is {shown(found['hidden_act'])}")
-    relu2, exact = _ACTIVATIONS[found["hidden_act"]]
+    activation = found["hidden_act"]
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ValueError(f"its activation is {shown(activation)}")
+    relu2, exact = _ACTIVATIONS[activation]
     heads, width = _size(found, "num_attention_heads", MOST_HEADS), _size(found, "hidden_size", MOST_WIDTH)
     if found.get("num_key_value_heads") is None:
         found["num_key_value_heads"] = heads

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import small_tensors
 
@@ -43,7 +44,7 @@ def load(file: str) -> SteeringFile:
 
     from tui_llm.common.foreign_files import open_foreign
 
-    path = Path(file).expanduser()
+    path = paths.expand(file)
     try:
         with open_foreign(path, _MOST):  # a regular file within the bound of size
             pass

@@ -40,14 +40,15 @@ class TextBlocks(Protocol):
 
 
 class GPTBlocks:
-    """Raises ValueError if `ids` are none, or too many for the context."""
+    """`size` ids are tokens; the further rows of the embedding are padding (None: there are none). Raises ValueError if `ids`
+    are none, or too many for the context."""
 
     @torch.inference_mode()
-    def __init__(self, model: GPT, ids: Sequence[int]) -> None:
+    def __init__(self, model: GPT, ids: Sequence[int], size: int | None = None) -> None:
         T, config = len(ids), model.config
         if not 1 <= T <= config.context:
             raise ValueError(f"{T} tokens in a context of {config.context}")
-        self.model, self.ids = model, tuple(ids)
+        self.model, self.ids, self._size = model, tuple(ids), model.used if size is None else size
         self.layout: Layout = GPTLayout(model)
         self.where = torch.arange(T, device=model.device)
         given = torch.tensor([list(ids)], device=model.device)
@@ -66,6 +67,6 @@ class GPTBlocks:
     def logits(self, x: Tensor) -> Tensor:
         model = self.model
         x = model.norm(x)
-        with device.threads(x.numel() * model.used):
-            rows = max(1, _LOGITS // model.used)
-            return torch.cat([model.logits(part)[..., : model.used].float().cpu() for part in x.split(rows)])
+        with device.threads(x.numel() * self._size):
+            rows = max(1, _LOGITS // self._size)
+            return torch.cat([model.logits(part)[..., : self._size].float().cpu() for part in x.split(rows)])

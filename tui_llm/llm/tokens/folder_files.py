@@ -255,7 +255,8 @@ def _set_prefix_space(raw: dict[str, Any], wanted: Any, folder: Path) -> bool:
         changed = step.get("add_prefix_space", True) is not wanted
         raw["pre_tokenizer"] = {**step, "add_prefix_space": wanted}
         return changed
-    last = (step.get("pretokenizers") or [{}])[-1]
+    steps = step.get("pretokenizers")
+    last = steps[-1] if isinstance(steps, list) and steps else {}
     own = last.get("add_prefix_space", True) if isinstance(last, dict) and last.get("type") == "ByteLevel" else wanted
     if own is not wanted:
         raise UserError(

@@ -117,7 +117,8 @@ def read_tokenizer_json(path: Path) -> list[bytes]:
         )
     check_ids(vocab, path)
     more = raw.get("added_tokens")
-    added = {one.get("content") for one in (more if isinstance(more, list) else ()) if isinstance(one, dict)}
+    contents = (one.get("content") for one in (more if isinstance(more, list) else ()) if isinstance(one, dict))
+    added = {content for content in contents if isinstance(content, str)}
     table = {character: byte for byte, character in byte_characters().items()}
     try:
         inside = sorted((id, written) for written, id in vocab.items() if written not in added)

@@ -381,8 +381,10 @@ def extend(run: Run, minutes: float) -> None:
     share = min(1.0, used / (60 * minutes))
     steps = done + max(1, round(done * (1 - share) / max(share, 1e-6))) if done else config.settings.steps
     settings = from_fields({"minutes": minutes, "steps": steps}, config.settings)
-    launch.rewrite(run, settings)
+    launch.check_not_training(run)
+    # The plan first: after a kill in between, the same command does both.
     time_plan.write(run, [*[one for one in at if one.step < done], TimePlan(done, share, steps, round(used, 3))])
+    launch.rewrite(run, settings)
 
 
 def _used(run: Run, done: int) -> float:

@@ -133,7 +133,7 @@ def set_steps(run: Run, steps: int) -> None:
     Raises `UserError` if a worker is training the run, if it has a time budget, or unless `steps` is more than `resume_step`.
     """
     settings = run.config().settings
-    _check_not_training(run)
+    check_not_training(run)
     if settings.minutes:
         raise UserError(f"run {run.name} ends by its time budget; give --minutes instead of --steps")
     if steps <= (done := resume_step(run)):
@@ -152,7 +152,7 @@ def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -
     s = run.config().settings
     if (batch_size, grad_accumulation_steps) == (s.batch_size, s.grad_accumulation_steps):
         return
-    _check_not_training(run)
+    check_not_training(run)
     rows, held_out = s.batch_size * s.grad_accumulation_steps, s.eval_batches * s.batch_size
     settings = from_fields({"batch_size": batch_size, "grad_accumulation_steps": grad_accumulation_steps}, s)
     if batch_size * grad_accumulation_steps != rows:
@@ -178,17 +178,18 @@ def change_execution(run: Run, given: Mapping[str, Any]) -> None:
 
 def enable_tensorboard(run: Run) -> None:
     """Makes the next worker write TensorBoard event files. Raises `UserError` if a worker is training the run."""
-    _check_not_training(run)
+    check_not_training(run)
     run.write_config(dataclasses.replace(run.config(), tensorboard=True))
 
 
 def rewrite(run: Run, settings: TrainingSettings) -> None:
     """Replaces the settings of a run. Raises `UserError` if a worker is training it."""
-    _check_not_training(run)
+    check_not_training(run)
     run.write_config(dataclasses.replace(run.config(), settings=settings))
 
 
-def _check_not_training(run: Run) -> None:
+def check_not_training(run: Run) -> None:
+    """Raises `UserError` if a worker is training the run."""
     if run.alive():
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
@@ -206,7 +207,7 @@ def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = No
     if changed == config:
         return
     processes.check(config.settings, changed.nproc, shard=changed.shard)
-    _check_not_training(run)
+    check_not_training(run)
     run.write_config(changed)
 
 

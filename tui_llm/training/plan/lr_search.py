@@ -258,7 +258,8 @@ class RateSearch:
 
 
 def _edge(trials: Sequence[RateTrial]) -> float | None:
-    """The largest rate below all that diverged, of which there is one; None otherwise."""
-    bad = [trial.rate for trial in trials if trial.loss is None]
-    good = [trial.rate for trial in trials if trial.loss is not None and bad and trial.rate < min(bad)]
-    return max(good, default=None)
+    """The largest rate below all that diverged or learned nothing above the best one; None if none did."""
+    good = [(trial.loss, trial.rate) for trial in trials if trial.loss is not None]
+    best = min(good, default=(0.0, math.inf))[1]
+    bad = [trial.rate for trial in trials if trial.loss is None and trial.rate > best]
+    return max((rate for _, rate in good if bad and rate < min(bad)), default=None)

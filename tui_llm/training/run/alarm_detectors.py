@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, OVERFITTING, PLATEAU, SPIKE, Alarm
@@ -188,7 +189,7 @@ class ContextDetector:
             return None
         self._raised = True
         words = (
-            f"{block.last - first.last:,} steps after the warm-up the mean loss is {block.mean:.3f} ({first.mean:.3f} before), not below"
+            f"{block.last - self.settings.warmup_steps:,} steps after the warm-up the mean loss is {block.mean:.3f} ({first.mean:.3f} before), not below"
             f" the entropy of single tokens, {self.unigram:.3f}: no context is used; learning rate {block.lr:.2e}"
         )
         norm, step = self._largest
@@ -245,9 +246,13 @@ class OverfittingDetector:
     """Validation losses above the lowest one while the training loss falls; or a training loss that no text allows."""
 
     def __init__(
-        self, settings: TrainingSettings, unigram: float | None, floor: float | None, epochs: float | None
+        self,
+        settings: TrainingSettings,
+        unigram: float | None,
+        floor: float | None,
+        epochs: Callable[[int], float] | None,
     ) -> None:
-        self.epochs = epochs  # of the whole run
+        self.epochs = epochs  # how often the text was read up to a step
         self.settings = settings
         self._least = REPEATED * unigram if unigram is not None and floor is None else 0.0
         self._total, self._count = 0.0, 0  # training losses since the last evaluation
@@ -270,8 +275,8 @@ class OverfittingDetector:
             return None
         self._raised = True
         read = ""
-        if self.epochs is not None and self.settings.steps:
-            read = f"; the text was read {self.epochs * metric.step / self.settings.steps:.1f} times"
+        if self.epochs is not None:
+            read = f"; the text was read {self.epochs(metric.step):.1f} times"
         return Alarm(
             OVERFITTING, metric.step, step,
             f"validation loss {lowest:.3f} at step {step:,}, {metric.val_loss:.3f} now; training loss {then:.3f} then,"

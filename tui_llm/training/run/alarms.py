@@ -45,13 +45,18 @@ class AlarmReader:
     """
 
     def __init__(
-        self, settings: TrainingSettings, facts: Mapping[str, Any] | None = None, files: RowFiles | None = None
+        self,
+        settings: TrainingSettings,
+        facts: Mapping[str, Any] | None = None,
+        files: RowFiles | None = None,
+        begin: tuple[int, int] = (0, 0),
     ) -> None:
+        """`begin`: the step after which the run's own steps begin, and the tokens that its parents were trained on up to it."""
         numbers = _numbers(facts or {})
         s, floor = settings, numbers.get("floor")
         self.text = s.objective == PRETRAINING
         tokens = numbers.get("train_tokens")
-        seen = s.steps * s.batch_size * s.grad_accumulation_steps * s.block_size
+        each = s.batch_size * s.grad_accumulation_steps * s.block_size
         self._blocks = StepBlocks(max(SMALLEST_BLOCK, round(BLOCK * s.steps)))
         self._spikes, self._divergence, self._plateaus = (
             SpikeDetector(s.warmup_steps),
@@ -59,7 +64,10 @@ class AlarmReader:
             PlateauDetector(s, floor),
         )
         self._overfitting = OverfittingDetector(
-            s, numbers.get("unigram_entropy"), floor, seen / tokens if tokens else None
+            s,
+            numbers.get("unigram_entropy"),
+            floor,
+            (lambda step: (begin[1] + (step - begin[0]) * each) / tokens) if tokens else None,
         )
         self._dead = DeadGradientDetector()
         self._context = ContextDetector(s, numbers.get("unigram_entropy"), floor)

@@ -19,6 +19,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.facts.tokens import Token
 from tui_llm.llm.tokens.token_bytes import token_text
+from tui_llm.training.run.metrics import float32
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import OBJECTIVES, PREFERENCE, PRETRAINING, REWARD
 
@@ -160,13 +161,13 @@ def _parse(raw: dict[str, Any]) -> Batch:
             for number, (x, y, loss) in enumerate(zip(ids[:-1], ids[1:], losses, strict=True))
         )
         label, prompt, value = row.get("label", ""), row.get("prompt", ""), row.get("value")
-        reward = None if value is None else float(value)
+        reward = None if value is None else float32(value)
         shown.append(Row(int(row["row"]), positions, _mean(losses), str(label), str(prompt), reward))
     every = [at.loss for row in shown for at in row.positions]
     asked, objective = raw.get("asked"), raw.get("objective", PRETRAINING)
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r}")
-    loss = _loss(raw["loss"]) if objective != REWARD or raw["loss"] is None else float(raw["loss"])
+    loss = _loss(raw["loss"]) if objective != REWARD or raw["loss"] is None else float32(raw["loss"])
     return Batch(
         int(raw["step"]), int(raw["updates"]), loss, _mean(every), int(raw["rows"]), int(raw["tokens"]),
         tuple(shown), asked if isinstance(asked, int) else None, objective,
@@ -175,7 +176,7 @@ def _parse(raw: dict[str, Any]) -> Batch:
 
 def _loss(value: Any) -> float:
     """Reads a loss from JSON, which has no NaN: null stands for NaN. Rounding below 0 is clamped."""
-    return math.nan if value is None else max(0.0, float(value))
+    return math.nan if value is None else max(0.0, float32(value))
 
 
 def _mean(losses: list[float]) -> float:

@@ -15,7 +15,7 @@ from tui_llm.common.files import write_json
 from tui_llm.training.run import changes, jsonl, metrics
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Envelope, ParentCurve
-from tui_llm.training.run.metric_at import of_steps
+from tui_llm.training.run.metric_at import each
 from tui_llm.training.run.run import VOCABULARY, Run, find
 
 NAME = "parent.jsonl"
@@ -44,8 +44,9 @@ class BranchOrigin:
         with storage.open_file(run.path / NAME, "wb") as file:
             for path in (parent.path / NAME, parent.metrics_path):
                 if path.is_file():
-                    for metric in of_steps(path, 1, self.step).values():
+                    for metric in each(path, 1, self.step):
                         jsonl.append(file, metrics.metric_line(metric))
+            storage.sync(file)
         made = [] if self.own_rate else [change for change in changes.read(parent) if change.step <= self.step]
         if made:
             write_json(run.path / "changes.json", [dataclasses.asdict(change) for change in made])
@@ -68,8 +69,8 @@ def parent_curve(run: Run) -> ParentCurve | None:
 
 def _points(path: Path, last: int) -> tuple[tuple[int, float], ...]:
     curve = Envelope()
-    for step, metric in of_steps(path, 1, last).items():
-        curve.add(step, metric.loss)
+    for metric in each(path, 1, last):
+        curve.add(metric.step, metric.loss)
     return curve.points()
 
 

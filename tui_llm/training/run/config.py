@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.training.run.metrics import LARGEST_STEP
 from tui_llm.training.run.settings import PRETRAINING, RENAMED, TrainingSettings, from_fields
 
 VERSION = 1  # of config.json's format; a later tui-llm may increase it
@@ -71,8 +72,8 @@ def parse_config(raw: Any, path: Path) -> RunConfig:
             _processes(raw.get("nproc", 1)),  # absent in runs of earlier versions
             raw.get("shard", False) is True,
             _parent(raw.get("parent", "")),
-            max(0, int(raw.get("parent_step", 0))),
-            max(0, int(raw.get("parent_tokens", 0))),
+            _count(raw.get("parent_step", 0), LARGEST_STEP),
+            _count(raw.get("parent_tokens", 0), 1 << 63),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path} is not a run's config ({error!r}); delete the run") from error
@@ -97,6 +98,12 @@ def _parent(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("parent is the name of a run")
     return value
+
+
+def _count(value: Any, limit: int) -> int:
+    if (count := int(value)) >= limit:
+        raise ValueError("a count is too large")
+    return max(0, count)
 
 
 def _processes(value: Any) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tui_llm.training.run.metrics import LARGEST_STEP
+from tui_llm.training.run.metrics import LARGEST_FLOAT, LARGEST_STEP
 
 SHARES = (0.01, 0.05)  # windows of the moving averages, as fractions of all steps
 BUCKETS = 2048  # of a curve: more than a terminal has columns
@@ -66,8 +66,8 @@ class Envelope:
         self._buckets: dict[int, _Bucket] = {}
 
     def add(self, step: int, value: float) -> None:
-        """Adds a point; one that is not finite or whose step is out of range is ignored."""
-        if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
+        """Adds a point; one that is not finite, or beyond float32, or whose step is out of range is ignored."""
+        if not (abs(value) <= LARGEST_FLOAT and 0 <= step < LARGEST_STEP):
             return
         at = step // self._width
         if at >= self._most:

@@ -71,8 +71,10 @@ def evaluations(run: Run) -> list[HeadEvaluation]:
 
 def newest(run: Run) -> HeadEvaluation | None:
     """The newest evaluation; None if there is none."""
-    found = evaluations(run)
-    return found[-1] if found else None
+    found = None
+    for one in jsonl.each(run.heads_path, parse):
+        found = one if found is None or one.step >= found.step else found
+    return found
 
 
 def nearest(found: list[HeadEvaluation], step: int) -> HeadEvaluation | None:

@@ -29,6 +29,7 @@ from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 
 LONGEST = 1000  # characters of an alarm's evidence that are read
 # Bytes of metrics that are read in a list of runs: for a run without alarms.jsonl, and for a live run.
+NEWEST = 16 << 20  # bytes of alarms.jsonl: some 50,000 alarms
 SMALL, LARGEST = 1 << 20, 8 << 20
 
 
@@ -57,9 +58,14 @@ def record(run: Run, alarms: Iterable[Alarm]) -> None:
 
 
 def recorded(run: Run) -> list[Alarm]:
-    """Reads alarms.jsonl: of lines of one kind and step, the last one; lines that are no alarms are skipped. `evidence` is not
-    sanitized for a terminal."""
-    return list({one.key: one for one in jsonl.read(alarms_path(run), _parse)}.values())
+    """Reads the last `NEWEST` bytes of alarms.jsonl: of lines of one kind and step, the last one; lines that are no alarms
+    are skipped. `evidence` is not sanitized for a terminal."""
+    path = alarms_path(run)
+    try:
+        offset = max(0, path.stat().st_size - NEWEST)
+    except OSError:
+        return []
+    return list({one.key: one for one in jsonl.each(path, _parse, offset)}.values())
 
 
 def tail(run: Run) -> jsonl.Tail[Alarm]:
@@ -86,7 +92,7 @@ def _place(value: Any) -> TokenPlace:
 
 def begin(run: Run, settings: TrainingSettings, facts: Mapping[str, Any], files: RowFiles | None = None) -> AlarmReader:
     """The worker's reader: it has read the metrics so far, and alarms.jsonl exists. Raises OSError."""
-    reader = AlarmReader(settings, facts, files)
+    reader = AlarmReader(settings, facts, files, run.config().begin)
     tail, known = MetricsTail(run.metrics_path), {one.key: one for one in recorded(run)}
     while True:
         new = reader.add(tail.new(SMALL))
@@ -106,7 +112,7 @@ def listed(run: Run, *, alive: bool) -> Health | None:
     try:
         if (not written or alive) and run.metrics_path.stat().st_size <= (LARGEST if alive else SMALL):
             return health_of(run)
-    except (OSError, UserError):
+    except (OSError, UserError, ArithmeticError, ValueError):  # whatever a run's files contain: the others are listed
         pass
     return Health(tuple(recorded(run))) if written else None
 
@@ -128,7 +134,7 @@ class HealthReader:
         if config is None or not metrics:
             return
         if self._alarms is None:
-            self._settings, self._alarms = config.settings, AlarmReader(config.settings, facts)
+            self._settings, self._alarms = config.settings, AlarmReader(config.settings, facts, begin=config.begin)
         self._alarms.add(metrics)
 
     def band(self, curve: Envelope, config: RunConfig | None, done: int) -> LossBand | None:

@@ -62,22 +62,25 @@ def lines(path: Path, offset: int = 0) -> Iterator[bytes]:
                 start, skipping = b"", True
 
 
-def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
-    """Applies `parse` to the JSON value of each complete line.
+def each(path: Path, parse: Callable[[Any], T], offset: int = 0) -> Iterator[T]:
+    """Applies `parse` to the JSON value of each complete line from `offset` on.
 
     Lines that are not JSON or that `parse` rejects are skipped.
     """
-    found = []
     try:
-        for line in lines(path):
+        for line in lines(path, offset):
             try:
                 if line.startswith(b"{"):
-                    found.append(parse(json.loads(line)))
+                    yield parse(json.loads(line))
             except _DAMAGE:
                 continue
     except OSError:
         pass
-    return found
+
+
+def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    """What `each` yields, as a list."""
+    return list(each(path, parse))
 
 
 def parsed(line: bytes, parse: Callable[[Any], T]) -> T | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,20 +38,23 @@ def metric_at(path: Path, step: int) -> Metric | None:
 
 
 def of_steps(path: Path, first: int, last: int) -> dict[int, Metric]:
-    """The metrics of the steps from `first` to `last`, by step; damaged lines are left out.
+    """The metrics that `each` yields, by step."""
+    return {metric.step: metric for metric in each(path, first, last)}
+
+
+def each(path: Path, first: int, last: int) -> Iterator[Metric]:
+    """Yields the metrics of the steps from `first` to `last`; damaged lines are left out.
 
     Reads only these lines, which must be in the order of steps."""
-    found = {}
     try:
         for line in lines(path, _begin(path, first)):
             metric = parse_metric(line)
             if metric is not None and metric.step > last:
                 break
             if metric is not None and metric.step >= first:
-                found[metric.step] = metric
+                yield metric
     except OSError:
         pass
-    return found
 
 
 def _begin(path: Path, step: int) -> int:

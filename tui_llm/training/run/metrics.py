@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,16 @@ from tui_llm.facts.machine_reading import MachineReading, as_json, parse_machine
 from tui_llm.training.run.jsonl import Tail
 
 LARGEST_STEP = 10**12
+LARGEST_FLOAT = float.fromhex("0x1.fffffep+127")  # of float32
+
+
+def float32(value: Any) -> float:
+    """A number that float32 holds, as all that a run computes; NaN and infinity are those of a run that diverged. Raises
+    ValueError for a larger one, of a damaged file: its square, or a sum with it, may be no number."""
+    found = float(value)
+    if LARGEST_FLOAT < abs(found) < math.inf:
+        raise ValueError(f"{found} is beyond float32")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +110,13 @@ def parse_metric(line: bytes) -> Metric | None:
             return None
         return Metric(
             step,
-            float(value["loss"]),
-            float(value["lr"]),
-            float(value["grad_norm"]),
-            float(value["tokens_per_second"]),
-            None if val_loss is None else float(val_loss),
-            float(value.get("time", 0.0)),
-            **{name: float(value[name]) for name in OPTIONAL if value.get(name) is not None},
+            float32(value["loss"]),
+            float32(value["lr"]),
+            float32(value["grad_norm"]),
+            float32(value["tokens_per_second"]),
+            None if val_loss is None else float32(val_loss),
+            float32(value.get("time", 0.0)),
+            **{name: float32(value[name]) for name in OPTIONAL if value.get(name) is not None},
             machine=parse_machine(value.get("machine")),
             row=None if value.get("row") is None else int(value["row"]),
         )

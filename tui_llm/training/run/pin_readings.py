@@ -13,7 +13,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.jsonl import Tail
-from tui_llm.training.run.metrics import LARGEST_STEP
+from tui_llm.training.run.metrics import LARGEST_STEP, float32
 from tui_llm.training.run.run import Run
 
 
@@ -175,11 +175,13 @@ def parse(line: bytes) -> PinEvaluation | None:
 
 
 def _reading(value: Any) -> PinReading:
-    target = value.get("target")
+    target, top = value.get("target"), value.get("top", ())
+    if "entropy" in value and not top:
+        raise ValueError("a distribution without its most probable token")
     return PinReading(
         Pin(str(value["prompt"]), str(target) if target else None),
         _from_0(value["entropy"], sys.float_info.max) if "entropy" in value else None,
-        tuple(PinCandidate(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
+        tuple(PinCandidate(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in top),
         tuple(
             PinTargetToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
             for id, data, loss, p, rank in value.get("tokens", ())
@@ -190,7 +192,7 @@ def _reading(value: Any) -> PinReading:
 
 def _from_0(value: Any, most: float) -> float:
     """Returns `value` as a float. Raises ValueError unless 0 ≤ value ≤ `most` (with a tolerance of 1e-6)."""
-    found = float(value)
+    found = float32(value)
     if not 0 <= found <= most + 1e-6:
         raise ValueError(f"{found} is out of range")
     return found

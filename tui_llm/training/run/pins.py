@@ -13,7 +13,7 @@ from typing import Any
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
-from tui_llm.common.files import write_json
+from tui_llm.common.files import locked, write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.text import clean
@@ -93,10 +93,11 @@ def change(path: Path, pin: Sequence[Pin] = (), unpin: Sequence[Pin] = ()) -> li
 
     Writes the file only if that changes it.
     """
-    before = read(path)
-    after = [*(old for old in before if old not in unpin), *(new for new in pin if new not in before)]
-    if after != before:
-        write(path, after)
+    with locked(path):
+        before = read(path)
+        after = [*(old for old in before if old not in unpin), *(new for new in pin if new not in before)]
+        if after != before:
+            write(path, after)
     return after
 
 

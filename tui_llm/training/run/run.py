@@ -43,7 +43,7 @@ from filelock import Timeout
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
-from tui_llm.common.files import write_json
+from tui_llm.common.files import locked, write_json
 from tui_llm.common.foreign_files import open_regular, read_json
 from tui_llm.training.run import jsonl, run_lock
 from tui_llm.training.run.config import VERSION, NewerRun, RunConfig, parse_config
@@ -142,7 +142,9 @@ class Run:
             raise
         except UserError:
             pass  # with a damaged config, a running worker can still receive requests
-        write_json(self.path / "control.json", {**self.control(), **asked})
+        path = self.path / "control.json"
+        with locked(path):  # another process may ask for something else
+            write_json(path, {**self.control(), **asked})
 
     # ── state and results ──
 
@@ -278,8 +280,8 @@ class Run:
         return total
 
     def delete(self) -> None:
-        """Deletes the run. Raises `UserError` while a worker holds it."""
-        if self.alive():
+        """Deletes the run. Raises `UserError` while a worker starts or holds it."""
+        if self.status().alive:
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
             storage.rmtree(self.path)

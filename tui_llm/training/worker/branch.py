@@ -6,10 +6,17 @@ import torch
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.model import GPT
+from tui_llm.training.run.branch import NAME
+from tui_llm.training.run.metric_at import metric_at
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import find
 from tui_llm.training.worker import checkpoints
 from tui_llm.training.worker.replay_state import ReplayState
 from tui_llm.training.worker.worker import Worker
+
+
+def _numbers(metric: Metric) -> str:
+    return repr((metric.loss, metric.lr, metric.grad_norm))  # NaN equals itself here
 
 
 def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str]:
@@ -23,6 +30,12 @@ def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
         parent = find(name)
     except UserError as error:
         raise UserError(f"run {worker.run.name} branches from {name}, which is gone; start a new run") from error
+    step = config.parent_step
+    mine, theirs = metric_at(worker.run.path / NAME, step), metric_at(parent.metrics_path, step)
+    if mine is not None and theirs is not None and mine.step == theirs.step and _numbers(mine) != _numbers(theirs):
+        raise UserError(
+            f"run {name} is another one than when run {worker.run.name} was made: its step {mine.step:,} has other numbers; start a new branch"
+        )
     worker.report("starting", f"recomputing {name} up to step {config.parent_step:,}")
     state = ReplayState(parent, config.parent_step, worker.report_progress, patient=True)
     model.load_state_dict(state.trainer.model.state_dict())
@@ -32,10 +45,5 @@ def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     average = {
         key: value for key, value in tensors.items() if key == checkpoints.AVERAGE_UPDATES or key.endswith(".average")
     }
-    kept, sizes = checkpoints.kept_state(model, config.settings.optimizer), dict(model.weights())
-    zeros = {
-        f"{weight}.{key}": torch.tensor(0.0) if key == "step" else torch.zeros_like(sizes[weight], device="cpu")
-        for weight, keys in kept.items()
-        for key in keys
-    }
+    zeros = checkpoints.fresh_state(model, config.settings.optimizer)
     return config.parent_step, zeros | average, f"the state of {config.settings.optimizer} begins at zero. "

@@ -20,6 +20,7 @@ from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import device
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.worker.problem_line import problem_line
 from tui_llm.training.worker.step_time import measure
@@ -31,13 +32,24 @@ PLACES = 4  # files that the sample is from
 
 
 def text_facts(places: list[str], how: TextFormat, tokenizers: list[str]) -> dict[str, Any]:
-    """The bytes of the text's files, and the bytes per token of each vocabulary in a sample. Raises `UserError`."""
+    """The bytes of the text, and the bytes per token of each vocabulary in a sample. Raises `UserError`.
+
+    A file may be packed, or have other fields than the text: its size on disk is scaled by what the sample's part was on disk.
+    """
     files = corpora.files(places)
-    size = sum(file.stat().st_size for file in files)
     apart, share = max(1, len(files) // PLACES), SAMPLE // min(PLACES, len(files))
-    sample = "".join(
-        "".join(itertools.islice(texts.blocks(file, how=how), BLOCKS))[:share] for file in files[::apart][:PLACES]
-    )
+    on_disk = decoded = 0
+
+    def saw(data: bytes) -> None:
+        nonlocal on_disk
+        on_disk += len(data)
+
+    sample = ""
+    for file in files[::apart][:PLACES]:
+        text = "".join(itertools.islice(texts.blocks(file, saw, how), BLOCKS))
+        decoded += len(text.encode()) - len(END_OF_TEXT) * text.count(END_OF_TEXT)
+        sample += text[:share]
+    size = round(sum(file.stat().st_size for file in files) * decoded / max(1, on_disk))
     each = {}
     for name in tokenizers:
         ids = hub.training_tokenizer(name).encode(sample)

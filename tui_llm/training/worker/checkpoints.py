@@ -16,6 +16,7 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, sweep, write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.memory import NotEnoughMemory, is_short
 from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.model import checkpoint, intact
@@ -93,19 +94,17 @@ def _write(
         raise UserError(f"can't write a checkpoint in {run.path}: {why}; {remedy(cause)}, then resume") from error
     finally:
         storage.rmtree(aside, ignore_errors=True)
-    drop_old(run)
+    drop_old(run, step)
 
 
-def drop_old(run: Run) -> None:
-    """Deletes all but the `KEEP` newest checkpoints, and that with which a branch begins: its steps are recomputed from it.
-
-    Call it only if the newest one is known to be complete.
-    """
+def drop_old(run: Run, newest: int) -> None:
+    """Deletes all but the `KEEP` newest checkpoints up to `newest`, which is known to be complete, and that with which a branch
+    begins: its steps are recomputed from it. Later ones are damaged ones that were skipped."""
     try:
         first = run.config().parent_step
     except UserError:  # damaged since
         first = 0
-    for step, old in run.checkpoints()[:-KEEP]:
+    for step, old in [one for one in run.checkpoints() if one[0] <= newest][:-KEEP]:
         if not first or step != first:
             _drop(old)
 
@@ -138,6 +137,8 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
         for p, state in optimizer.state.items()
         for key, value in state.items()
     }
+    if any(not optimizer.state for optimizer in trainer.optimizers if optimizer not in flat):
+        found = fresh_state(trainer.model, trainer.settings.optimizer) | found  # no update yet: all rewards were equal
     if trainer.average is not None:
         found |= {f"{name}.average": whole(value).cpu().contiguous() for name, value in trainer.average.tensors.items()}
         found[AVERAGE_UPDATES] = torch.tensor(trainer.average.updates)
@@ -193,7 +194,8 @@ def clean(run: Run) -> None:
 def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dict[str, torch.Tensor], str] | None:
     """Loads the newest intact checkpoint, of step `most` or an earlier one, into `model`. Returns (step, optimizer state, message); None if there is none.
 
-    Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged, or `OtherModel`.
+    Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged, `OtherModel`,
+    `NotEnoughMemory`, or torch's error if its memory ran out.
     """
     skipped = ""
     for step, folder in reversed(run.saved()):
@@ -215,9 +217,11 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
             # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, skipped
-        except OtherModel:  # so are those before it
+        except (OtherModel, NotEnoughMemory):  # so are those before it; what is short of memory is not damaged
             raise
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if is_short(error):
+                raise
             if not folder.exists():  # the live worker of a run that is only read has dropped it meanwhile
                 continue
             skipped += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
@@ -264,6 +268,16 @@ def kept_state(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:
     return {
         name: ("momentum_buffer",) if id(p) in by_muon else ("step", "exp_avg", "exp_avg_sq")
         for name, p in model.weights()
+    }
+
+
+def fresh_state(model: GPT, optimizer: str) -> dict[str, torch.Tensor]:
+    """Returns the optimizer state before the first update, as full CPU tensors: zeros."""
+    sizes = {name: p.shape for name, p in model.weights()}
+    return {
+        f"{name}.{key}": torch.zeros(() if key == "step" else sizes[name])
+        for name, keys in kept_state(model, optimizer).items()
+        for key in keys
     }
 
 

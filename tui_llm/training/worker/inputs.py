@@ -93,6 +93,7 @@ def _answers(worker: Worker, device: torch.device, start: Path | None, tokenizer
         part = path.with_name(f".{path.name}.part")
         made.save(part)
         storage.replace(part, path)
+        storage.sync_folder(run.path)
     found = answer_rows.load(path, tokenizer.size)
     worker.facts |= {"vocabulary": tokenizer.size, "rows": len(found)}
     return Inputs(device, start, tokenizer, None, found)

@@ -111,7 +111,7 @@ class Job:
         message = device.note(worker.config.device, self.trainer.device, self.settings.precision) + message
         if self.ranks.first:
             if done and not message:  # a killed worker may have left more than `KEEP`
-                checkpoints.drop_old(self.run)
+                checkpoints.drop_old(self.run, done)
             jsonl.drop_after(self.run.path, done)
             if worker.config.tensorboard:
                 message += self._begin_events()
@@ -159,19 +159,21 @@ class Job:
             self.trainer.matrices = MatrixRecorder(self.trainer.model, self.settings.steps)
         with self._metrics() as metrics, self._sampling():
             steps = self.trainer.steps(self.step)
-            while self.requests.serve(self.step):
-                began = time.monotonic()
+            while True:
                 try:
+                    if not self.requests.serve(self.step):
+                        break
+                    began = time.monotonic()
                     metric = next(steps, None)
+                    if metric is None:
+                        break
+                    self.step = metric.step
+                    self.worker.check_lock()
+                    self._record(metrics, metric)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                    if is_out_of_memory(error):
+                    if is_out_of_memory(error):  # also of a request, a sample or an evaluation
                         self._save_after_failure()
                     raise
-                if metric is None:
-                    break
-                self.step = metric.step
-                self.worker.check_lock()
-                self._record(metrics, metric)
                 if self.time is not None:
                     self.time.after(metric, time.monotonic() - began)
                 yield metric
@@ -192,8 +194,6 @@ class Job:
         if metric.val_loss is not None:
             self.record_evaluation(metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
-            if self.ranks.first:
-                storage.sync(metrics)  # metrics must reach the disk before their checkpoint
             self.save(metric.step)
 
     def record_evaluation(self, metric: Metric) -> None:
@@ -213,7 +213,10 @@ class Job:
 
     def _save_after_failure(self) -> None:
         """Saves the last step that is recorded, if the weights are still those after it."""
+        average = self.trainer.average
         if self.trainer.done != self.step or self.ranks.world > 1:  # the others are not at this point
+            return
+        if average is not None and average.exchanged:  # perhaps not all of the weights
             return
         self.trainer.model.zero_grad(set_to_none=True)
         with suppress(UserError, RuntimeError):  # the message of the failure is more useful
@@ -233,6 +236,9 @@ class Job:
                 self.events.flush()
             self.worker.check_lock()
             seconds = self.time.clock.used if self.time is not None else None
+            for log_ in (self.run.metrics_path, self.run.matrices_path) if self.ranks.first else ():
+                if log_.exists():
+                    storage.sync_path(log_)  # what leads to a checkpoint reaches the disk before it
             checkpoints.save(self.run, self.trainer, self.tokenizer, step, seconds)
             self.saved = step
 

@@ -88,6 +88,11 @@ class WeightAverage:
         finally:
             self._exchange()
 
+    @property
+    def exchanged(self) -> bool:
+        """Whether the model has the average's weights now."""
+        return self._inside
+
     @torch.no_grad()
     def _exchange(self) -> None:
         self._inside = not self._inside

@@ -56,7 +56,7 @@ def read(model: GPT, tokenizer: Tokenizer, pin: Pin) -> PinReading:
     try:
         pins.check(pin)
         ids = tokenizer.encode(pin.prompt)
-        wanted = tokenizer.encode(pin.target or "")
+        wanted = tokenizer.encode_after(pin.target) if pin.target else []
     except UserError as error:
         return PinReading(Pin(pin.prompt[:LONGEST], (pin.target or "")[:LONGEST] or None), problem=str(error))
     problem = ""

@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
         worker = Worker(run)
     except UserError as error:
         log(f"failed {error}")
-        if not isinstance(error, NewerRun):  # don't change the run of a later version
+        # Don't change the run of a later version, nor make anew one that was deleted.
+        if not isinstance(error, NewerRun) and run.exists():
             with suppress(UserError):
                 run.write_status("failed", str(error))
         return 2
@@ -95,9 +96,10 @@ def work(worker: Worker) -> int:
         message = str(error)
     except Diverged as error:
         message = str(error)
-        with suppress(OSError):  # a full disk: the status says it too
-            health.record(run, [Alarm(DIVERGENCE, error.bad + 1, error.bad + 1, message)])
-        if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
+        if worker.ranks.first:
+            with suppress(OSError):  # a full disk: the status says it too
+                health.record(run, [Alarm(DIVERGENCE, error.bad + 1, error.bad + 1, message)])
+        if worker.ranks.first and checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
             message += f". Checkpoint {error.bad:,} contains those weights: it was deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
         message = worker.out_of_memory()

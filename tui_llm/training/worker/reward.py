@@ -143,6 +143,7 @@ class RewardTrainer(AnswerTrainer):
 
     def _apply(self, number: int, lr: float, total: float | Tensor) -> float:
         if not self._learns:
+            self.done = number
             return 0.0  # not even a step of the optimizer: its momentum would move the weights
         norm = super()._apply(number, lr, total)
         for _ in range(1, self.settings.updates):

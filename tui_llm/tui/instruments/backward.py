@@ -73,7 +73,7 @@ class BackwardScreen(FullScreen):
 
     def __init__(self, context: LabContext, number: int | None = None) -> None:
         super().__init__()
-        self.page = TokenPage(self, context, self.question, number)
+        self.page = TokenPage(self, context, self.question, number, self._taken)
         self.whole = False
         self.order = 0
         self._map_top = 0  # the line of the heat map's first row
@@ -95,6 +95,12 @@ class BackwardScreen(FullScreen):
 
     def question(self) -> Question[Backward]:
         return BackwardQuestion(self.page.request, self.whole)
+
+    def _taken(self, found: Backward) -> None:
+        """Keeps the cursor on a matrix: another model may have fewer."""
+        rows = self.rows(found)
+        self.row = min(self.row, len(rows) - 1)
+        self.column = min(self.column, len(rows[self.row]) - 1)
 
     def action_whole(self) -> None:
         self.whole = not self.whole
@@ -180,7 +186,7 @@ class BackwardScreen(FullScreen):
             clickable(part, len(rows) - 1, at)
         tied = [Text("the output head is the token embedding (tied)", self.style("muted"))] if found.tied else []
         lines += packed([*parts, *tied], width)
-        one = rows[min(self.row, len(rows) - 1)][self.column]
+        one = rows[self.row][self.column]
         where = f"block {one.layer}, {one.kind}" if one.layer >= 0 else one.kind
         line = Text("selected: ", self.style("muted")).append(where, self.style("accent"))
         line.append(f": {fmt.figures(one.norm)} · {fmt.count(one.numbers)} numbers", "not bold")

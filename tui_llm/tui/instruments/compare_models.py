@@ -107,7 +107,7 @@ class CompareModelsScreen(FullScreen):
 
     def action_next_seed(self) -> None:
         if self.others:
-            self.seed += 1
+            self.seed, self.found = self.seed + 1, None
             self._ask()
 
     def _ask(self) -> None:

@@ -59,6 +59,7 @@ class GuessScreen(FullScreen):
         self.shown: Guess | None = None  # the guess whose result is shown
         self.rows: list[Token] = []  # the choices, and the tokens that were typed
         self.bets: dict[int, int] = {}  # id → percent
+        self._reading_bets = False  # typed bets are being read
         self.problem = ""
 
     def on_mount(self) -> None:
@@ -67,7 +68,7 @@ class GuessScreen(FullScreen):
 
     def _deal(self) -> None:
         self.game = self.shown = None
-        self.problem = ""
+        self.problem, self._reading_bets = "", False
         text = self.context.lab.prompt if self.own_text else None
         question = RoundQuestion(self.context.lab.current_request(), text, random.randrange(10_000))
         self.context.questions.ask(self, question, self._dealt, self._fail)
@@ -85,7 +86,7 @@ class GuessScreen(FullScreen):
         self._refill()
 
     def _fail(self, problem: str) -> None:
-        self.problem = problem
+        self.problem, self._reading_bets = problem, False
         self._refill()
 
     @property
@@ -228,6 +229,8 @@ class GuessScreen(FullScreen):
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_go(self) -> None:
+        if self._reading_bets:
+            return  # they count for this token
         if self.shown is not None:
             self._begin_turn()
         elif self.betting and self.game is not None:
@@ -262,16 +265,20 @@ class GuessScreen(FullScreen):
         turn = self.game.turn
 
         def answered(text: str | None) -> None:
-            if text:
+            if text and self.betting:
+                self._reading_bets = True
                 question = BetsQuestion(self.context.lab.current_request(), text, turn.before, turn.choices)
-                self.context.questions.ask(self, question, self._typed, self._fail)
+                self.context.questions.ask(self, question, typed, self._fail)
+
+        def typed(found: Bets) -> None:
+            self._reading_bets = False
+            if self.betting and self.game is not None and self.game.turn is turn:
+                self._typed(found)
 
         hint = "mat 50 floor 20: percents on tokens · +ing 50: without a leading space"
         self.app.push_screen(AskScreen("Your bets", hint), answered)
 
     def _typed(self, found: Bets) -> None:
-        if not self.betting:
-            return
         notes = list(found.notes)
         for bet in found.bets:
             if all(token.id != bet.token.id for token in self.rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from functools import partial
 
 from rich.text import Text
 from textual import on
@@ -59,9 +60,11 @@ class HeadsScreen(OverLab):
         super().__init__()
         self.context = context
         self.found: Heads | None = None
+        self._model = context.model
         self.problem = ""
         self.seed = 1
         self.own_text = False
+        self._answered = (self.seed, self.own_text)  # those of `found`
         self.loss: Ablation | None = None  # the target's, without and with what is switched off
         self._best = -1  # index of the score whose best head was selected last
 
@@ -87,6 +90,10 @@ class HeadsScreen(OverLab):
         self._show_facts()
 
     def reopened(self, weights: Weights) -> None:
+        if weights.name != self._model:
+            self._model, self.found, self.loss = weights.name, None, None
+            self.query_one(HeadMap).show(())
+            self._show_facts()
         self.ask()
         self._ask_loss()
 
@@ -95,7 +102,7 @@ class HeadsScreen(OverLab):
     def ask(self) -> None:
         request = self.context.lab.current_request()
         question = HeadsQuestion(request, self.seed, own_text=self.own_text)
-        self.context.questions.ask(self, question, self._take, self._fail)
+        self.context.questions.ask(self, question, partial(self._take, question), self._fail)
 
     def _ask_loss(self) -> None:
         """The loss of the lab's target, or of the token that the model finds likeliest, without and with what is off."""
@@ -113,9 +120,9 @@ class HeadsScreen(OverLab):
         """The heads that are switched off or changed: (layer, head)."""
         return [(one.part.layer, one.part.head) for one in self.context.lab.interventions if one.part.kind == HEAD]
 
-    def _take(self, found: Heads) -> None:
+    def _take(self, question: HeadsQuestion, found: Heads) -> None:
         first = self.found is None
-        self.found, self.problem = found, ""
+        self.found, self.problem, self._answered = found, "", (question.seed, question.own_text)
         with self.app.batch_update():
             self.query_one(HeadMap).show(found.heads, self._off)
             if first and (top := best(found.heads, SCORES[0])) is not None:
@@ -154,11 +161,12 @@ class HeadsScreen(OverLab):
 
     def _source(self) -> str:
         found = self.found
-        if self.own_text:
+        seed, own_text = self._answered if found is not None else (self.seed, self.own_text)
+        if own_text:
             return f"on the text, {fmt.count(found.counts.tokens)} tokens" if found else "on the text"
         if found is None:
             return "on random tokens, repeated once"
-        return f"on {found.sequences} × {found.length} random tokens, repeated once (seed {self.seed})"
+        return f"on {found.sequences} × {found.length} random tokens, repeated once (seed {seed})"
 
     def _best_line(self, found: Heads, score: str) -> Content:
         top = best(found.heads, score)

@@ -72,13 +72,11 @@ class SteerScreen(FullScreen):
     def __init__(self, context: LabContext) -> None:
         super().__init__()
         self.context = context
-        on = context.lab.interventions
-        self.steered = [one for one in on if one.how == STEER][-1:]  # what this screen edits
-        others = tuple(one for one in on if one not in self.steered)
-        self.request = dataclasses.replace(context.lab.current_request(), interventions=others)
+        self._take_text()
         self.coefficient = self.steered[0].coefficient if self.steered else START
         self.seed = context.lab.seed
         self.found: Steering | None = None
+        self._waiting = False  # for the answer to what the head says: `found` is of an earlier question
         self.problem = ""
 
     def on_mount(self) -> None:
@@ -101,13 +99,29 @@ class SteerScreen(FullScreen):
         known = self.direction
         return bool(known.file or (known.toward and known.against))
 
+    def _take_text(self) -> None:
+        """The lab's text, in the model that is open now."""
+        lab = self.context.lab
+        self.steered = [one for one in lab.interventions if one.how == STEER][-1:]  # what this screen edits
+        others = tuple(one for one in lab.interventions if one not in self.steered)
+        self.request = dataclasses.replace(lab.current_request(), interventions=others)
+        self._model = self.context.model
+
     def reopened(self, weights: Weights) -> None:
         self.found = None
+        if weights.name != self._model:
+            self._take_text()
         self._ask()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def shown(self) -> Steering | None:
+        """The answer, if it is of what the head says."""
+        return None if self._waiting else self.found
+
     def _ask(self) -> None:
+        self._waiting = self.ready
         if self.ready:
             question = SteerQuestion(self.request, self.direction, self.coefficient, seed=self.seed)
             self.context.questions.ask(self, question, self._take, self._fail)
@@ -115,17 +129,17 @@ class SteerScreen(FullScreen):
         self.refill()
 
     def _take(self, found: Steering) -> None:
-        self.found = found
+        self.found, self._waiting = found, False
         self.refill()
 
     def _fail(self, problem: str) -> None:
-        self.found, self.problem = None, problem
+        self.found, self.problem, self._waiting = None, problem, False
         self.refill()
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def subject(self) -> str:
-        return self.context.weights.name if self.context.weights is not None else ""
+        return self.context.model
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         known, weights, muted = self.direction, self.context.weights, self.style("muted")
@@ -146,10 +160,10 @@ class SteerScreen(FullScreen):
         line("coefficient", words.coefficient(self.coefficient), "- and +")
         if self.problem:
             return head, wrapped(Text(visible(self.problem), style=self.style("bad")), width)
-        if self.found is None:
+        if (found := self.shown) is None:
             note = "computing …" if self.ready else "o loads a direction from a file"
             return head, [Text(), Text(note, style=muted)]
-        return head, [*self._tables(self.found, width), *self._texts(self.found, width)]
+        return head, [*self._tables(found, width), *self._texts(found, width)]
 
     def _tables(self, found: Steering, width: int) -> list[Text]:
         lines = [
@@ -185,9 +199,9 @@ class SteerScreen(FullScreen):
 
     def table(self) -> Iterable[Row]:
         yield "side", "rank", "id", "text", "logit", "raw_probability"
-        if self.found is None:
+        if (found := self.shown) is None:
             return
-        sides: tuple[tuple[str, SteerSide], ...] = (("before", self.found.before), ("after", self.found.after))
+        sides: tuple[tuple[str, SteerSide], ...] = (("before", found.before), ("after", found.after))
         for name, side in sides:
             for row in side.candidates:
                 yield name, str(row.rank), str(row.id), visible(row.text), repr(row.logit), repr(row.raw_probability)
@@ -229,8 +243,8 @@ class SteerScreen(FullScreen):
 
     def action_use(self) -> None:
         """Puts the intervention into the lab's state, in place of the one that was steered before, and closes."""
-        found, lab = self.found, self.context.lab
-        if found is None or found.coefficient != self.coefficient:
+        found, lab = self.shown, self.context.lab
+        if found is None:
             return
         self.dismiss(None)
         lab.intervene((*self.request.interventions, found.intervention))

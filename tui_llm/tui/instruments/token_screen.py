@@ -40,7 +40,7 @@ class TokenPage(Generic[Found]):
         self.request = context.lab.current_request()
         self.number = context.lab.position if number is None else number
         self.found: Found | None = None
-        self._model = "" if context.weights is None else context.weights.name
+        self._model = context.model
         self.problem = ""
 
     def ask(self) -> None:
@@ -50,6 +50,7 @@ class TokenPage(Generic[Found]):
         """Asks again of the model that was opened; another one may have other tokens."""
         if weights.name != self._model:
             self.number, self._model = None, weights.name
+            self.request = self.context.lab.current_request()
         self.ask()
 
     def forget(self, kind: type[Question[Found]]) -> None:

@@ -23,7 +23,7 @@ from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.lab.keys import footer
 from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
-from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.context import STALE, LabContext
 from tui_llm.tui.state.messages import RowsWanted, TableCommand
 
 STEP_CANDIDATES = 12  # stored with a token that was appended by the user, as with one that was drawn
@@ -67,6 +67,9 @@ class CandidateTableController:
         if reading is None or reading.distribution is None:
             if self.context.has_text():
                 self.context.notify("there is no prediction yet")
+            return
+        if reading.weights != self.context.weights:
+            self.context.notify(STALE)
             return
         self.commands[message.what]()
 
@@ -126,7 +129,10 @@ class CandidateTableController:
         assert pane.reading is not None
 
         def take(found: VocabularyMatch) -> None:
-            if found.question.order != pane.order:
+            if found.question.order != pane.order or pane.reading is None:
+                return
+            if found.question.request is not pane.reading.request:
+                self._seek(text, -1, quiet)  # it was overtaken: the table is another one now
                 return
             if found.place is None:
                 pane.show_search(f"no token matches {text!r}")

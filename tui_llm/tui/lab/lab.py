@@ -299,7 +299,6 @@ class LabScreen(BaseScreen, Screen[None]):
         if message.fresh:
             self.models.opened(before, message.weights)
             self.changed_model.opened(before, message.weights)
-            self.lab.history.forget_steps()
             self.prompt.show_ghost(())
         self.top_line.problem = ""
         if message.weights.note:
@@ -318,7 +317,7 @@ class LabScreen(BaseScreen, Screen[None]):
 
     @on(messages.ReadingReady)
     def _reading_ready(self, message: messages.ReadingReady) -> None:
-        if message.reading.weights == self.weights:  # ignore readings of a previous model or checkpoint
+        if self.readings.is_of_the_lab(message.reading):
             self._show_reading(message.reading)
 
     @on(messages.Answered)
@@ -356,7 +355,7 @@ class LabScreen(BaseScreen, Screen[None]):
 
     @on(messages.TargetChosen)
     def _target_chosen(self, message: messages.TargetChosen) -> None:
-        self.target.set(message.target)
+        self.target.choose(message.target)
 
     @on(messages.RowsWanted)
     def _rows_wanted(self, message: messages.RowsWanted) -> None:

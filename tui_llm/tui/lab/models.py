@@ -50,9 +50,10 @@ class ModelsController:
     def opened(self, before: Weights | None, weights: Weights) -> None:
         """Adapts the lab's state to the newly opened model. A target that was chosen by id becomes its text, as an id
         is another token in another vocabulary."""
-        notes = []
+        notes: list[str] = []
         lab, target = self.lab, self.lab.target
-        if before is not None and _other(before, weights) and target is not None and target.id is not None:
+        other = _is_other(before, weights)
+        if before is not None and other and target is not None and target.id is not None:
             text, foreign = target_text(target, self.context.reading)
             lab.target = None if text is None else Target(text=text)
             if foreign:
@@ -60,8 +61,11 @@ class ModelsController:
         if target is not None and target.id is not None and lab.target_model not in ("", weights.name):
             notes.append(f"the remembered target was a token of {lab.target_model}, so it was dropped")
             lab.choose_target(None)
-        if lab.steps:
+        if lab.steps and other:
+            self.context.stop_generation()  # what was asked for meanwhile continues these tokens
             lab.clear("the model changed: the continuation was dropped")
+        if other:
+            lab.history.forget_steps()
         if lab.chat and not weights.choices.chat:
             lab.chat = False
             notes.append(f"{weights.name} has no chat template: the prompt is plain text")
@@ -73,7 +77,9 @@ def _nothing(_problem: str) -> None:
     """What can't be read without opening the model is not shown."""
 
 
-def _other(before: Weights, weights: Weights) -> bool:
-    """Whether it is another model, not another checkpoint of the same one."""
+def _is_other(before: Weights | None, weights: Weights) -> bool:
+    """Whether it is another model, not another checkpoint of the same one, or the first one."""
+    if before is None:
+        return True
     one, other = (dataclasses.replace(each, step=None, device="", note="") for each in (before, weights))
     return one != other

@@ -40,6 +40,17 @@ class ReadingsController:
             for pane in self.panes.of_reading:
                 pane.mark_stale(True)
 
+    def is_of_the_lab(self, reading: Reading) -> bool:
+        """False for one of a model that is no longer open, and for one with tokens of a stream that was stopped before the lab
+        took them; then another one is requested."""
+        if reading.weights != self.context.weights:
+            return False
+        request = reading.request
+        if request.number == self.lab.number and request.continuation != self.lab.continuation:
+            self.request()
+            return False
+        return True
+
     def show(self, reading: Reading) -> None:
         """Shows the reading in every pane."""
         self.context.reading = reading

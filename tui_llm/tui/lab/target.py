@@ -4,7 +4,7 @@ the table."""
 from __future__ import annotations
 
 from tui_llm.facts.request import Target
-from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.context import STALE, LabContext
 from tui_llm.tui.state.lab import target_text
 
 
@@ -15,6 +15,14 @@ class TargetController:
     def set(self, target: Target | None) -> None:
         self.lab.choose_target(target)
         self.context.request_reading()
+
+    def choose(self, target: Target | None) -> None:
+        """`set`, with a row of the table that is shown."""
+        reading = self.context.reading
+        if target is not None and reading is not None and reading.weights != self.context.weights:
+            self.context.notify(STALE)  # its id is another token in the model that is open now
+            return
+        self.set(target)
 
     def type(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen

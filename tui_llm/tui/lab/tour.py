@@ -210,7 +210,7 @@ class TourController:
             problems=dict(self._problems),
             run=_run_facts(self.panes.training.snapshot),
             pins=self._pins(),
-            model=context.weights.name if context.weights is not None else "",
+            model=context.model,
             typed=dict(self._typed),
         )
 

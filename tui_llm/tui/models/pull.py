@@ -42,21 +42,27 @@ class ModelPull:
     def __init__(self, owner: Widget, files: FileActions, line: Static) -> None:
         self.owner, self.files, self.line = owner, files, line
         self.child: subprocess.Popen[str] | None = None
-        self._closed = False
+        self._pulling = False  # from the answer on, also before there is a process
+        self._closed = self._cancelled = False
 
     def ask(self) -> None:
         """Asks for the name of a model, and pulls it."""
-        if self.child is not None:
-            self.files.notify("a model is being pulled already; c cancels it", "warning")
+        if self._busy():
             return
 
         def answered(name: str | None) -> None:
-            if name is not None and name.strip():
+            if name is not None and name.strip() and not self._busy():
+                self._pulling, self._cancelled = True, False
                 work = functools.partial(self._pull, name.strip())
                 self.owner.run_worker(work, name="pull", group="models-pull", thread=True)
 
         hint = "gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME on the hub"
         self.owner.app.push_screen(AskScreen("Pull a model", hint, "gpt2"), answered)
+
+    def _busy(self) -> bool:
+        if self._pulling:
+            self.files.notify("a model is being pulled already; c cancels it", "warning")
+        return self._pulling
 
     def command(self, name: str) -> list[str]:
         return [sys.executable, "-m", "tui_llm", "models", "pull", "--progress", "--json", "--", name]
@@ -70,7 +76,7 @@ class ModelPull:
         except (OSError, ValueError) as error:  # ValueError: an argument can't hold the name
             deliver(self.owner, self._ended, name, 1, f"can't pull {name[:80]}: {message_line(error)}")
             return
-        if self._closed:  # before the child was started, so `close` could not end it
+        if self._closed or self._cancelled:  # before the child was started, so nothing could end it
             child.terminate()
         deliver(self.owner, self._show, f"starting to pull {name}")
         problem = ""
@@ -94,6 +100,7 @@ class ModelPull:
         self.line.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
 
     def _ended(self, name: str, code: int, problem: str) -> None:
+        self._pulling = False
         self._show("")
         if code == 0:
             self.files.notify(f"{name} is pulled; Enter opens it")
@@ -104,10 +111,12 @@ class ModelPull:
             self.files.notify(problem or f"pulling {name} ended with exit status {code}", "error")
 
     def cancel(self) -> None:
-        if self.child is not None:
-            self.child.terminate()
-        else:
+        if not self._pulling:
             self.files.notify("nothing is being pulled")
+            return
+        self._cancelled = True
+        if (child := self.child) is not None:
+            child.terminate()
 
     def close(self) -> None:
         """Ends the pull and reports nothing: the screen is closing."""

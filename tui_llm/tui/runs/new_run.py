@@ -186,6 +186,7 @@ class NewRunScreen(RunForm):
                 # Each change would check the whole form; that of the text field also has the corpus read again.
                 with self.prevent(*(() if name == "field" else (Input.Changed,))):
                     field.value = text
+                self.filled_in(field)
         show_rows(self, self.text("objective"))
         for name in MODELS_OWN:
             self.query_one(f"#{name}").disabled = self._model is not None
@@ -355,8 +356,9 @@ class NewRunScreen(RunForm):
         self._show_problems()
         if self._starting or self._first_wrong():
             return
+        minutes = texts_of(self.text).get("minutes", "")  # none for some objectives
         self._starting = True
-        self.estimate.say("measuring the machine, then starting …" if float(self.text("minutes") or 0) else "")
+        self.estimate.say("measuring the machine, then starting …" if float(minutes or 0) else "")
         beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
         self._start(
             self.text("name"), (self.given, self.preset, self.text("device"), self.corpora), beside, self.app.call_later

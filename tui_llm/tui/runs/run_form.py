@@ -86,6 +86,11 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
         before, self._checked = self._checked, {field.id: str(field.value) for field in self._fields}
         return {name for name, text in self._checked.items() if before.get(name) != text}
 
+    def filled_in(self, field: Input | Select[str]) -> None:
+        """The form itself has set the text of a field: `changed` does not name it, if it reports nothing (a Select does)."""
+        if isinstance(field, Input):
+            self._checked[field.id] = field.value
+
     def text(self, name: str) -> str:
         """The text of a field."""
         field = self.query_one(f"#{name}")

@@ -32,6 +32,9 @@ def _nothing() -> None:
     """Nothing is remembered."""
 
 
+STALE = "another model is open now; wait for its prediction"
+
+
 class LabContext:
     """The lab's state, the engine's client, and the functions with which a controller affects the rest of the lab.
 
@@ -61,6 +64,11 @@ class LabContext:
         self.state_changed: Callable[[], object] = _nothing  # the app replaces it: what comes back at the next start
         self.set_timer = screen.set_timer
         self.set_interval = screen.set_interval
+
+    @property
+    def model(self) -> str:
+        """The name of the open model; empty if there is none."""
+        return "" if self.weights is None else self.weights.name
 
     @property
     def reading_is_current(self) -> bool:

@@ -288,7 +288,8 @@ class EngineClient:
             request, self._slot = self._slot, None
             generation = self._generation
         assert request is not None
-        if generation is not None and request.prompt == generation.request.prompt:
+        streaming = generation is not None and not generation.stop.is_set()
+        if streaming and generation is not None and request.prompt == generation.request.prompt:
             # A request made while streaming is answered for the text up to the stream's last token.
             same = request.continuation == generation.request.continuation
             generation.request = dataclasses.replace(

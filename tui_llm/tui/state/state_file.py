@@ -6,7 +6,6 @@ replaced as a whole, so that a reader, and a kill, see the old one or the new on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -21,7 +20,7 @@ from tui_llm.tui.state.saved_state import VERSION, SavedState, parse, values
 
 QUIET = 0.3  # seconds without a change, after which the state is written
 LATEST = 2.0  # seconds after which it is written even while it changes
-LOCKED = 5.0  # seconds to wait for another app that is writing
+LAST = 5.0  # seconds to wait for the last write
 
 
 class DamagedState(UserError):
@@ -54,8 +53,10 @@ def load() -> tuple[SavedState, str]:
 
 
 def _set_aside(path: Path) -> str:
+    from tui_llm.common.files import locked
+
     try:
-        with _locked(path):
+        with locked(path):
             try:
                 _read(path)
             except DamagedState as error:
@@ -75,26 +76,12 @@ def _move_away(path: Path) -> Path:
     return aside
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Any:
-    """Holds the lock of the file. An OSError inside becomes a `UserError` that says what to do."""
-    from tui_llm.common import storage
-    from tui_llm.common.files import cannot_write
-
-    try:
-        storage.make_folders(path.parent)
-        with storage.Lock(f"{path}.lock", timeout=LOCKED):
-            yield
-    except (OSError, NotImplementedError) as error:
-        raise UserError(cannot_write(path, error)) from error
-
-
 def merge(changes: dict[str, Any]) -> None:
     """Writes these keys and keeps all others. Raises `UserError` if the file can't be written; it is then unchanged."""
-    from tui_llm.common.files import write_json
+    from tui_llm.common.files import locked, write_json
 
     path = paths.state_path()
-    with _locked(path):
+    with locked(path):
         try:
             found = _read(path)
         except DamagedState:
@@ -128,7 +115,7 @@ class StateWriter:
                 self._thread.start()
             self._wake.notify()
 
-    def finish(self, seconds: float = LOCKED) -> None:
+    def finish(self, seconds: float = LAST) -> None:
         """Writes what is not written yet and ends the thread; waits so long at most."""
         with self._wake:
             self._closing = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tui_llm.common.display import visible
 from tui_llm.training.run.curve import Envelope
-from tui_llm.training.run.metrics import LARGEST_STEP, Metric
+from tui_llm.training.run.metrics import LARGEST_FLOAT, LARGEST_STEP, Metric
 from tui_llm.training.run.run_curves import RUN_CURVES, Clock, ClockReader, CurveInfo
 
 MOST_CURVES = 64  # of a log: each costs up to 2 × BUCKETS points
@@ -63,7 +63,7 @@ class LogCurves:
         self._durations: list[tuple[int, float]] | None = []
 
     def add(self, name: str, step: int, value: float, meaning: str = "") -> None:
-        """Adds a point; one that is not finite, or whose step is out of range, is left out.
+        """Adds a point; one that is not finite, or beyond float32, or whose step is out of range, is left out.
 
         A step before the last one means that the program was resumed from there: later points are replaced.
         """
@@ -71,7 +71,7 @@ class LogCurves:
             self.damaged += 1
             return
         key = self._keys.get(name) or self._new(name, meaning)
-        if not key or not math.isfinite(value):
+        if not key or not abs(value) <= LARGEST_FLOAT:
             self.unread += not key
             return
         curve = self.curves[key]
@@ -100,13 +100,13 @@ class LogCurves:
     def at_time(self, step: int, seconds: float) -> None:
         """Says when a step was logged, in seconds since the epoch."""
         self._durations = None
-        if 0 <= step < LARGEST_STEP:
+        if 0 <= step < LARGEST_STEP and abs(seconds) <= LARGEST_FLOAT:
             self._clock.add(Metric(step, math.nan, math.nan, math.nan, math.nan, time=seconds))
 
     def took(self, step: int, seconds: float) -> None:
         """Says how long a step took. They add up to the time only while each step is logged."""
         found = self._durations
-        if found is None or not math.isfinite(seconds) or seconds < 0:
+        if found is None or not 0 <= seconds <= LARGEST_FLOAT:
             return
         if found and step != found[-1][0] + 1:
             self._durations = None  # resumed, or not each step is logged

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 
 from tui_llm.training.run.foreign.log_curves import LogCurves
+from tui_llm.training.run.metrics import LARGEST_FLOAT, LARGEST_STEP
 
 NANOGPT, NANOCHAT = "nanoGPT", "nanochat"
 
@@ -105,6 +106,8 @@ def _nanochat(text: str, into: LogCurves) -> bool:
 def _facts(text: str, into: LogCurves) -> None:
     """What is printed before the first step."""
     if found := _TOKENS.fullmatch(text):
-        into.step_tokens = int(found[1].replace(",", "") or 0) or None
+        tokens = int(found[1].replace(",", "") or 0)
+        into.step_tokens = tokens if 0 < tokens < LARGEST_STEP else None
     elif found := _FLOPS.fullmatch(text):
-        into.flops_per_token = _number(found[1])
+        flops = _number(found[1])
+        into.flops_per_token = flops if 0 < flops <= LARGEST_FLOAT else None

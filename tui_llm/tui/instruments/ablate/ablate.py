@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -73,8 +74,7 @@ class AblateScreen(FullScreen):
         weights = context.weights
         assert weights is not None  # `has_reading`
         self.grid = PartGrid(weights.layers, weights.heads, weights.positions)
-        # What is off in the lab is no part of the request: the questions switch the parts themselves.
-        self.request = dataclasses.replace(context.lab.current_request(), interventions=(), overrides=(), scores=False)
+        self._take_text(weights)
         self.row, self.column = 0, 0
         self.how = ZERO
         self.prompt = ""
@@ -118,12 +118,19 @@ class AblateScreen(FullScreen):
 
     def reopened(self, weights: Weights) -> None:
         """The map, the ranking and the state are of one model."""
+        if weights.name != self._model:
+            self._take_text(weights)
         self.grid = PartGrid(weights.layers, weights.heads, weights.positions)
         self.row = min(self.row, self.grid.rows - 1)
         self.column = min(self.column, len(self.grid.parts(self.row)) - 1)
         self.how = ZERO if self.how == PATCH else self.how  # the other prompt may have other tokens
         self.reference = self.own = self.state = self.number = self.token_effect = self._then = None
         self._begin()
+
+    def _take_text(self, weights: Weights) -> None:
+        """The lab's text, without what is off there: the questions switch the parts themselves."""
+        self._model, request = weights.name, self.context.lab.current_request()
+        self.request = dataclasses.replace(request, interventions=(), overrides=(), scores=False)
 
     def _begin(self) -> None:
         self._ask_own()
@@ -133,10 +140,7 @@ class AblateScreen(FullScreen):
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask_own(self) -> None:
-        self.context.questions.ask(self, ReferenceQuestion(self.request), self._own, self._fail)
-
-    def _own(self, reference: Reference) -> None:
-        self.own = reference
+        self.context.questions.ask(self, ReferenceQuestion(self.request), partial(setattr, self, "own"), self._fail)
 
     def _ask_state(self, wanted: tuple[Intervention, ...]) -> None:
         owner = self if self._then is None else None
@@ -200,7 +204,7 @@ class AblateScreen(FullScreen):
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def subject(self) -> str:
-        name = self.context.weights.name if self.context.weights is not None else ""
+        name = self.context.model
         total = sum(map(len, ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)))
         busy = f"  {len(self.found)} of {total} parts{', stopped: r goes on' if self.stopped else ' …'}"
         return name + (busy if self.waiting else "")
@@ -355,22 +359,17 @@ class AblateScreen(FullScreen):
             if text:
                 self.prompt = text
                 question = ReferenceQuestion(self.request, text)
-                self.context.questions.ask(self, question, self._reference, self._no_reference)
+                self.context.questions.ask(self, question, self._other_prompt, partial(self._other_prompt, None))
             elif or_zero and self.how == MEAN:
                 self.how = ZERO
                 self._start()
 
         self.app.push_screen(AskScreen("Another prompt", "its values replace the text's", self.prompt), answered)
 
-    def _reference(self, reference: Reference) -> None:
-        self.reference, self.how = reference, PATCH
+    def _other_prompt(self, reference: Reference | None, problem: str = "") -> None:
+        self.how, self.problem = PATCH if reference else ZERO, problem
+        self.reference = reference or self.reference
         if self.own is None:  # the question about the other prompt has replaced that about the text itself
-            self._ask_own()
-        self._start()
-
-    def _no_reference(self, problem: str) -> None:
-        self.how, self.problem = ZERO, problem
-        if self.own is None:
             self._ask_own()
         self._start()
 

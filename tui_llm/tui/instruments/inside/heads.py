@@ -62,6 +62,10 @@ class HeadGrid(Lines):
     def on_mount(self) -> None:
         self._put_title()
 
+    def clear(self) -> None:
+        self.attention = None
+        self.rebuild()
+
     def show(self, attention: AttentionMap) -> None:
         self.attention = attention
         self._column = min(self._column, len(attention.heads[0]))

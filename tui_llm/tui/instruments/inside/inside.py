@@ -173,10 +173,16 @@ class InsideScreen(OverLab):
 
     def reopened(self, weights: Weights) -> None:
         """Called when other weights are open: asks for everything again."""
-        if weights.name != (self.weights.name if self.weights is not None else None):
-            self.number, self.place = None, None
-            self.trail.clear()
+        other = weights.name != (self.weights.name if self.weights is not None else None)
         self.weights = weights
+        if other:
+            lab = self.context.lab
+            self.request, self.target, self.number, self.place = lab.current_request(), lab.target, None, None
+            self.trail.clear()
+            self.query_one(HeadGrid).clear()
+            self.query_one(LensTable).clear()
+            self.query_one(NeighbourTable).clear()
+            self._show_text()
         self._show_top()
         self.ask()
 
@@ -259,7 +265,8 @@ class InsideScreen(OverLab):
         self._choose(message.number)
 
     def _choose(self, number: int) -> None:
-        assert self.place is not None
+        if self.place is None:
+            return
         self.number = number
         if self.view == "neighbours":  # the selected token is known without an answer
             self.place = dataclasses.replace(self.place, number=number)

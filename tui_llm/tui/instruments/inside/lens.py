@@ -30,6 +30,10 @@ class LensTable(Lines):
     def on_mount(self) -> None:
         self.border_title = Text(TITLES[False])
 
+    def clear(self) -> None:
+        self.lens = None
+        self.rebuild()
+
     def show(self, lens: Lens) -> None:
         self.lens = lens
         self.border_title = Text(TITLES[lens.tuned])

@@ -22,6 +22,10 @@ class NeighbourTable(Lines):
     def on_mount(self) -> None:
         self.border_title = Text("Embedding neighbours")
 
+    def clear(self) -> None:
+        self.neighbours = self.cursor = None
+        self.rebuild()
+
     def show(self, neighbours: Neighbours) -> None:
         self.neighbours = neighbours
         self.cursor = None

@@ -63,6 +63,7 @@ class PatchScreen(OverLab):
         super().__init__()
         self.context = context
         self.request = context.lab.current_request()
+        self._model = context.model
         self.part = next(iter(PARTS))
         self.rival: Target | None = None
         self.paused = False
@@ -92,6 +93,8 @@ class PatchScreen(OverLab):
 
     def reopened(self, weights: Weights) -> None:
         """A grid holds the cells of one model."""
+        if weights.name != self._model:
+            self._model, self.request = weights.name, self.context.lab.current_request()
         self._begin()
         self._show_top()
 

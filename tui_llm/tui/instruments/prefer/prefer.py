@@ -67,6 +67,7 @@ class PreferScreen(FullScreen):
         self.numbers = False
         self.file = ""
         self.progress = Progress(self, self.refill)
+        self._then: Callable[[], object] | None = None  # to be done when nothing is waited for
         self.saver = CopySaver(self, context, self.progress)
 
     def compose(self) -> ComposeResult:
@@ -92,9 +93,24 @@ class PreferScreen(FullScreen):
         def taken(answer: Any) -> None:
             self.progress.end()
             take(answer)
+            self._go_on()
+
+        def failed(problem: str) -> None:
+            self.progress.end(problem)
+            self._go_on()
 
         self.progress.start(doing)
-        self.context.questions.ask(self, question, taken, self.progress.end)
+        self.context.questions.ask(self, question, taken, failed)
+
+    def _go_on(self) -> None:
+        if self._then is not None and not self.progress.doing:
+            then, self._then = self._then, None
+            then()
+
+    def _when_done(self, then: Callable[[], object]) -> None:
+        """Does it now, or after what is waited for: two answers to another prompt are drawn once a choice is learned."""
+        self._then = then
+        self._go_on()
 
     def _begin(self, preferred: Preferred) -> None:
         self.preferred = preferred
@@ -194,8 +210,11 @@ class PreferScreen(FullScreen):
     def action_prompt(self) -> None:
         def answered(text: str | None) -> None:
             if text:
-                self.request = dataclasses.replace(self.request, prompt=text, continuation=())
-                self._advance()
+                self._when_done(lambda: ask(text))
+
+        def ask(text: str) -> None:
+            self.request = dataclasses.replace(self.request, prompt=text, continuation=())
+            self._advance()
 
         hint = "Enter draws two answers to it · Esc cancels"
         self.app.push_screen(AskScreen("The prompt", hint, self.request.prompt, spaces=True), answered)
@@ -205,9 +224,13 @@ class PreferScreen(FullScreen):
 
         def take(text: str) -> None:
             sampler = dataclasses.replace(self.request.sampler, temperature=typed_number(text, now))
-            self.request = dataclasses.replace(self.request, sampler=sampler)
-            if self.chosen is None:
-                self._draw()
+
+            def draw() -> None:
+                self.request = dataclasses.replace(self.request, sampler=sampler)
+                if self.chosen is None:
+                    self._draw()
+
+            self._when_done(draw)
 
         asking = AskScreen("The answers' temperature", "Enter draws both answers with it · Esc cancels", f"{now:g}")
         ask_setting(self, asking, take, self.context.warn)

@@ -46,12 +46,10 @@ class WhyScreen(FullScreen):
         super().__init__()
         self.made = SumLines(self)
         self.context = context
-        self.request = context.lab.current_request()
+        self._take_text()
         position, reading = self.request.position, context.reading
         first = 0 if reading is None else len(reading.prompt_ids) - reading.fed
         self.number = None if position is None else max(first, position - 1)
-        asked = self.request.target
-        self.target = None if asked is None or asked.own or asked.likeliest else asked
         self.rival: int | None = None
         self.rival_text: str | None = None
         self.order, self.table_name = ORDERS[0], TABLES[0]
@@ -64,8 +62,16 @@ class WhyScreen(FullScreen):
         self.listing.can_select = True
         self.ask()
 
+    def _take_text(self) -> None:
+        """The lab's text and target, in the model that is open now."""
+        self._model = self.context.model
+        self.request = self.context.lab.current_request()
+        asked = self.request.target
+        self.target = None if asked is None or asked.own or asked.likeliest else asked
+
     def reopened(self, weights: Weights) -> None:
-        if self.why is not None and self.why.weights.name != weights.name:  # its tokens may be others
+        if weights.name != self._model:  # its tokens may be others
+            self._take_text()
             self.number = self.rival = None
         self.ask()
 

@@ -187,7 +187,12 @@ class TokensPane(ReadingPane):
         room = max(1, min(8, (width - line.cell_len - 10) // 3))  # how many bytes fit on the line
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
-            return [*wrapped(line, width), *wrapped(Text("no prediction: no token is before it", style=muted), width)]
+            unseen = len(reading.prompt_ids) - reading.fed
+            why = "no token is before it"
+            if unseen:
+                seen = f"the {fmt.count(reading.fed)} tokens that the model sees"
+                why = f"it is before {seen}" if reading.position < unseen else f"it is the first of {seen}"
+            return [*wrapped(line, width), *wrapped(Text(f"no prediction: {why}", style=muted), width)]
         numbers_line = Text(
             f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
         )

@@ -126,6 +126,8 @@ class CurvesScreen(BaseScreen, Screen[None]):
 
     def _ask(self) -> None:
         """Has the values at the cursor read."""
+        if not self._grid.shown.runs:
+            return  # nothing is read yet
         self._asked += 1
         shown, x = self._grid.shown, self._grid.cursor_x
         steps = [_step(run, shown.axis, x) for run in shown.runs]
