@@ -32,6 +32,16 @@ SIMPLE = "simple simple simple"
 COMMON = "--preset nano --optimizer muon --learning-rate 5e-3 --schedule wsd"
 
 
+def split(corpus: Path, work: Path) -> None:
+    """`hold_out`, of which an interruption leaves nothing that a later call would take for the whole text."""
+    part = work / "split.part"
+    shutil.rmtree(part, ignore_errors=True)
+    hold_out(corpus, part)
+    shutil.rmtree(work / "held-out", ignore_errors=True)
+    (part / "held-out").rename(work / "held-out")
+    (part / "text").rename(work / "text")
+
+
 def hold_out(corpus: Path, work: Path) -> None:
     """Splits the corpus into WORK/text for training and WORK/held-out."""
     for folder in ("simple", "children", "fiction"):
@@ -77,7 +87,7 @@ def main() -> None:
     chosen = parser.parse_args()
     work = chosen.work.resolve()
     if not (work / "text").exists():
-        hold_out(chosen.corpus, work)
+        split(chosen.corpus, work)
     if not (work / "vocabulary").exists():
         tui_llm(work, f"vocabulary train {SIMPLE} children fiction --size 4096 --out ../vocabulary")
     train(

@@ -25,7 +25,7 @@ import tarfile
 from pathlib import Path
 
 import train_nano
-from train_nano import SIMPLE, hold_out, tui_llm
+from train_nano import SIMPLE, split, tui_llm
 
 SHAPE = "--preset nano --layers 6 --heads 5 --width 320 --block-size 512 --batch-size 8"
 GROWN = "--preset nano --block-size 512 --batch-size 8 --optimizer muon --learning-rate 3e-3 --schedule wsd --decay-fraction 0.8 --min-learning-rate 0"
@@ -81,7 +81,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     packed = chosen.corpus.is_file()
     if not (work / "text").exists():
-        hold_out(unpack(chosen.corpus, work) if packed else chosen.corpus, work)
+        split(unpack(chosen.corpus, work) if packed else chosen.corpus, work)
     if chosen.grow:
         from_nano(work, chosen)
     else:

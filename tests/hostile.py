@@ -96,6 +96,8 @@ def cases(seed: int, each: int | None = None) -> Iterator[Case]:
             flag = action.option_strings and action.nargs == 0
             values = [None] if flag else list(VALUES) if each is None else draw.sample(VALUES, each)
             for value in values:
+                if command in ("runs rename", "runs delete") and value == PLAIN["RUN"]:
+                    continue  # the commands after it look at that run
                 most = FOREVER.get((command, option))
                 if most and value is not None and value.isdecimal() and len(value) < 20 and int(value) > most:
                     continue

@@ -79,6 +79,7 @@ class PipelineEngine(OpenModel):
             raise UserError(NOTHING)
 
         def next_logits(sofar: list[int]) -> Any:
+            self.intervene(request.interventions)  # another call may have come between two tokens
             self.feed(sofar, stop)
             logits = self.window.logits()
             # Overrides apply only to the prediction that the request reads.

@@ -48,14 +48,16 @@ def control(options: argparse.Namespace) -> None:
     pinning = options.pin or options.unpin
     if not (options.save or options.pause or options.go_on or pinning or options.learning_rate is not None):
         raise UserError("give a change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
+    peak = None if options.learning_rate is None else changes.parse_learning_rate(options.learning_rate)
+    if options.save or options.pause or options.go_on:
+        launch.check_training(run)  # before anything is written
     if pinning:
         before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
         spaces.note_pins(new)
         old = [pin for words in options.unpin or () for pin in pins.matching(words, before)]
         pins.change(run.pins_path, new, old)
         asked += [f"{'pin' if pin in new else 'unpin'} {pins.text_of(pin)!r}" for pin in (*new, *old)]
-    if options.learning_rate is not None:
-        peak = changes.parse_learning_rate(options.learning_rate)
+    if peak is not None:
         launch.change_learning_rate(run, peak)
         asked.append(f"learning rate {peak:g} at most from the next step on")
     if options.save:

@@ -61,7 +61,6 @@ def _add_options(parser: Parser) -> None:
 
 def export(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
-    from tui_llm.training.run.run import find
 
     if options.gguf:
         _export_gguf(options)
@@ -70,8 +69,10 @@ def export(options: argparse.Namespace) -> None:
     if not options.tensorboard and not _is_run(options.run):
         _export_model(options, folder)
         return
-    run = find(options.run)
+    run = _run(options.run)
     if options.tensorboard:
+        if options.dtype != "float32":
+            raise UserError("--tensorboard writes curves, not weights: leave out --dtype")
         _export_events(run, folder, options)
         return
     dtype = _folder_dtype(options)
@@ -89,6 +90,21 @@ def _folder_dtype(options: argparse.Namespace) -> str:
     if dtype == "q8_0":
         raise UserError("q8_0 is a format of GGUF: add --gguf")
     return dtype
+
+
+def _run(name: str) -> Run:
+    """The run of that name, of `run:NAME`, or of its folder."""
+    from tui_llm.llm.hub import lookup
+    from tui_llm.training.run.run import Run, find, runs
+
+    if not any(run.name == name for run in runs()):
+        try:
+            found = lookup.find(name)
+        except UserError:
+            return find(name)
+        if found.kind == "run":
+            return Run(found.folder.parent)
+    return find(name)
 
 
 def _is_run(name: str) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, device_option, json_option, number, whole
 from tui_llm.commands.shared.output import put, put_json
-from tui_llm.commands.train import PRESET, settings_options
+from tui_llm.commands.train import PRESET, explain_switches, settings_options
+from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.training.plan.find_lr import RateRecord
@@ -50,7 +51,12 @@ def find_lr(options: argparse.Namespace) -> None:
     from tui_llm.training.plan.find_lr import RateFinder, RateResult, summary, tried_settings
     from tui_llm.training.run.settings import SETTINGS
 
+    if options.arch == "help":
+        explain_switches(options)
+        return
     given = {name: value for name in SETTINGS if (value := getattr(options, name, None)) is not None}
+    if "minutes" in given:
+        raise UserError("a learning rate is found for a number of steps: leave out --minutes, or give --steps")
     settings, model = tried_settings(given, options.preset or PRESET, options.corpus)
     finder = RateFinder(
         settings,

@@ -108,6 +108,8 @@ def _text_and_answers(options: argparse.Namespace) -> tuple[str | None, TextIO]:
         return options.text, _stdin()
     try:
         text = _stdin().read(LARGEST + 1)
+    except UnicodeDecodeError as error:
+        raise UserError("standard input is not UTF-8 text; convert it") from error
     except OSError as error:
         raise UserError(f"can't read the text from standard input: {error.strerror or error}") from error
     if len(text) > LARGEST:
@@ -122,21 +124,21 @@ def _text_and_answers(options: argparse.Namespace) -> tuple[str | None, TextIO]:
 
 def _stdin() -> TextIO:
     reconfigure = getattr(sys.stdin, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
+    if reconfigure is not None:  # the same in every locale: a pipe's text is UTF-8 or refused
+        reconfigure(encoding="utf-8", errors="replace" if sys.stdin.isatty() else "strict")
     return sys.stdin
 
 
-def _lines(answers: TextIO, prompt: str) -> Iterator[str]:
-    """The lines of `answers`. A person is shown `prompt` before each."""
+def _lines(answers: TextIO, prompt: str, out: TextIO) -> Iterator[str]:
+    """The lines of `answers`. A person is shown `prompt` before each, on `out`."""
     asks = answers.isatty()
     while True:
         if asks:
-            print(prompt, end="", flush=True)
+            print(prompt, end="", file=out, flush=True)
         line = read_line(answers, "the answers")
         if not line:
             if asks:
-                put("")
+                print(file=out)
             return
         yield line.rstrip("\r\n")
 
@@ -152,7 +154,8 @@ def _play(engine: PipelineEngine, request: Request, game: GuessGame, answers: Te
     if not quiet:
         put(_opening(game.round))
         put(_turn_text(game, whole=True))
-    for line in _lines(answers, "> "):
+    out = sys.stderr if quiet else sys.stdout  # JSON alone is on stdout
+    for line in _lines(answers, "> ", out):
         turn = game.turn
         assert turn is not None
         try:
@@ -160,7 +163,7 @@ def _play(engine: PipelineEngine, request: Request, game: GuessGame, answers: Te
         except UserError as error:
             if not answers.isatty():
                 raise UserError(f"answer {len(game.guesses) + 1}: {error}") from error
-            put(visible(str(error)))
+            print(visible(str(error)), file=out, flush=True)
             continue
         made = game.guess(found.bets)
         if not quiet:

@@ -111,10 +111,11 @@ def _heads_json(found: Heads) -> dict[str, Any]:
 
 
 def _heads_text(found: Heads) -> str:
+    from tui_llm.common.display import visible_token
     from tui_llm.facts import report
     from tui_llm.facts.head_scores import MEANINGS, SCORES, best
 
-    counts, start = found.counts, "" if found.start is None else f", after {found.start.text}"
+    counts, start = found.counts, "" if found.start is None else f", after {visible_token(found.start.text)}"
     if found.question.own_text:
         source = f"on the text: {counts.tokens:,} tokens"
     else:

@@ -189,8 +189,7 @@ def delete(options: argparse.Namespace) -> None:
         sys.stderr.write(f"Delete the pulled model {visible(options.name)}? y/N ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            put("nothing is deleted")
-            return
+            raise UserError(f"{options.name} is not deleted")
     folder = delete(options.name)
     if options.json:
         put_json({"deleted": str(folder)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import json_option, run_argument
+from tui_llm.commands.shared.options import json_option, run_argument, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     run_argument(parser, foreign="a folder of checkpoints of another program, which are read now")
-    parser.add_argument("--last", metavar="N", help="the newest N only")
+    parser.add_argument("--last", type=whole, metavar="N", help="the newest N only")
     json_option(parser)
 
 
@@ -36,9 +36,9 @@ def samples(options: argparse.Namespace) -> None:
     run = find(options.run)
     last = None
     if options.last is not None:
-        if not options.last.isdecimal() or int(options.last) < 1:
-            raise UserError(f"--last {options.last!r}: give a whole number from 1 up")
-        last = int(options.last)
+        if options.last < 1:
+            raise UserError(f"--last {options.last}: give a whole number from 1 up")
+        last = options.last
     if isinstance(run, ForeignRun):
         from tui_llm.commands.shared.foreign_steps import read_checkpoints
 
@@ -48,7 +48,7 @@ def samples(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "samples": [asdict(sample) for sample in found]})
     elif not found:
-        put(f"run {run.name} has no samples yet; it writes one at each evaluation")
+        put(f"run {visible(run.name)} has no samples yet; it writes one at each evaluation")
     else:
         blocks = [f"step {sample.step:,}\n{visible(sample.prompt + sample.text, newlines=True)}" for sample in found]
         put("\n\n".join(blocks))

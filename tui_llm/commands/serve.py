@@ -76,7 +76,7 @@ def serve(options: argparse.Namespace) -> int:
 def _app_options(options: argparse.Namespace) -> list[str]:
     given = ["--device", options.device, "--weights", options.weights]
     given += ["--model", options.model] if options.model is not None else []
-    given += ["--prompt", options.prompt] if options.prompt is not None else []
+    given += [f"--prompt={options.prompt}"] if options.prompt is not None else []
     # The tabs of a class are several people's: none begins with what another left.
     return [*given, "--fresh"] if options.fresh or options.lesson is not None else given
 
@@ -119,6 +119,8 @@ def _check_free(host: str, port: int) -> None:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+    except UnicodeError as error:  # a part of the name is empty, or too long
+        raise UserError(f"{host[:80]!r} is no host name; give another one") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} is in use; give another one, such as --port {port % 65535 + 1}") from error

@@ -78,7 +78,10 @@ def steer(options: argparse.Namespace) -> None:
         check_coefficient,
     )
 
-    if (options.load is None) == (options.toward is None or options.away is None):
+    both = options.toward is not None and options.away is not None
+    if options.load is not None and (options.toward is not None or options.away is not None):
+        raise UserError("--load has a direction already; leave out --toward and --away")
+    if options.load is None and not both:
         raise UserError("give --toward and --away, the two prompts of the direction, or --load with a file of one")
     if options.save is not None and options.load is not None:
         raise UserError("--load and --save are of the same direction: copy the file instead")

@@ -108,7 +108,7 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.training.run.settings import SETTINGS, from_fields
 
     if options.arch == "help":
-        return _explain_switches(options)
+        return explain_switches(options)
     if options.instruct:
         from tui_llm.commands.shared.instruct import instruct
 
@@ -159,7 +159,7 @@ def train(options: argparse.Namespace) -> int:
     return follow(run, as_json=options.json)
 
 
-def _explain_switches(options: argparse.Namespace) -> int:
+def explain_switches(options: argparse.Namespace) -> int:
     """Prints the table of architecture switches."""
     from tui_llm.llm.model import switches
 

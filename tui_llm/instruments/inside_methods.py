@@ -174,6 +174,8 @@ class InsideMethods(Generic[Engine]):
         """
         from tui_llm.instruments.steer.question import Direction, SteerQuestion, SteerSaveQuestion
 
+        if load is not None and (toward or away):
+            raise UserError("load has a direction already; leave out toward and away")
         layer = self.weights.layers // 2 if layer is None and load is None else layer
         direction = Direction(toward, away, layer, load or "")
         request = request_of(prompt, sampler=sampler)

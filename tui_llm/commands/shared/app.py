@@ -36,7 +36,7 @@ environment:
   TUI_LLM_HOME  keep everything in this folder: data, cache and log
   TUI_LLM_DEBUG show tracebacks, which otherwise go to LOG/errors.log
   NO_COLOR      the app in shades of grey
-  COLUMNS       the width of tables and of this help
+  COLUMNS       the width of this help, and of guess and ladder on a terminal
   HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
                 as in huggingface_hub, for pulled models
   TIKTOKEN_CACHE_DIR

@@ -27,6 +27,9 @@ NOT_TAKEN = (
     "cost",
     "measure",
     "tensorboard",
+    "branch",
+    "branch_step",
+    "exclude",
 )
 
 

@@ -44,7 +44,7 @@ def show(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"chart": info.key, "path": str(path), "points": sum(len(line.points) for line in data.lines), "converter": maker or None})  # fmt: skip
         return
-    put(f"{info.title} of {', '.join(run.name for run in runs)} written to {visible(str(path))}{f' ({maker})' if maker else ''}")  # fmt: skip
+    put(f"{info.title} of {visible(', '.join(run.name for run in runs))} written to {visible(str(path))}{f' ({maker})' if maker else ''}")  # fmt: skip
 
 
 def _read(run: Run) -> RunCurves:

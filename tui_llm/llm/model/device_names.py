@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
 
 
 def check_device(name: str) -> str:
-    """Return `name` if it is in `DEVICES`, optionally with an index, as `cuda:1`. Raises `UserError` otherwise."""
+    """Return `name` if it is in `DEVICES`, or a GPU by its number, as `cuda:1`. Raises `UserError` otherwise."""
     kind, colon, index = name.partition(":")
-    if kind not in DEVICES or (colon and not index.isdecimal()):
+    if kind not in DEVICES or (colon and (kind != "cuda" or not _INDEX.fullmatch(index))):
         raise UserError(no_such("device", name, DEVICES))
     return name
 

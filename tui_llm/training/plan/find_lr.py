@@ -163,6 +163,8 @@ class RateFinder:
             )
         if not (math.isfinite(seconds) and seconds > 0):
             raise UserError(f"the trials can't take {seconds:g} seconds; give more than 0, such as 60")
+        if trial_steps is not None and trial_steps < 1:
+            raise UserError(f"a trial can't have {trial_steps} steps; give 1 or more")
         if settings.learning_rate <= 0:
             raise UserError("the learning rate is 0; give the one to search around, such as 1e-3")
         self.cancelled = False

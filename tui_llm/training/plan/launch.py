@@ -330,7 +330,7 @@ def unpause(run: Run) -> None:
 
 def save(run: Run) -> None:
     """Requests a checkpoint now. Raises `UserError` if no worker is training the run."""
-    _check_training(run)
+    check_training(run)
     changes.request_save(run)
 
 
@@ -339,7 +339,7 @@ def show_batch(run: Run) -> int:
 
     Raises `UserError` if no worker is training the run.
     """
-    _check_training(run)
+    check_training(run)
     return batch.request(run)
 
 
@@ -366,7 +366,8 @@ def peak_learning_rate(run: Run) -> float:
     return changes.settings_at(settings, [*made, *pending], step).learning_rate
 
 
-def _check_training(run: Run) -> None:
+def check_training(run: Run) -> None:
+    """Raises `UserError` unless a worker is training the run, or starting to."""
     if not run.alive() and run.status().state != "starting":
         raise UserError(f"run {run.name} is not being trained")
 
@@ -376,7 +377,7 @@ def stop(run: Run) -> None:
 
     Raises `UserError` if no worker is training the run.
     """
-    _check_training(run)
+    check_training(run)
     pid = _worker_pid(run)
     if pid is None:  # its pid is not known yet: request it through control.json
         run.write_control(stop=True)
