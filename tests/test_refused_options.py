@@ -12,6 +12,7 @@ import pytest
 from tests.training.run_helpers import make, words, work
 from tui_llm import open_model
 from tui_llm.cli import main
+from tui_llm.commands.shared import text_input
 from tui_llm.facts.interventions import Intervention, ModelPart
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run
@@ -103,3 +104,11 @@ def test_a_call_between_two_tokens_changes_neither() -> None:
             found.append(token.id)
             lab.read("Something else", interventions=other)
         assert found == wanted[bool(on)]
+
+
+def test_a_third_model_beside_a_pipe_is_not_taken_for_the_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(text_input, "_is_piped", lambda: True)
+    assert "write - after it" in refused(capsys, "compare-models", "nano", "nano:half", "nano:int8")
+    assert main(["compare-models", "nano", "nano:half", "The cat", "--max-tokens", "1"]) == 0

@@ -131,11 +131,13 @@ def test_a_damaged_change_list_is_reported(text: Path) -> None:
 
 def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text)
-    assert main(["control", "run", "--learning-rate", "3e-4", "--pause"]) == 0
-    assert "learning rate 0.0003" in capsys.readouterr().out
-    assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
-    assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
+    with run.held(patience=1):  # as its worker does
+        assert main(["control", "run", "--learning-rate", "3e-4", "--pause"]) == 0
+        assert "learning rate 0.0003" in capsys.readouterr().out
+        assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
+        assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
     for arguments, why in ((["run"], "give a change"), (["run", "--save"], "not being trained"),
+                           (["run", "--pause"], "not being trained"),
                            (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "not a number"),
                            (["run", "--pause", "--go-on"], "not allowed")):  # fmt: skip
         assert main(["control", *arguments]) == 2

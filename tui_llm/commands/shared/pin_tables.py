@@ -77,7 +77,7 @@ def over_text(saved: Saved) -> str:
     for step, reading in saved:
         if reading.problem:
             problems[visible(reading.problem)] = step
-        if reading.entropy is None:
+        if reading.entropy is None or not reading.candidates:
             continue
         cells = ["–"] * 3
         if reading.loss is not None and reading.probability is not None:

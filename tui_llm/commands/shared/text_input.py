@@ -24,6 +24,8 @@ def read(options: argparse.Namespace) -> None:
     before: str | None = getattr(options, "text_after", None)
     if before is not None and given is None and options.file is None:
         given = getattr(options, before)
+        if given is not None and _is_piped() and _is_model(given):
+            raise UserError(f"{given!r} is a model, and there is a pipe: write - after it if the pipe is the text")
         setattr(options, dest, given)
         setattr(options, before, None)
     if options.file is not None and given is not None:
@@ -54,6 +56,14 @@ def _is_piped() -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _is_model(text: str) -> bool:
+    """Whether a model or run of this machine has that name, also in a weight format, as `nano:int8`."""
+    from tui_llm.llm.hub import lookup
+
+    name = text.removeprefix("run:").partition(":")[0]
+    return any(found.name == name for found in lookup.every())
 
 
 def _of_stdin() -> bytes:

@@ -9,6 +9,7 @@ from tui_llm.common.errors import UserError
 
 FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet")
 FIELDS = ("text", "messages")  # the text's field where none is named: the first of them that the first record has
+LONGEST = 64 << 20  # bytes of a line or record: the longest books have about a tenth of it
 PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",

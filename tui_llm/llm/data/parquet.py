@@ -8,8 +8,8 @@ from typing import Any
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import open_foreign
+from tui_llm.llm.data.formats import LONGEST
 from tui_llm.llm.data.packed import Saw
-from tui_llm.llm.data.records import LONGEST
 
 _ROWS = 64  # read at a time
 _BLOCK = 1 << 20

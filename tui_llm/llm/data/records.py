@@ -16,10 +16,9 @@ from typing import Any, BinaryIO
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import MOST_VALUES
-from tui_llm.llm.data.formats import FIELDS
+from tui_llm.llm.data.formats import FIELDS, LONGEST
 from tui_llm.llm.data.packed import Damaged, Saw, open_packed
 
-LONGEST = 64 << 20  # bytes of a line or record: the longest books have about a tenth of it
 _MANY = 4 << 20  # bytes of a record from which on its values are counted before it is parsed
 _READ = 1 << 18  # characters of a JSON array that are read at a time
 _SHOWN = 12  # field names in an error

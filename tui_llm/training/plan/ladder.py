@@ -185,7 +185,7 @@ def delete(name: str) -> int:
         runs = []
     with held(name):
         for run in runs:
-            if run.status().alive:
+            if run.alive() or run.status().alive:
                 raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
         for run in runs:
             run.delete()

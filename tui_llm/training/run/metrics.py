@@ -115,7 +115,7 @@ def parse_metric(line: bytes) -> Metric | None:
             float32(value["grad_norm"]),
             float32(value["tokens_per_second"]),
             None if val_loss is None else float32(val_loss),
-            float32(value.get("time", 0.0)),
+            float(value.get("time", 0.0)),
             **{name: float32(value[name]) for name in OPTIONAL if value.get(name) is not None},
             machine=parse_machine(value.get("machine")),
             row=None if value.get("row") is None else int(value["row"]),

@@ -175,13 +175,11 @@ def parse(line: bytes) -> PinEvaluation | None:
 
 
 def _reading(value: Any) -> PinReading:
-    target, top = value.get("target"), value.get("top", ())
-    if "entropy" in value and not top:
-        raise ValueError("a distribution without its most probable token")
+    target = value.get("target")
     return PinReading(
         Pin(str(value["prompt"]), str(target) if target else None),
         _from_0(value["entropy"], sys.float_info.max) if "entropy" in value else None,
-        tuple(PinCandidate(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in top),
+        tuple(PinCandidate(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
         tuple(
             PinTargetToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
             for id, data, loss, p, rank in value.get("tokens", ())

@@ -281,7 +281,7 @@ class Run:
 
     def delete(self) -> None:
         """Deletes the run. Raises `UserError` while a worker starts or holds it."""
-        if self.status().alive:
+        if self.alive() or self.status().alive:
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
             storage.rmtree(self.path)
