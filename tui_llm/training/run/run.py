@@ -23,6 +23,7 @@ start/             a copy of the model that training started from, unless it sta
 worker.log         the worker's stdout and stderr
 answers.safetensors  the tokens of the pairs or prompts, of a run that learns preferences or a reward
 lock               locked by the worker while it lives, as is this directory itself (see run_lock.py)
+*.json.lock        locked while control.json or pins.json is read and written again
 pid                the worker's process id, for signals; valid only while the lock is held
 """
 
