@@ -178,7 +178,14 @@ async def _no_wait(min_sleep: float) -> None:
     pass
 
 
-_press = app.App._press_keys
+async def end(self: app.App[object]) -> None:
+    """Ends the app, and first what still works for it: at the end of a test, unlike at a user's `quit`, a screen counts as live
+    while its widgets are removed, and a search in the palette would not find its list."""
+    self.workers.cancel_all()
+    await _shutdown(self)
+
+
+_press, _shutdown = app.App._press_keys, app.App._shutdown
 _paint = screen.Screen._compositor_refresh
 _resume, _pause = timer.Timer.resume, timer.Timer.pause
 _wait_for_screen = pilot.Pilot._wait_for_screen
@@ -204,3 +211,4 @@ def install() -> None:
 
     pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
     pilot.Pilot._wait_for_screen = wait_for_screen  # type: ignore[method-assign]
+    app.App._shutdown = end  # type: ignore[method-assign]
