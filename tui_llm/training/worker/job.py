@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
+from tui_llm.common.memory import is_short
 from tui_llm.llm.model import checkpoint, device, native_training
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
@@ -42,7 +43,7 @@ from tui_llm.training.worker.inputs import Inputs
 from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.requests import Requests
 from tui_llm.training.worker.row_places import RowPlaces
-from tui_llm.training.worker.worker import Worker, is_out_of_memory, log
+from tui_llm.training.worker.worker import Worker, log
 
 
 def train(worker: Worker) -> None:
@@ -171,7 +172,7 @@ class Job:
                     self.worker.check_lock()
                     self._record(metrics, metric)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                    if is_out_of_memory(error):  # also of a request, a sample or an evaluation
+                    if is_short(error):  # also of a request, a sample or an evaluation
                         self._save_after_failure()
                     raise
                 if self.time is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.memory import is_short
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged
-from tui_llm.training.worker.worker import is_out_of_memory
 
 SMALLER = "try a smaller batch size, block size or model"
 OTHERS = "stop what else uses the device"
@@ -17,7 +17,7 @@ def problem_line(error: Exception, memory: str = SMALLER) -> str:
         line = str(error)
     elif isinstance(error, Stopped):
         line = "it was stopped"
-    elif is_out_of_memory(error):
+    elif is_short(error):
         line = f"out of memory; {memory}"
     else:
         line = f"{type(error).__name__}: {error}"

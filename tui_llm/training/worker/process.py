@@ -20,6 +20,7 @@ from filelock import Timeout
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, write_text
+from tui_llm.common.memory import is_short
 from tui_llm.llm.model import gpu_problems
 from tui_llm.training.run import health
 from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
@@ -29,7 +30,7 @@ from tui_llm.training.run.run_lock import LockLost
 from tui_llm.training.worker import checkpoints, job, machine_sampler
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged
-from tui_llm.training.worker.worker import Worker, is_out_of_memory, log
+from tui_llm.training.worker.worker import Worker, log
 
 PATIENCE = 5.0  # seconds to wait for another worker to release the lock
 
@@ -119,7 +120,7 @@ def work(worker: Worker) -> int:
 
 
 def _of_any_error(worker: Worker, error: Exception) -> str:
-    if is_out_of_memory(error):
+    if is_short(error):
         return worker.out_of_memory()
     # Nothing can be read from the GPU to save it. NVML may know more than the error says.
     if problem := (machine_sampler.gpu_problem() or gpu_problems.of_error(error)):

@@ -8,8 +8,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
-import torch
-
 from tui_llm.common.display import visible
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost
@@ -119,13 +117,6 @@ class Worker:
             f"out of memory at batch {s.batch_size}: try --batch-size {fits[0]} --grad-accumulation-steps {fits[1]} "
             f"(the same global batch){f'; saved at step {saved[-1][0]:,}' if saved else ''}"
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def log(line: str) -> None:

@@ -87,7 +87,8 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
         return {name for name, text in self._checked.items() if before.get(name) != text}
 
     def filled_in(self, field: Input | Select[str]) -> None:
-        """The form itself has set the text of a field: `changed` does not name it, if it reports nothing (a Select does)."""
+        """The form itself has set the text of a field. `changed` then does not name an Input, whose change the form has not been
+        told; a Select reports its own, and the form is checked again."""
         if isinstance(field, Input):
             self._checked[field.id] = field.value
 
