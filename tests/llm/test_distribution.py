@@ -69,21 +69,22 @@ def by_id(processed, column):
 
 @given(any_logits)
 def test_probabilities_are_softmax(logits):
-    torch.testing.assert_close(probabilities(logits), torch.softmax(logits, -1), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(log_softmax(logits), torch.log_softmax(logits, -1), rtol=1e-4, atol=1e-5)
+    exact = logits.double()
+    torch.testing.assert_close(probabilities(logits), torch.softmax(exact, -1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(log_softmax(logits), torch.log_softmax(exact, -1), rtol=1e-12, atol=1e-15)
 
 
 @given(mild, st.floats(0.1, 10))
 def test_temperature_divides_the_logits(logits, temperature):
-    expected = torch.softmax(TemperatureLogitsWarper(temperature)(None, logits), -1)
-    torch.testing.assert_close(probabilities(logits, temperature), expected, rtol=1e-4, atol=1e-6)
+    expected = torch.softmax(TemperatureLogitsWarper(temperature)(None, logits.double()), -1)
+    torch.testing.assert_close(probabilities(logits, temperature), expected, rtol=1e-11, atol=0)
 
 
 @given(any_logits, st.sampled_from([5e-324, 1e-320, 1e-45, 1e-10, 1e-3, 1.0, 1e10, 1e308]))
 def test_no_temperature_gives_anything_but_probabilities(logits, temperature):
     p = probabilities(logits, temperature)
     assert p.isfinite().all() and (p >= 0).all()
-    assert float(p.double().sum()) == pytest.approx(1, abs=1e-5)
+    assert float(p.sum()) == pytest.approx(1, abs=1e-12)
     assert (p[logits == -INF] == 0).all()
 
 
@@ -99,7 +100,21 @@ def test_closed_forms():
     assert [f"{100 * x:.1f}" for x in p] == ["86.6", "13.0", "0.4"]
     # e^z / Σ e^z in Python floats
     e = [math.exp(z) for z in (3.2, 1.3, -2.1)]
-    assert p == pytest.approx([x / sum(e) for x in e], rel=1e-6)
+    assert p == pytest.approx([x / sum(e) for x in e], rel=1e-6)  # the logits are float32
+
+
+def test_a_sharp_temperature_cuts_nothing():
+    # In float32, e^−120 and e^−500 are 0. In float64, only e^−800 is.
+    done = process(torch.tensor([0.0, -12.0, -50.0, -80.0]), SamplerSettings(0.1))
+    assert done.probability.tolist() == pytest.approx([1, math.exp(-120), math.exp(-500), 0], rel=1e-12, abs=0)
+    assert done.kept_count == 3
+    assert done.raw.tolist() == pytest.approx([1, math.exp(-12), math.exp(-50), math.exp(-80)], rel=1e-5, abs=0)
+
+
+def test_the_probabilities_of_fifty_thousand_tokens_sum_to_one():
+    logits = 4 * torch.randn(50257, generator=torch.Generator().manual_seed(5))
+    for temperature in (0.1, 0.7, 1.0, 2.0):
+        assert float(probabilities(logits, temperature).sum()) == pytest.approx(1, abs=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,20 @@ async def test_the_tables_sentences_and_sums_are_those_of_drawn_columns(size: tu
             lab.panes.logits.rebuild()
 
 
+async def test_without_cuts_a_sharp_temperature_cuts_nothing() -> None:
+    async with lab_at((120, 40), "2") as (app, pilot):
+        lab = app.lab_screen
+        for temperature, says in ((0.1, ""), (0.002, "── p is 0 below: less than 5e-324")):
+            lab.lab.sampler = SamplerSettings(temperature)
+            lab.readings.request()
+            await answered(pilot, lab)
+            await pilot.pause()
+            lines = table_lines(app)
+            cuts = [line for line in lines if "──" in line]
+            assert [line.startswith(says) for line in cuts] == ([True] if says else []), lines
+            assert ("kept 4,096 of 4,096" in "\n".join(lines)) == (not says), lines
+
+
 def table_lines(app: LabApp) -> list[str]:
     pane = app.lab_screen.panes.logits
     return [pane._text_at(y, pane.line_width).plain for y in range(pane.size.height)]

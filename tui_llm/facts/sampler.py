@@ -56,5 +56,10 @@ class SamplerSettings:
         return cls(temperature=temperature, top_k=GENERATE_TOP_K, sequential_cuts=True)
 
     @property
+    def cuts(self) -> bool:
+        """Whether top-k, top-p or min-p is on."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @property
     def greedy(self) -> bool:
         return self.temperature == 0

@@ -146,7 +146,7 @@ def _next_token(
     first = next((one for (one, _), shared in same.items() if shared), None)
     if first is None:
         return (), (), ()
-    logs = [log_softmax(model.window.logits()).astype(np.float64) for model in models]
+    logs = [log_softmax(model.window.logits()) for model in models]
     made = tuple(_divergence(one, two, logs) for (one, two), shared in same.items() if shared)
     members = [at for at in range(len(models)) if at == first or same.get((first, at), False)]
     p = np.exp(np.stack([logs[at] for at in members]))

@@ -9,7 +9,7 @@ import numpy as np
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.llm.predict.distribution import change, descending, log_softmax
+from tui_llm.llm.predict.distribution import change, descending, probabilities
 from tui_llm.llm.predict.loss import gradient
 from tui_llm.session.open_model import OpenModel
 
@@ -28,17 +28,14 @@ def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callabl
     size[target] = -1.0
     others = descending(size)[1][: max(0, min(question.count, len(row) - 1))].tolist()
     shown = sorted([target, *others], key=lambda id: (-abs(float(components[id])), id))
-    probabilities = np.exp(log_softmax(row))
-    rest = components.astype(np.float64)
+    p = probabilities(row)
+    rest = components.copy()
     rest[shown] = 0.0
     return Gradient(
         question,
         open_model.token(target),
         len(wanted),
-        tuple(
-            LogitGradient(open_model.token(id), float(probabilities[id]), float(components[id]), id == target)
-            for id in shown
-        ),
+        tuple(LogitGradient(open_model.token(id), float(p[id]), float(components[id]), id == target) for id in shown),
         len(row) - len(shown),
         float(rest.sum()),
     )

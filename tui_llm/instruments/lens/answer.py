@@ -44,11 +44,11 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
     logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
-        log_p = logits.log_softmax(-1)
-        entropies = distribution.entropies(logits).tolist()
-        final = log_p[-1].double()
+        log_p = logits.double().log_softmax(-1)
+        entropies = distribution.entropies_of(log_p.numpy()).tolist()
+        final = log_p[-1]
         # p ln(p ÷ q) is 0 if p is 0; computed directly, 0 × (−∞ − −∞) is NaN.
-        terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
+        terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p))
         divergences = terms.sum(-1).clamp(min=0.0).tolist()  # KL ≥ 0; rounding can make it negative
         order = [likeliest(row, max(1, question.top)) for row in logits]
     request, following = question.request, fed[place.index + 1 :]

@@ -27,8 +27,8 @@ keeps two, since (0.5 + 0.2) / 0.9 ≥ 0.75.
 
 Everything that follows the logits is numpy, whatever made them: a command that runs no model imports no torch.
 
-V is the size of the vocabulary; logits are sliced to it before (`Window`). Softmax is in float32, sums of
-probabilities in float64.
+V is the size of the vocabulary; logits are sliced to it before (`Window`). They are float32; softmax and all that follows
+is in float64: in float32, a probability below 1e-45 would be 0, as most of GPT-2's are at T = 0.1.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ BytesOf = Callable[[int], bytes]  # a token's bytes by its id
 
 
 _QUIET = np.errstate(all="ignore")  # −inf is a logit, and what overflows to inf is meant to
+_BLOCK = 1 << 16  # logits of several rows that are float64 at a time: what a core's cache holds
 _DIVERGED = "the weights are damaged or training has diverged; open another model or an earlier checkpoint"
 
 
@@ -93,40 +94,54 @@ def penalise(logits: Any, seen: Iterable[int], penalty: float) -> Array:
 
 
 def log_softmax(logits: Any, temperature: float = 1.0) -> Array:
-    """ln p of logits (…, V) at a temperature ≥ 0, float32. At 0 they must be (V,). Raises `UserError` as `check`
+    """ln p of logits (…, V) at a temperature ≥ 0, float64. At 0 they must be (V,). Raises `UserError` as `check`
     does."""
     logits = as_array(logits)
     check(logits)
     if temperature == 0:
-        one_hot = np.full_like(logits, -np.inf)
+        one_hot = np.full(logits.shape, -np.inf)
         one_hot[logits.argmax()] = 0.0  # the first of equal ones
         return one_hot
     return _log_softmax(logits, temperature)
 
 
 def probabilities(logits: Any, temperature: float = 1.0) -> Array:
-    """Softmax of logits (V,) at a temperature ≥ 0, float32 (V,). At 0: one-hot on the largest logit, on a tie the
-    lowest id. Raises `UserError` as `check` does."""
+    """Softmax of logits (…, V) at a temperature ≥ 0, float64. At 0 they must be (V,): one-hot on the largest logit, on a
+    tie the lowest id. Raises `UserError` as `check` does."""
     return np.exp(log_softmax(logits, temperature))
 
 
 @_QUIET
 def _log_softmax(logits: Array, temperature: float) -> Array:
-    shifted = logits - logits.max(-1, keepdims=True)
+    # Subtract the maximum before dividing: at T = 1e-10 the largest stays 0 and the others go to −inf.
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(-1, keepdims=True)
     if temperature != 1:
-        # Subtract the maximum before dividing, both in float64: at T = 1e-10 the largest stays 0 and the others go to
-        # −inf. float32 would round a still smaller T to 0 and compute 0 ÷ 0.
-        logits = logits.astype(np.float64)
-        shifted = ((logits - logits.max(-1, keepdims=True)) / temperature).astype(np.float32)
-    return shifted - np.log(np.exp(shifted).sum(-1, dtype=np.float64, keepdims=True)).astype(np.float32)
+        shifted /= temperature
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted
 
 
 @_QUIET
+def log_total(logits: Array) -> tuple[Array, Array]:
+    """The largest logit of each row of logits (…, V), and ln Σ e^(z − largest), both float64 (…). Their sum is logsumexp."""
+    peak = logits.max(-1).astype(np.float64)
+    return peak, np.log(_in_blocks(lambda rows: np.exp(rows - rows.max(-1, keepdims=True)).sum(-1), logits))
+
+
+def _in_blocks(function: Callable[[Array], Array], logits: Array) -> Array:
+    """`function` of a few rows (n, V) of logits (…, V) at a time, as float64, which gives (n,): float64 (…). Whole, they would
+    be read from memory for each of its steps (four times as slow), and take twice the room of the logits each time."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    count = max(1, _BLOCK // logits.shape[-1])
+    parts = [function(rows[at : at + count].astype(np.float64)) for at in range(0, len(rows), count)]
+    return np.concatenate([np.empty(0), *parts]).reshape(logits.shape[:-1])
+
+
 def logsumexp(logits: Array) -> Array:
     """ln Σ e^z of each row of logits (…, V), float64 (…)."""
-    peak = logits.max(-1, keepdims=True)
-    total = np.exp(logits - peak).sum(-1, dtype=np.float64)
-    return peak[..., 0] + np.log(total)
+    peak, rest = log_total(logits)
+    return peak + rest
 
 
 def rank(logits: Any, ids: Sequence[int]) -> list[int]:
@@ -142,12 +157,14 @@ def entropy(logits: Any) -> float:
 
 def entropies(logits: Any) -> Array:
     """The entropy of each row of logits (…, V), in nats: float64 (…). Raises `UserError` as `check` does."""
-    return entropies_of(log_softmax(logits))
+    logits = as_array(logits)
+    check(logits)
+    return _in_blocks(lambda rows: entropies_of(_log_softmax(rows, 1.0)), logits)
 
 
 def entropies_of(log_p: Array) -> Array:
     """The entropy of each row of ln p (…, V), in nats: float64 (…)."""
-    terms = np.exp(log_p) * np.maximum(log_p, np.finfo(np.float32).min)  # 0 × −inf would be NaN
+    terms = np.exp(log_p) * np.maximum(log_p, np.finfo(log_p.dtype).min)  # 0 × −inf would be NaN
     return 0.0 - terms.sum(-1, dtype=np.float64)  # avoids −0.0
 
 
@@ -172,8 +189,9 @@ class Sorted:
     `process` for each change of those settings.
 
     order: ids (V,) int64 by descending score, ties by lower id.
-    scores, logits, raw: float32 (V,) in that order: the logits after the repetition penalty, the logits before it (the
-        same if there is none), and the softmax of the latter.
+    scores, logits: float32 (V,) in that order: the logits after the repetition penalty, and those before it (the same if
+        there is none).
+    raw: the softmax of `logits`, float64 (V,).
     ranked: the logits in their own descending order.
     logsumexp: of the logits; entropy: of `raw`, in nats.
     """
@@ -209,7 +227,7 @@ class Sorted:
         return cls(order, scores, own, ranked, np.exp(log_p), float(logsumexp(own)), float(entropies_of(log_p)))
 
     def tempered(self, temperature: float) -> Array:
-        """Softmax of the scores at a temperature ≥ 0, float32 (V,), in `order`."""
+        """Softmax of the scores at a temperature ≥ 0, float64 (V,), in `order`."""
         if temperature == 0:
             one_hot = np.zeros_like(self.raw)
             one_hot[0] = 1.0
@@ -225,16 +243,16 @@ class Sorted:
             count = int(kept.sum())
             listed = self if bool(kept[:count].all()) else self._partitioned(kept)
             tempered = listed.tempered(settings.temperature)
-            cumulative = tempered.cumsum(dtype=np.float64)
+            cumulative = tempered.cumsum()
             count = min(count, int((tempered > 0).sum()))
         else:
             listed, tempered = self, self.tempered(settings.temperature)
-            cumulative = tempered.cumsum(dtype=np.float64)
+            cumulative = tempered.cumsum()
             count = kept_count(settings, tempered, cumulative)
         count = max(count, 1)
 
         mass = float(cumulative[count - 1])
-        probability = tempered.astype(np.float64) / mass
+        probability = tempered / mass
         probability[count:] = 0.0
         return Processed(listed, settings, tempered, cumulative, probability, count, mass)
 
@@ -259,9 +277,10 @@ class Sorted:
 class Processed:
     """Probabilities after all sampler settings. All arrays are (V,), in the descending order of `order`.
 
-    tempered: float32, after temperature; cumulative: float64, its running sum.
+    tempered: float64, after temperature; cumulative: its running sum.
     probability: float64, after cuts and renormalization, summing to 1.
-    kept_count: how many tokens, from the first, survived the cuts; kept_mass: the sum of their `tempered`.
+    kept_count: how many tokens, from the first, survived the cuts; kept_mass: the sum of their `tempered`. A token whose
+        p is below the smallest float64, 5e-324, is not among them: p is 0 then.
     """
 
     sorted: Sorted
@@ -326,7 +345,7 @@ class Processed:
     @_QUIET
     def _numerators(self, places: slice | Array) -> Array:
         if self.settings.greedy:
-            return self.tempered[places].astype(np.float64)
+            return self.tempered[places]
         scores = self.sorted.scores
         shifted = scores[places].astype(np.float64) - float(scores[0])
         return np.exp(shifted / self.settings.temperature)
@@ -336,8 +355,8 @@ class Processed:
         below = slice(max(top, 0), None)
         return Rest(
             count=len(self.order[below]),
-            raw_probability=float(self.raw[below].sum(dtype=np.float64)),
-            tempered=float(self.tempered[below].sum(dtype=np.float64)),
+            raw_probability=float(self.raw[below].sum()),
+            tempered=float(self.tempered[below].sum()),
             probability=float(self.probability[below].sum()),
             kept=max(self.kept_count - max(top, 0), 0),
         )

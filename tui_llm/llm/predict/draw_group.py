@@ -18,7 +18,7 @@ from torch import Tensor
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT, KVCache
-from tui_llm.llm.predict.distribution import Array, check
+from tui_llm.llm.predict.distribution import Array, probabilities
 from tui_llm.llm.predict.generate import uniform
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -112,16 +112,10 @@ def check_room(prompt: int, count: int, context: int) -> None:
 
 def _choose(logits: Tensor, numbers: Sequence[float], temperature: float) -> list[int]:
     """Inverse-CDF sampling of each row of logits (K, V) by its own number, as `Processed.place` does with all tokens kept:
-    float32 softmax, tokens in descending order of logits, ties by lower id, float64 sums."""
+    tokens in descending order of logits, ties by lower id."""
     values: Array = logits.float().cpu().numpy()
-    check(values)
-    shifted = values - values.max(-1, keepdims=True)
-    if temperature != 1:
-        wide = values.astype(np.float64)
-        shifted = ((wide - wide.max(-1, keepdims=True)) / temperature).astype(np.float32)
-    totals = np.exp(shifted).sum(-1, dtype=np.float64, keepdims=True)
-    tempered = np.exp(shifted - np.log(totals).astype(np.float32))
-    masses = tempered.sum(-1, dtype=np.float64)
+    tempered = probabilities(values, temperature)
+    masses = tempered.sum(-1)
     return [_place(*row) for row in zip(values, tempered, masses.tolist(), numbers, strict=True)]
 
 
@@ -130,11 +124,11 @@ def _place(values: Array, tempered: Array, mass: float, u: float) -> int:
     if len(values) > 4 * _FIRST:
         first = np.argpartition(values, -_FIRST)[-_FIRST:]
         first = first[np.lexsort((first, -values[first]))]
-        place = int(np.searchsorted(tempered[first].cumsum(dtype=np.float64) / mass, u, side="right"))
+        place = int(np.searchsorted(tempered[first].cumsum() / mass, u, side="right"))
         # Among tokens that tie with the last one, those of the lowest ids may be missing.
         if place < _FIRST and values[first[place]] > values[first[-1]]:
             return int(first[place])
     order = np.argsort(-values, kind="stable")
-    sums = tempered[order].cumsum(dtype=np.float64) / mass
+    sums = tempered[order].cumsum() / mass
     kept = int((tempered > 0).sum())
     return int(order[min(int(np.searchsorted(sums, u, side="right")), kept - 1)])

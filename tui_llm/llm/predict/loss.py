@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import LossReading, TargetToken, TokenLoss
-from tui_llm.llm.predict.distribution import as_array, log_softmax, logsumexp
+from tui_llm.llm.predict.distribution import as_array, check, log_total, probabilities
 from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
 
 EMPTY = "the target has no tokens: choose a token or type some text to measure the loss on"
 
 
 def token_losses(logits: Any, targets: Any) -> list[TokenLoss]:
-    """The loss of each of T targets (ids) given logits (T, V), in float32.
+    """The loss of each of T targets (ids) given logits (T, V), in float64.
 
     Raises `UserError` for no targets, an id outside the vocabulary, or logits whose softmax is undefined (`check`),
     ValueError if the shapes don't match.
@@ -38,14 +38,16 @@ def token_losses(logits: Any, targets: Any) -> list[TokenLoss]:
     if logits.shape[:-1] != ids.shape:
         raise ValueError(f"logits {logits.shape} and targets {ids.shape} don't match")
     _check_ids(ids, logits.shape[-1])
+    check(logits)
     logit = np.take_along_axis(logits, ids[:, None], -1)  # (T, 1)
-    # log_softmax subtracts the largest logit first, so that large logits cost no precision.
-    loss = 0.0 - np.take_along_axis(log_softmax(logits), ids[:, None], -1)[:, 0]
+    largest, rest = log_total(logits)
+    # logsumexp(z) = largest + rest. The largest logit is subtracted first, so that large ones cost no precision.
+    loss = rest - (logit[:, 0] - largest)
     columns = (
         ids,
         1 + (logits > logit).sum(-1),
         logit[:, 0],
-        logsumexp(logits).astype(np.float32),
+        largest + rest,
         np.exp(-loss),
         loss,
         np.expm1(-loss),  # p − 1, exact where p is nearly 1
@@ -63,11 +65,11 @@ def loss_reading(text: str, tokens: Sequence[TargetToken], vocabulary: int) -> L
     return LossReading(text, tuple(tokens), total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
 
 
-def gradient(logits: Any, target: int) -> npt.NDArray[np.float32]:
-    """d loss / d logits = p − y for logits (V,) and a target id: float32 (V,), summing to 0. Raises `UserError` for an
+def gradient(logits: Any, target: int) -> npt.NDArray[np.float64]:
+    """d loss / d logits = p − y for logits (V,) and a target id: float64 (V,), summing to 0. Raises `UserError` for an
     id outside the vocabulary or logits whose softmax is undefined."""
     _check_ids(np.array([target]), logits.shape[-1])
-    p_minus_y: npt.NDArray[np.float32] = np.exp(log_softmax(logits))
+    p_minus_y: npt.NDArray[np.float64] = probabilities(logits)
     p_minus_y[target] -= 1.0
     return p_minus_y
 

@@ -62,8 +62,7 @@ def columns_for(width: int, sampler: SamplerSettings) -> list[TableColumn]:
 
 def before_cuts(sampler: SamplerSettings) -> str:
     """The column with the probabilities that the cuts are made on. It is only shown if they are neither raw p nor p."""
-    cuts = sampler.top_k or sampler.top_p < 1 or sampler.min_p
-    if sampler.greedy or not cuts or (sampler.temperature == 1 and sampler.repetition_penalty == 1):
+    if sampler.greedy or not sampler.cuts or (sampler.temperature == 1 and sampler.repetition_penalty == 1):
         return "raw p"
     return "p uncut" if sampler.repetition_penalty != 1 else f"p(T={fmt.setting(sampler.temperature)})"
 

@@ -264,6 +264,12 @@ class VocabTable(Lines):
         settings, above = distribution.sampler, self._cut
         if settings.greedy:
             notes = ["greedy: the largest logit gets probability 1; cut below"]
+        elif not settings.cuts:
+            notes = [
+                "p is 0 below: less than 5e-324, the smallest float64",
+                "p is 0 below: less than 5e-324",
+                "p is 0 below",
+            ]
         else:
             kept = f"cut: {fmt.count(above)} token{'' if above == 1 else 's'} kept"
             notes = [kept, "cut"]
