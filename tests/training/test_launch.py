@@ -20,6 +20,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
 from tui_llm.training.plan import launch, processes
+from tui_llm.training.run import run_lock
 from tui_llm.training.run.run import Run, check_name
 
 LONG = {"steps": 10_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
@@ -119,6 +120,43 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     assert run.status().state == "stopped" and step(run) == run.checkpoints()[-1][0] > paused
     assert [row[0] for row in losses(run)] == list(range(1, step(run) + 1))
     assert leftovers(run.path) == []
+
+
+def test_while_a_worker_is_starting_no_other_is_started_and_a_stop_stays(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make("run", text, **LONG)
+    importing = (
+        "import sys; sys.stdin.close(); open('importing', 'w').close(); open('go', 'rb').read(); exec(sys.argv[1])"
+    )
+    real = processes.command(run.path, 1)
+    os.mkfifo(run.path / "go")
+    # The worker waits, as it does while torch is imported, until the test opens `go`.
+    waits = [sys.executable, "-c", importing, f"import os; os.execv({real[0]!r}, {real!r})", str(run.path)]
+    monkeypatch.setattr(processes, "command", lambda *_: waits)
+    launch.start(run)
+    wait(lambda: (run.path / "importing").exists())
+    assert not run.alive()
+    with pytest.raises(UserError, match=r"being started already, by process \d+"):
+        launch.start(run)
+    launch.stop(run)
+    with pytest.raises(UserError, match="being started already"):
+        launch.resume(run)
+    (run.path / "go").write_bytes(b"")
+    wait(lambda: run.status().state == "stopped")
+    assert launch.wait_until_gone(run, HANG)
+    assert run.checkpoints() == [] and step(run) == 0
+
+    # One that was killed meanwhile is in nobody's way.
+    launch.start(run)
+    _, child = launch._children[-1]
+    wait(lambda: run_lock.is_worker(child.pid, run.path))
+    child.kill()
+    child.wait()
+    launch.start(run)
+    launch.stop(run)
+    (run.path / "go").write_bytes(b"")
+    wait(lambda: run.status().state == "stopped")
 
 
 def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(

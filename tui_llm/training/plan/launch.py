@@ -24,11 +24,10 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device_names import check_device
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
-from tui_llm.training.run import batch, changes, pins
+from tui_llm.training.run import batch, changes, pins, run_lock, status
 from tui_llm.training.run.branch import BranchOrigin
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import ANSWERS, Run, check_name
-from tui_llm.training.run.run_lock import worker_pid
 from tui_llm.training.run.settings import EXECUTION, PRETRAINING, TrainingSettings, from_fields
 
 
@@ -214,21 +213,43 @@ def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = No
 def start(run: Run) -> None:
     """Starts the worker of `run` in the background and returns at once. It resumes from a checkpoint if there is one.
 
-    Raises `UserError` if a worker is training the run already.
+    Raises `UserError` if a worker is training the run already, or is starting to.
     """
     config = run.config()
     taken = UserError(f"run {run.name} is being trained already; watch it, or stop it first")
     if run.alive():
         raise taken
     try:
+        # The lock is held until the worker's pid is recorded, so that no other start comes between.
         with run.held(patience=1):
+            _check_not_starting(run)
             storage.unlink(run.path / "pid", missing_ok=True)  # the previous worker's: its pid may have been reused
-            run.write_control(paused=False, stop=False, save=None, batch=None)
+            run.write_control(paused=False, stop=False, save=None, batch=None, starting=None)
             run.write_status("starting", "starting the worker")
+            process = _start_worker(run, config)
+            _children.append((run, process))
+            with suppress(UserError):  # the disk is full: the worker will say so
+                run.write_control(starting=process.pid)
     except Timeout:
         raise taken from None
     except OSError as error:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
+
+
+def _check_not_starting(run: Run) -> None:
+    """Raises `UserError` if a worker has been started that has not acquired the lock yet: importing torch takes seconds."""
+    facts, pid = run.facts(), run.control().get("starting")
+    if facts.get("state") != "starting" or not isinstance(pid, int) or isinstance(pid, bool):
+        return
+    if Path("/proc/self/cmdline").exists():
+        starting = run_lock.is_worker(pid, run.path)
+    else:
+        starting = status.just_written(facts, run.config().nproc) and run_lock.exists(pid)
+    if starting:
+        raise UserError(f"run {run.name} is being started already, by process {pid}; watch it, or stop it first")
+
+
+def _start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
     niceness = os.environ.get("TUI_LLM_NICE")
     command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
@@ -238,7 +259,7 @@ def start(run: Run) -> None:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
         with storage.open_file(run.log_path, "ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -251,7 +272,6 @@ def start(run: Run) -> None:
     except OSError as error:
         run.write_status("failed", f"the worker can't be started: {error}")
         raise UserError(f"can't start the worker of run {run.name}: {error}") from error
-    _children.append((run, process))
 
 
 def resume(run: Run) -> None:
@@ -392,7 +412,7 @@ def stop(run: Run) -> None:
 def _worker_pid(run: Run) -> int | None:
     """Returns the pid that the lock holder recorded; None if there is none or it is not a worker of this run."""
     if Path("/proc/self/cmdline").exists():
-        return worker_pid(run.path)
+        return run_lock.worker_pid(run.path)
     try:
         pid = int(foreign_files.read_regular(run.path / "pid", 100))
     except (OSError, ValueError):

@@ -4,7 +4,7 @@ config.json        corpus, preset, device and settings; rewritten when they are 
                    `extend`, `change_batch_size`, `set_processes`, `change_execution` and `enable_tensorboard` of
                    plan/launch.py)
 status.json        the worker's state, message and facts; only the lock shows whether a worker is alive
-control.json       requests to the worker: paused, stop, save, learning_rate, batch
+control.json       requests to the worker: paused, stop, save, learning_rate, batch; the pid of one that is starting
 shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
 tensorboard/       TensorBoard event files of the metrics, if requested
 time_plan.json     of a run with a time budget: the planned steps, and each change of that (see time_plan.py)

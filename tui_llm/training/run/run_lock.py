@@ -117,10 +117,29 @@ def worker_pid(folder: Path) -> int | None:
     """Returns the pid in the file `pid`; None if there is none or that process is not a worker of this run."""
     try:
         pid = int(read_regular(folder / "pid", 100))
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if pid > 0 else []
     except (OSError, ValueError):
         return None
-    return pid if any(word.endswith(os.fsencode(folder.name)) for word in words) else None
+    return pid if is_worker(pid, folder) else None
+
+
+def is_worker(pid: int, folder: Path) -> bool:
+    """Whether a process that has not ended is a worker of this run, by its command line in /proc."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if pid > 0 else []
+    except OSError:
+        return False
+    return any(word.endswith(os.fsencode(folder.name)) for word in words)
+
+
+def exists(pid: int) -> bool:
+    """Whether there is a process with that pid, or one that has ended and that its parent has not reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _identity(path: Path) -> Identity | None:

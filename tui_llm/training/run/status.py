@@ -82,12 +82,12 @@ def _state(raw: dict[str, Any], alive: bool, processes: int) -> str:
     state = written if isinstance(written, str) and written in STATES else "new"
     if alive:
         return "starting" if state in ("new", "died") else state
-    if state == "starting" and _just_written(raw, processes):
+    if state == "starting" and just_written(raw, processes):
         return state  # the worker has not acquired its lock yet
     return "died" if state in ("starting", "running", "paused") else state
 
 
-def _just_written(raw: dict[str, Any], processes: int) -> bool:
+def just_written(raw: dict[str, Any], processes: int) -> bool:
     """Whether a status was written recently, by either clock.
 
     The wall clock jumps when it is set; the monotonic clock restarts with the machine. Several processes get twice the
