@@ -8,8 +8,6 @@ import html
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.test_serve import ESCAPES, free_port
+from tests.test_serve import ESCAPES, serving
 from tui_llm.cli import main
 from tui_llm.commands.shared.classroom import Classroom
 from tui_llm.common.errors import UserError
@@ -115,14 +113,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     pytest.importorskip("textual_serve")
     home = tmp_path_factory.mktemp("home")
     told = home / "told"
-    port = free_port()
-    words = ["serve", "--port", str(port), "--lesson", "tokens", "--most-tabs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tui_llm", *words],
-        env={**os.environ, "TUI_LLM_HOME": str(home)}, stdout=subprocess.PIPE, stderr=told.open("w"), text=True,
-    )  # fmt: skip
+    process, line = serving(["--lesson", "tokens", "--most-tabs", "2"], home, told)
     assert process.stdout is not None
-    found = [re.search(r"http://\S+", process.stdout.readline()) for _ in range(2)]
+    found = [re.search(r"http://\S+", text) for text in (line, process.stdout.readline())]
     assert found[0] is not None and found[1] is not None
     yield found[0][0], found[1][0]
     process.terminate()

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -29,22 +30,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def serving(words: list[str], home: Path, told: Path) -> tuple[subprocess.Popen[str], str]:
+    """A `serve` process and its first line. Where another process took the free port meanwhile, it gets another one."""
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tui_llm", "serve", "--port", str(free_port()), *words],
+            env={**os.environ, "TUI_LLM_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=told.open("w"),
+            text=True,
+        )
+        assert process.stdout is not None
+        if line := process.stdout.readline():
+            return process, line
+        process.communicate()
+        assert "is in use" in told.read_text(), told.read_text()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("textual_serve")
-    port = free_port()
     home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "TUI_LLM_HOME": str(home)}
     told = home / "told"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tui_llm", "serve", "--port", str(port), "--prompt", "The cat sat on the"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=told.open("w"),
-        text=True,
-    )
-    assert process.stdout is not None and f"http://127.0.0.1:{port}" in process.stdout.readline()
-    url = f"http://127.0.0.1:{port}"
+    process, line = serving(["--prompt", "The cat sat on the"], home, told)
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found is not None, line
+    url = found[0]
     while True:  # it prints the line just before it listens; the test's timeout ends a futile wait
         try:
             urllib.request.urlopen(url).close()
@@ -72,6 +83,24 @@ def test_requests_from_other_pages_and_addresses_are_refused(
     assert main(["serve", *arguments]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("host", "family"), [("0.0.0.0", socket.AF_INET), ("::", socket.AF_INET6)])
+def test_the_address_that_is_told_is_one_that_others_can_open(host: str, family: socket.AddressFamily) -> None:
+    pytest.importorskip("textual_serve")
+    from tui_llm.commands.shared.server import Server
+
+    told = urlsplit(Server("app", host, 8123).public_url)
+    assert told.port == 8123 and told.hostname not in ("0.0.0.0", "::", None)
+    try:
+        listening = socket.socket(family)
+        listening.bind((host, 0))
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with listening:
+        listening.listen()
+        if told.hostname != socket.gethostname().lower():  # the name may not be known here
+            socket.create_connection((told.hostname, listening.getsockname()[1])).close()
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

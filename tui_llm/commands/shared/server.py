@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -31,6 +32,22 @@ window.addEventListener("focus", focusTerminal);
 </script>"""
 
 
+# An address of documentation (RFC 5737, RFC 3849) for each address that stands for all of a machine's.
+ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}
+
+
+def own_address(host: str) -> str:
+    """An address of this machine that others can open, for a `host` in `ANY`, which they can't: the one from which it would
+    send to another network. Its host name if it has no network."""
+    family, elsewhere = ANY[host]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # of a datagram socket: chooses a route, and sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
+
+
 class OneLine(logging.Formatter):
     """Logs errors in one line, without a traceback."""
 
@@ -45,9 +62,10 @@ class Server(TextualServer):
     connect too, or reach this server under that page's own host name (DNS rebinding)."""
 
     def __init__(self, command: str, host: str, port: int) -> None:
-        shown = f"[{host}]" if ":" in host else host
+        self.anywhere = host in ANY  # reachable under host names that are not known here
+        shown = own_address(host) if self.anywhere else host
+        shown = f"[{shown}]" if ":" in shown else shown
         super().__init__(command, host, port, title="tui-llm", public_url=f"http://{shown}:{port}")
-        self.anywhere = host in ("0.0.0.0", "::")  # reachable under host names that are not known here
         names = {shown, "localhost", "127.0.0.1", "[::1]"} if shown in ("localhost", "127.0.0.1", "[::1]") else {shown}
         self.hosts = {f"{name}:{port}" for name in names}
         self.hosts |= set(names) if port == 80 else set()
