@@ -33,7 +33,7 @@ from tui_llm.llm.learn import speed
 from tui_llm.llm.model import fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.predict import distribution
+from tui_llm.llm.predict import distribution, softmax
 from tui_llm.llm.predict.window import Window
 
 SLACK = 4 / 3  # how much a quotient may rise from one size to the next
@@ -117,7 +117,7 @@ def models(name: str, sizes: list[tuple[int, GPTConfig, int]], weights: str, rou
         if name == "vocabulary":
             logits, sampler = window.logits(), SamplerSettings(temperature=0.8, top_k=40, top_p=0.9, min_p=0.01)
 
-            def predict(logits: distribution.Array = logits, sampler: SamplerSettings = sampler) -> None:
+            def predict(logits: softmax.Array = logits, sampler: SamplerSettings = sampler) -> None:
                 distribution.process(logits, sampler).distribution(64, lambda id: b"x")
 
             yield GrowthPoint(f"{name}: sorting, softmax, cuts, per token", at, seconds(predict, rounds=rounds), at)

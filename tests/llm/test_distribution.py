@@ -12,18 +12,19 @@ from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWa
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.llm.predict import distribution
-from tui_llm.llm.predict.distribution import Sorted, check, descending, draw, entropy, process, rank
+from tui_llm.llm.predict import softmax
+from tui_llm.llm.predict.distribution import Sorted, descending, draw, process, rank
+from tui_llm.llm.predict.softmax import check, entropy
 
 INF = math.inf
 
 
 def probabilities(logits, temperature=1.0):
-    return torch.from_numpy(distribution.probabilities(logits, temperature))
+    return torch.from_numpy(softmax.probabilities(logits, temperature))
 
 
 def log_softmax(logits, temperature=1.0):
-    return torch.from_numpy(distribution.log_softmax(logits, temperature))
+    return torch.from_numpy(softmax.log_softmax(logits, temperature))
 
 
 def str_bytes(id):

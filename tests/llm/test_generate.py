@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.predict import generate as predict
-from tui_llm.llm.predict.distribution import probabilities, rank
+from tui_llm.llm.predict.distribution import rank
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.softmax import probabilities
 
 VOCABULARY = 20
 generate = functools.partial(predict.generate, bytes_of=b"%d".__mod__)  # each token is its own id, in decimal

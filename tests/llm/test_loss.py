@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import TargetToken
 from tui_llm.facts.tokens import Token
-from tui_llm.llm.predict.distribution import probabilities, rank
+from tui_llm.llm.predict.distribution import rank
 from tui_llm.llm.predict.loss import gradient, loss_reading, token_losses
+from tui_llm.llm.predict.softmax import probabilities
 from tui_llm.llm.predict.units import perplexity
 
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, 1.0, -80.0, 80.0])

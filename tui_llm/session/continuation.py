@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.llm.predict.distribution import Array
 from tui_llm.llm.predict.generate import generate
+from tui_llm.llm.predict.softmax import Array
 from tui_llm.session.open_model import OpenModel
 
 

@@ -18,7 +18,7 @@ from tui_llm.llm.hub import lookup, open_model
 from tui_llm.llm.model.device_names import check_device, is_cpu
 from tui_llm.llm.model.weight_names import check_weights
 from tui_llm.llm.predict import distribution
-from tui_llm.llm.predict.distribution import Array
+from tui_llm.llm.predict.softmax import Array
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer

@@ -23,7 +23,7 @@ from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model.block_trace import block_trace, neuron_norms, neuron_outputs, pushed
 from tui_llm.llm.model.model import Block
-from tui_llm.llm.predict import distribution
+from tui_llm.llm.predict import softmax
 from tui_llm.session.open_model import OpenModel
 
 NOT_GPT = (
@@ -44,7 +44,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
         raise UserError(f"there is no block {layer}; this model's are 0 to {layers - 1}")
     trace, place = traced(open_model, question.request, question.number, overtaken)
     found, norms = block_trace(model, trace, layer, place.index), _neuron_norms(open_model, layer)
-    distribution.check(found.end, "the values of the residual stream")
+    softmax.check(found.end, "the values of the residual stream")
     if overtaken():
         raise Overtaken
     strengths = found.activations.abs() * norms  # (M,)

@@ -23,7 +23,7 @@ from tui_llm.instruments.compare_models.question import (
     TextPiece,
 )
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.predict.distribution import Array, log_softmax
+from tui_llm.llm.predict.softmax import Array, log_softmax
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session import reading

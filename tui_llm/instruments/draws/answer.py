@@ -26,8 +26,9 @@ from tui_llm.instruments.draws.question import (
     Landing,
     TokenInterval,
 )
-from tui_llm.llm.predict.distribution import Array, Processed
+from tui_llm.llm.predict.distribution import Processed
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.softmax import Array
 from tui_llm.session.open_model import OpenModel
 
 _CHUNK = 4096  # draws between two checks of `overtaken`

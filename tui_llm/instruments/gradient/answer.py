@@ -9,8 +9,9 @@ import numpy as np
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.llm.predict.distribution import change, descending, probabilities
+from tui_llm.llm.predict.distribution import change, descending
 from tui_llm.llm.predict.loss import gradient
+from tui_llm.llm.predict.softmax import probabilities
 from tui_llm.session.open_model import OpenModel
 
 

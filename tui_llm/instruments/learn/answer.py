@@ -33,9 +33,10 @@ from tui_llm.instruments.learn.question import (
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.predict.distribution import Array, check, descending, log_softmax
+from tui_llm.llm.predict.distribution import descending
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
+from tui_llm.llm.predict.softmax import Array, check, log_softmax
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session.open_model import OpenModel, never
 

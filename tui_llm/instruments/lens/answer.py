@@ -29,7 +29,7 @@ from tui_llm.instruments.lens.tuned import tuned_lens
 from tui_llm.instruments.trace import causal_layout, lens, place_in, traced
 from tui_llm.llm.adapters.parts import CausalReadout
 from tui_llm.llm.model import device, inside
-from tui_llm.llm.predict import distribution
+from tui_llm.llm.predict import distribution, softmax
 from tui_llm.session.open_model import OpenModel
 
 _LOGITS = 1 << 22  # logits of the grid computed at a time
@@ -42,10 +42,10 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
     tuned = tuned_lens(open_model, overtaken) if question.tuned else None
     found, fed, place = lens(open_model, question.request, question.number, overtaken, tuned)
     logits = found[:, : open_model.tokenizer.size]  # (N + 1, V)
-    distribution.check(logits)
+    softmax.check(logits)
     with device.threads(logits.numel()):
         log_p = logits.double().log_softmax(-1)
-        entropies = distribution.entropies_of(log_p.numpy()).tolist()
+        entropies = softmax.entropies_of(log_p.numpy()).tolist()
         final = log_p[-1]
         # p ln(p ÷ q) is 0 if p is 0; computed directly, 0 × (−∞ − −∞) is NaN.
         terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p))
@@ -140,8 +140,8 @@ def _targets(
 def _cells(logits: Tensor, wanted: Sequence[int], top: int, token: Callable[[int], Token]) -> list[LensCell]:
     """A cell for each row of logits (n, V)."""
     array, rows = logits.numpy(), range(len(logits))
-    log_p = distribution.log_softmax(array)  # (n, V)
-    entropies = distribution.entropies_of(log_p).tolist()
+    log_p = softmax.log_softmax(array)  # (n, V)
+    entropies = softmax.entropies_of(log_p).tolist()
     own = array[rows, list(wanted)]  # (n,)
     ranks = (1 + np.count_nonzero(array > own[:, None], axis=-1)).tolist()
     probabilities = np.exp(log_p[rows, list(wanted)]).tolist()

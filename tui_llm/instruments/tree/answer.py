@@ -31,8 +31,9 @@ from tui_llm.instruments.tree.question import (
 )
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import KVCache
-from tui_llm.llm.predict.distribution import Array, Processed, process
+from tui_llm.llm.predict.distribution import Processed, process
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.softmax import Array
 from tui_llm.llm.predict.tree_attention import tree_features
 from tui_llm.session.open_model import OpenModel
 

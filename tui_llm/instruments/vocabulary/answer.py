@@ -17,7 +17,8 @@ from tui_llm.instruments.vocabulary.question import (
     VocabularyPage,
     VocabularyQuestion,
 )
-from tui_llm.llm.predict.distribution import Array, Processed
+from tui_llm.llm.predict.distribution import Processed
+from tui_llm.llm.predict.softmax import Array
 from tui_llm.session.open_model import OpenModel
 
 _KEY = "vocabulary"

@@ -42,7 +42,7 @@ class NumpyGPT:
         self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._length = 0  # P
 
-    @np.errstate(all="ignore")  # damaged weights give NaN, which `distribution.check` reports
+    @np.errstate(all="ignore")  # damaged weights give NaN, which `softmax.check` reports
     def run(self, ids: Sequence[int]) -> Array:
         start, end = self._length, self._length + len(ids)
         if end > self.context:

@@ -1,6 +1,7 @@
 """From logits to a distribution, a loss and generated text.
 
-distribution.py    softmax, temperature, top-k, top-p, min-p; ranks and entropy
+softmax.py         log-softmax, logsumexp and entropy of logits
+distribution.py    temperature, repetition penalty, top-k, top-p, min-p; ranks
 cuts.py            which tokens top-k, top-p and min-p keep, also as transformers' generate cuts them
 generate.py        autoregressive sampling
 window.py          the tokens in the model's context, their features and logits, with the KV cache

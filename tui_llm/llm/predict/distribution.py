@@ -25,10 +25,7 @@ ascending order, cuts the lower ids of a tie (if stable; torch's order of more t
 Example: p = 0.5, 0.2, 0.2, 0.1 with top-k 3 and top-p 0.75 keeps three tokens, since 0.5 + 0.2 < 0.75; in sequence it
 keeps two, since (0.5 + 0.2) / 0.9 ≥ 0.75.
 
-Everything that follows the logits is numpy, whatever made them: a command that runs no model imports no torch.
-
-V is the size of the vocabulary; logits are sliced to it before (`Window`). They are float32; softmax and all that follows
-is in float64: in float32, a probability below 1e-45 would be 0, as most of GPT-2's are at T = 0.1.
+`softmax.py` has the softmax itself, V, and the precision of it all.
 """
 
 from __future__ import annotations
@@ -40,47 +37,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate, Distribution, Rest
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.predict.cuts import kept_count, kept_in_sequence
+from tui_llm.llm.predict.softmax import (
+    DIVERGED,
+    QUIET,
+    Array,
+    as_array,
+    check,
+    entropies_of,
+    logsumexp,
+    unchecked_log_softmax,
+)
 from tui_llm.llm.tokens.token_bytes import token_text
 
-Array = npt.NDArray[Any]
 BytesOf = Callable[[int], bytes]  # a token's bytes by its id
 
 
-_QUIET = np.errstate(all="ignore")  # −inf is a logit, and what overflows to inf is meant to
-_BLOCK = 1 << 16  # logits of several rows that are float64 at a time: what a core's cache holds
-_DIVERGED = "the weights are damaged or training has diverged; open another model or an earlier checkpoint"
-
-
-def as_array(logits: Any) -> Array:
-    """Logits (…, V) as float32: of an array, of numbers, or of a tensor of any float dtype on any device."""
-    if hasattr(logits, "detach"):  # a tensor; torch itself is not needed here
-        logits = logits.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):
-        return np.asarray(logits, dtype=np.float32)
-
-
-def check(logits: Any, whose: str = "the model's logits", cure: str = _DIVERGED) -> None:
-    """Raises `UserError` if the softmax of logits (…, V) is undefined: a row with NaN or +inf, or one that is all −inf.
-    The message starts with `whose`, the name of these logits, and ends with `cure`, what the user can do."""
-    logits = as_array(logits)
-    if logits.shape[-1] == 0:
-        raise UserError("there are no logits: give at least one token")
-    peak = logits.max(-1)  # it propagates NaN, so one pass covers all three cases
-    if np.isnan(peak).any():
-        raise UserError(f"{whose} contain NaN: {cure}")
-    if np.isposinf(peak).any():
-        raise UserError(f"{whose} contain +inf: {cure}")
-    if np.isneginf(peak).any():
-        raise UserError(f"{whose} are all −inf, so no token is possible: {cure}")
-
-
-@_QUIET
+@QUIET
 def penalise(logits: Any, seen: Iterable[int], penalty: float) -> Array:
     """Logits (V,) with the repetition penalty applied to the ids `seen`: z ÷ θ if z > 0, z · θ if z < 0. Ids outside
     the vocabulary are ignored. Not in place."""
@@ -93,79 +70,10 @@ def penalise(logits: Any, seen: Iterable[int], penalty: float) -> Array:
     return penalised
 
 
-def log_softmax(logits: Any, temperature: float = 1.0) -> Array:
-    """ln p of logits (…, V) at a temperature ≥ 0, float64. At 0 they must be (V,). Raises `UserError` as `check`
-    does."""
-    logits = as_array(logits)
-    check(logits)
-    if temperature == 0:
-        one_hot = np.full(logits.shape, -np.inf)
-        one_hot[logits.argmax()] = 0.0  # the first of equal ones
-        return one_hot
-    return _log_softmax(logits, temperature)
-
-
-def probabilities(logits: Any, temperature: float = 1.0) -> Array:
-    """Softmax of logits (…, V) at a temperature ≥ 0, float64. At 0 they must be (V,): one-hot on the largest logit, on a
-    tie the lowest id. Raises `UserError` as `check` does."""
-    return np.exp(log_softmax(logits, temperature))
-
-
-@_QUIET
-def _log_softmax(logits: Array, temperature: float) -> Array:
-    # Subtract the maximum before dividing: at T = 1e-10 the largest stays 0 and the others go to −inf.
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(-1, keepdims=True)
-    if temperature != 1:
-        shifted /= temperature
-    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return shifted
-
-
-@_QUIET
-def log_total(logits: Array) -> tuple[Array, Array]:
-    """The largest logit of each row of logits (…, V), and ln Σ e^(z − largest), both float64 (…). Their sum is logsumexp."""
-    peak = logits.max(-1).astype(np.float64)
-    return peak, np.log(_in_blocks(lambda rows: np.exp(rows - rows.max(-1, keepdims=True)).sum(-1), logits))
-
-
-def _in_blocks(function: Callable[[Array], Array], logits: Array) -> Array:
-    """`function` of a few rows (n, V) of logits (…, V) at a time, as float64, which gives (n,): float64 (…). Whole, they would
-    be read from memory for each of its steps (four times as slow), and take twice the room of the logits each time."""
-    rows = logits.reshape(-1, logits.shape[-1])
-    count = max(1, _BLOCK // logits.shape[-1])
-    parts = [function(rows[at : at + count].astype(np.float64)) for at in range(0, len(rows), count)]
-    return np.concatenate([np.empty(0), *parts]).reshape(logits.shape[:-1])
-
-
-def logsumexp(logits: Array) -> Array:
-    """ln Σ e^z of each row of logits (…, V), float64 (…)."""
-    peak, rest = log_total(logits)
-    return peak + rest
-
-
 def rank(logits: Any, ids: Sequence[int]) -> list[int]:
     """The rank of each id among logits (V,): 1 + the number of strictly greater logits. Ties share a rank."""
     logits = as_array(logits)
     return [1 + int((logits > logits[id]).sum()) for id in ids]
-
-
-def entropy(logits: Any) -> float:
-    """−Σ p ln p of softmax(logits (V,)), in nats, with 0 ln 0 = 0. Between 0 (one-hot) and ln V (uniform)."""
-    return float(entropies(logits))
-
-
-def entropies(logits: Any) -> Array:
-    """The entropy of each row of logits (…, V), in nats: float64 (…). Raises `UserError` as `check` does."""
-    logits = as_array(logits)
-    check(logits)
-    return _in_blocks(lambda rows: entropies_of(_log_softmax(rows, 1.0)), logits)
-
-
-def entropies_of(log_p: Array) -> Array:
-    """The entropy of each row of ln p (…, V), in nats: float64 (…)."""
-    terms = np.exp(log_p) * np.maximum(log_p, np.finfo(log_p.dtype).min)  # 0 × −inf would be NaN
-    return 0.0 - terms.sum(-1, dtype=np.float64)  # avoids −0.0
 
 
 def descending(values: Array) -> tuple[Array, Array]:
@@ -209,7 +117,7 @@ class Sorted:
         cls,
         logits: Any,
         whose: str = "the model's logits",
-        cure: str = _DIVERGED,
+        cure: str = DIVERGED,
         *,
         seen: Iterable[int] = (),
         penalty: float = 1.0,
@@ -223,7 +131,7 @@ class Sorted:
         own = ranked = scores
         if penalised is not logits:
             own, ranked = logits[order], np.sort(logits)[::-1]
-        log_p = _log_softmax(own, 1.0)
+        log_p = unchecked_log_softmax(own, 1.0)
         return cls(order, scores, own, ranked, np.exp(log_p), float(logsumexp(own)), float(entropies_of(log_p)))
 
     def tempered(self, temperature: float) -> Array:
@@ -234,7 +142,7 @@ class Sorted:
             return one_hot
         if temperature == 1 and self.scores is self.logits:
             return self.raw
-        return np.exp(_log_softmax(self.scores, temperature))
+        return np.exp(unchecked_log_softmax(self.scores, temperature))
 
     def process(self, settings: SamplerSettings) -> Processed:
         """Apply temperature, softmax, top-k, top-p, min-p and renormalization."""
@@ -304,7 +212,7 @@ class Processed:
         """bool (V,): which tokens survived the cuts."""
         return np.arange(len(self.order)) < self.kept_count
 
-    @_QUIET
+    @QUIET
     def distribution(self, top: int, bytes_of: BytesOf) -> Distribution:
         """The prediction in plain numbers, with the table's first `top` rows."""
         logits, peak, total = self.sorted, self.peak, self.total
@@ -342,7 +250,7 @@ class Processed:
         """Σ e^(score ÷ T − peak) over the vocabulary, the softmax denominator: from 1 to V."""
         return float(self._numerators(slice(None)).sum())
 
-    @_QUIET
+    @QUIET
     def _numerators(self, places: slice | Array) -> Array:
         if self.settings.greedy:
             return self.tempered[places]
@@ -370,7 +278,7 @@ class Processed:
         found = int(np.searchsorted(steps, u, side="right"))
         return min(found, self.kept_count - 1)  # rounding can leave the total slightly below u
 
-    @_QUIET
+    @QUIET
     def at(self, places: slice | Array, bytes_of: BytesOf) -> tuple[Candidate, ...]:
         """The rows at the indices `places`, in that order."""
         part, scores = self.sorted.logits[places], self.sorted.scores[places].astype(np.float64)
@@ -400,7 +308,7 @@ def process(logits: Any, settings: SamplerSettings, seen: Iterable[int] = ()) ->
     return Sorted.of(logits, seen=seen, penalty=settings.repetition_penalty).process(settings)
 
 
-@_QUIET
+@QUIET
 def change(logits: Any, overrides: Sequence[tuple[int, float]]) -> Array:
     """A copy of logits (V,) with some overridden, (id, logit) each. Raises `UserError` for an id outside the
     vocabulary."""

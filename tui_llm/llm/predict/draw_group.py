@@ -18,8 +18,8 @@ from torch import Tensor
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT, KVCache
-from tui_llm.llm.predict.distribution import Array, probabilities
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.softmax import Array, probabilities
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 _FIRST = 64  # tokens that are sorted first

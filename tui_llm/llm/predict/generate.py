@@ -49,7 +49,7 @@ def generate(
     candidates: number of the most probable tokens to record with each step.
     ends: whether an id is an end-of-text token. Generation does not stop there; the caller decides.
 
-    Raises `UserError` if the softmax is undefined (`distribution.check`).
+    Raises `UserError` if the softmax is undefined (`softmax.check`).
     """
     so_far, stream = list(ids), TextStream()
     stream.feed(before)

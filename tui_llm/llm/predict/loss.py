@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import LossReading, TargetToken, TokenLoss
-from tui_llm.llm.predict.distribution import as_array, check, log_total, probabilities
+from tui_llm.llm.predict.softmax import as_array, check, log_total, probabilities
 from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
 
 EMPTY = "the target has no tokens: choose a token or type some text to measure the loss on"

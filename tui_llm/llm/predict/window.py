@@ -14,8 +14,8 @@ import numpy as np
 
 from tui_llm.common.errors import Overtaken
 from tui_llm.facts.prediction import TokenLoss, TokenScore
-from tui_llm.llm.predict import distribution, loss
-from tui_llm.llm.predict.distribution import Array, as_array
+from tui_llm.llm.predict import distribution, loss, softmax
+from tui_llm.llm.predict.softmax import Array, as_array
 
 if TYPE_CHECKING:
     from tui_llm.llm.model.predictor import Predictor
@@ -127,7 +127,7 @@ class Window:
             stop = min(len(self.ids) - 1, start + max(1, _ROWS // self.size))
             logits = self._head(self._features[start:stop])  # (rows, V)
             losses = loss.token_losses(logits, self.ids[start + 1 : stop + 1])
-            entropies = distribution.entropies(logits).tolist()
+            entropies = softmax.entropies(logits).tolist()
             self._scores += [TokenScore(*both) for both in zip(losses, entropies, strict=True)]
         return list(self._scores)
 
