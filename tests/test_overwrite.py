@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +152,43 @@ def test_nothing_is_replaced_without_force(
         said = refused(capsys, *words, its_input, *more)
         assert "reads" in said, said
     assert digest(here) == inputs
+
+
+@pytest.mark.parametrize("place", [one for one in PLACES if one[0] in (*TEXTS, "sft")], ids=" ".join)
+def test_the_text_that_is_read_is_never_replaced(
+    here: Path, tmp_path: Path, place: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, option = place
+    words = PLACES[place][0]
+    text = tmp_path / "README.md"
+    text.write_text("a\tb\n")
+    text_words = [command, str(text), *words[3:]] if command == "sft" else [command, "--file", str(text), *words[2:]]
+    link = tmp_path / "link"
+    link.symlink_to(text)
+    for out in (tmp_path,) if option == "--keep" else (text, link):
+        said = refused(capsys, *text_words, str(out), "--force")
+        assert "reads" in said, said
+    assert text.read_text() == "a\tb\n" and sorted(tmp_path.iterdir()) == [text, link]
+
+
+@pytest.mark.parametrize("run", [".", "run.csv"])
+def test_another_programs_log_is_not_replaced(
+    tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / ("run.csv" if run == "run.csv" else "wandb-history.jsonl")
+    if log.suffix == ".csv":
+        log.write_text("iter 0: loss 4.2, time 22.35ms, mfu -100.00%\niter 10: loss 3.2, time 18.24ms, mfu 20.45%\n")
+    else:
+        log.write_text('{"_step": 0, "loss": 4.2}\n{"_step": 1, "loss": 3.2}\n')
+        (tmp_path / "out.csv").symlink_to(log)
+    before = log.read_bytes()
+    out = tmp_path / ("run.csv" if run == "run.csv" else "out.csv")
+    assert main(["runs", "curves", f"./{run}", "--json"]) == 0
+    chart = json.loads(capsys.readouterr().out)["charts"][0]["chart"]
+    said = refused(capsys, "runs", "curves", f"./{run}", "--chart", chart, "--out", str(out), "--force")
+    assert "reads" in said
+    assert log.read_bytes() == before
 
 
 def test_a_vocabulary_that_was_added(here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

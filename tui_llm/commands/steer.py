@@ -17,7 +17,7 @@ from tui_llm.commands.shared.options import (
     sampler_options,
     whole,
 )
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import inputs_of, out_path, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def steer(options: argparse.Namespace) -> None:
         raise UserError("--max-tokens takes 0 or more, --top 1 or more")
     check_coefficient(options.coefficient)
     if options.save is not None:
-        from tui_llm.llm.hub.lookup import find
-
-        reads = (find(options.model).folder,)
-        check_file(out_path(options.save, "--save"), force=options.force, inputs=reads)  # before the work
+        check_file(out_path(options.save, "--save"), force=options.force, inputs=inputs_of(options))  # before the work
     request = request_of(options, sampler=sampler_of(options))
     engine = engine_of(options)
     layer = options.layer if options.load is not None or options.layer is not None else engine.weights().layers // 2

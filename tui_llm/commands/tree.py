@@ -16,7 +16,7 @@ from tui_llm.commands.shared.options import (
     sampler_options,
     whole,
 )
-from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.output import inputs_of, out_path, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def tree(options: argparse.Namespace) -> None:
     request = request_of(options, sampler=sampler_of(options))
     out = None
     if options.out is not None:
-        from tui_llm.llm.hub.lookup import find
-
-        out, reads = out_path(options.out, "--out"), (find(options.model).folder,)
+        out, reads = out_path(options.out, "--out"), inputs_of(options)
         check_file(out, force=options.force, inputs=reads)  # before the work, which takes time
     engine = engine_of(options)
     made = Tree(request, engine.weights(), text_ids=engine.answer(KnownQuestion(request)).text)

@@ -43,14 +43,23 @@ def out_path(text: str, option: str) -> Path:
     return paths.absolute(text)
 
 
+def inputs_of(options: argparse.Namespace) -> tuple[Path, ...]:
+    """What the command reads, and must not write to: its model, and the file of its text or pairs. Raises `UserError` where
+    there is none of that name."""
+    from tui_llm.common import paths
+    from tui_llm.llm.hub.lookup import find
+
+    files = (getattr(options, name, None) for name in ("file", "pairs"))
+    return (find(options.model).folder, *(paths.absolute(file) for file in files if file is not None))
+
+
 def keep_folder(options: argparse.Namespace) -> str | None:
     """The model folder to write that `--keep` names, if it was given. Raises `UserError` if it can't be made: call it before
     the work, which takes time."""
     if options.keep is None:
         return None
     from tui_llm.instruments.learn.model_folder import new_folder
-    from tui_llm.llm.hub.lookup import find
 
     folder = str(out_path(options.keep, "--keep"))
-    new_folder(folder, force=options.force, inputs=(find(options.model).folder,))
+    new_folder(folder, force=options.force, inputs=inputs_of(options))
     return folder

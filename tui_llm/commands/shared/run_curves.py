@@ -22,10 +22,11 @@ from tui_llm.training.run.run_curves import CurveInfo, RunCurves
 def show(options: argparse.Namespace) -> None:
     found = [find(name) for name in dict.fromkeys(options.run)]
     path = None if options.out is None else out_path(options.out, "--out")
+    reads = [source for run in found for source in run.sources()]
     if path is not None:
         if options.chart is None:
             raise UserError("--out writes one chart; name it with --chart (tui-llm runs curves RUN lists them)")
-        curve_charts.check_export(path, force=options.force, inputs=[run.path for run in found])
+        curve_charts.check_export(path, force=options.force, inputs=reads)
     runs = [_read(run) for run in found]
     if options.chart is None:
         _list(runs, as_json=options.json)
@@ -40,7 +41,7 @@ def show(options: argparse.Namespace) -> None:
     if path is None:
         _points(info, data, as_json=options.json)
         return
-    maker = curve_charts.export(data, path, force=options.force, inputs=[run.path for run in found])
+    maker = curve_charts.export(data, path, force=options.force, inputs=reads)
     if options.json:
         put_json({"chart": info.key, "path": str(path), "points": sum(len(line.points) for line in data.lines), "converter": maker or None})  # fmt: skip
         return

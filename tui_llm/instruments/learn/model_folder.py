@@ -74,8 +74,8 @@ def write_model(
 
 def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """The path for a new model: `name` in the user's models folder, or `name` itself if it is a path. Raises
-    `UserError` if the name is invalid, or taken and `force` is not set; in any case if `inputs` lie in the folder
-    (`new_files.check_file`)."""
+    `UserError` if the name is invalid, or taken and `force` is not set; in any case if it lies in the folder of a model or
+    run among `inputs` (`new_files.check_folder`), or one of `inputs` is a file in it, which its files could replace."""
     looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
     if not (looks_like_path or _NAME.fullmatch(name)):
         raise UserError(
@@ -87,7 +87,11 @@ def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -
             if os.path.lexists(top / name):
                 raise UserError(f"a model or run {name!r} already exists; choose another name")
     folder = paths.absolute(name) if looks_like_path else paths.models_dir() / name
+    inputs = tuple(inputs)
     new_files.check_folder(folder, force=force, inputs=inputs)
+    for one in inputs:
+        if one.is_file() and os.path.realpath(one.parent) == os.path.realpath(folder):
+            raise UserError(f"{one}, which this reads, is in {folder}; give another folder")
     return folder
 
 

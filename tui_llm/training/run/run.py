@@ -110,6 +110,10 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    def sources(self) -> tuple[Path, ...]:
+        """The folders and files that reading it reads: nothing that is made from them may replace one."""
+        return (self.path,)
+
     # ── configuration and requests ──
 
     def exists(self) -> bool:

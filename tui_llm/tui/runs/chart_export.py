@@ -43,7 +43,7 @@ def ask_export(app: App[None], files: FileActions, data: ChartData, stem: str, r
             except UserError as error:
                 files.notify(str(error), "error")
                 return
-            inputs = () if run is None else (run.path,)
+            inputs = () if run is None else run.sources()
             files.act(lambda: curve_charts.export(data, path, inputs=inputs), f"chart written to {path}")
 
     app.push_screen(

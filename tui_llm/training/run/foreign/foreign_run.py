@@ -44,6 +44,9 @@ class ForeignRun(Run):
     def exists(self) -> bool:
         return os.path.lexists(self.source)
 
+    def sources(self) -> tuple[Path, ...]:
+        return self.path, self.source, *self.log_files(), *(path for _, path in self.saved())
+
     def config(self) -> RunConfig:
         raise UserError(f"{self.source} is no run of tui-llm: it has no settings here, and is only read")
 
