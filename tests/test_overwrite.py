@@ -14,6 +14,7 @@ import pytest
 from tests import hostile
 from tests.test_cli import refused
 from tui_llm.cli import main
+from tui_llm.training.plan import ladder
 
 # For each: the words up to the path, and the input that the path must not be.
 PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
@@ -189,6 +190,16 @@ def test_another_programs_log_is_not_replaced(
     said = refused(capsys, "runs", "curves", f"./{run}", "--chart", chart, "--out", str(out), "--force")
     assert "reads" in said
     assert log.read_bytes() == before
+
+
+def test_a_text_in_the_folder_of_a_ladders_corpus_is_not_replaced(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("text\na\n")
+    ladder.keep(ladder.Ladder("tables", (str(tmp_path),), "toy", "steps", 20.0))
+    said = refused(capsys, "ladder", "--name", "tables", "--show", "--out", str(table), "--force")
+    assert "reads" in said and table.read_text() == "text\na\n"
 
 
 def test_a_vocabulary_that_was_added(here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

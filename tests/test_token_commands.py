@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.byte_models import save_byte_model
 from tui_llm.cli import main
 from tui_llm.llm.hub import lookup
+from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 HOSTILE = "[red]x \x1b]0;x\x07 \u202eabc é"
@@ -75,6 +78,22 @@ def test_wrong_input_is_one_line(words: tuple[str, ...], says: str, capsys: pyte
     assert main(words) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["surprisal", "evaluate", "logits"])
+def test_logits_that_are_nan_are_one_line(
+    tmp_path: Path, command: str, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = GPTConfig(vocabulary=257, context=16, layers=1, heads=2, width=16)
+    model = save_byte_model(tmp_path / "broken", shape, broken=True)
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat")
+    words = [command, str(text)] if command == "evaluate" else [command, "--file", str(text)]
+    assert main([*words, "--model", str(model), *more]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("tui-llm: the model's logits contain NaN: ") and captured.err.count("\n") == 1
+    assert not captured.out
 
 
 def test_tokens_outside_the_context_are_not_called_the_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,12 +178,17 @@ def _chart_path(options: argparse.Namespace, ladder: Ladder) -> Path | None:
 
 def _inputs(ladder: Ladder) -> list[Path]:
     """What a chart must not replace."""
+    from contextlib import suppress
     from pathlib import Path
 
+    from tui_llm.llm.data import texts
     from tui_llm.training.plan.ladder import path_of
 
-    runs = [ladder.run(at).path for at in range(len(ladder.rungs))]
-    return [path_of(ladder.name), *runs, *(Path(one) for one in ladder.corpus if Path(one).exists())]
+    found = [path_of(ladder.name), *(ladder.run(at).path for at in range(len(ladder.rungs)))]
+    for place in filter(Path.exists, map(Path, ladder.corpus)):
+        with suppress(UserError):  # the texts of an old ladder may be gone
+            found += texts.files([place])
+    return found
 
 
 def _ladder(options: argparse.Namespace) -> Ladder:

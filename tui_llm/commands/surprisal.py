@@ -38,6 +38,8 @@ def surprisal(options: argparse.Namespace) -> None:
     reading = engine_of(options, numpy_first=True).read(request_of(options, scores=True, top=1, token_window=1 << 30))
     if not reading.prompt_ids:
         raise UserError(f"{reading.problem} (--bos)")
+    if reading.problem and not reading.scores:
+        raise UserError(reading.problem)
     unseen = len(reading.prompt_ids) - reading.fed
     _put_scores(options, reading.weights.name, reading.weights.step, reading.tokens.tokens, reading.scores, unseen)
 

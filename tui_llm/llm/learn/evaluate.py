@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.model import GPT
+from tui_llm.llm.predict import softmax
 from tui_llm.llm.predict.units import perplexity
 
 LOGITS = 1 << 23  # logits per batch of windows: larger batches are not faster
@@ -50,7 +51,7 @@ def evaluate(
     token_bytes: the bytes of a token id.
     progress: called with (tokens done, tokens in all).
 
-    Raises `UserError` for fewer than two tokens.
+    Raises `UserError` for fewer than two tokens, and as `softmax.check` does.
     """
     if len(ids) < 2:
         raise UserError("the text is too short to measure a loss on: two tokens at least are needed")
@@ -58,7 +59,10 @@ def evaluate(
     for rows, new in _batches(ids, min(model.config.context, len(ids) - 1), LOGITS // model.config.vocabulary):
         x = torch.tensor(rows, device=model.device)  # (B, T + 1)
         logits = model(x[:, :-1], last=new)[..., : model.used].float()  # (B, new, V), without padding rows
-        total += float(F.cross_entropy(logits.flatten(0, 1), x[:, -new:].flatten(), reduction="sum"))
+        summed = float(F.cross_entropy(logits.flatten(0, 1), x[:, -new:].flatten(), reduction="sum"))
+        if not math.isfinite(summed):
+            softmax.check(logits)
+        total += summed
         counted += len(rows) * new
         if progress is not None:
             progress(counted, len(ids) - 1)
