@@ -300,3 +300,15 @@ def test_the_effects_of_all_parts_leave_out_the_rows_that_pad_the_embedding(tmp_
         alone = padded.answer(AblateQuestion(request, (Intervention(found.part),))).after
         assert found.values.loss == pytest.approx(alone.loss, abs=1e-4)
         assert found.values.rank == alone.rank
+
+
+def test_the_same_window_with_other_token_numbers_is_read_again(tmp_path: Path) -> None:
+    shape = GPTConfig(vocabulary=257, context=16, layers=2, heads=2, width=16)
+    folder = str(save_byte_model(tmp_path / "short", shape, padding=10.0))
+    made, fresh = PipelineEngine("cpu"), PipelineEngine("cpu")
+    made.open(folder)
+    fresh.open(folder)
+    off = (Intervention(ModelPart(KEY, 6)),)
+    long, short = (Request(prompt="a" * count, interventions=off) for count in (20, 16))
+    numbers = made.read(long).distribution
+    assert made.read(short).distribution == fresh.read(short).distribution != numbers

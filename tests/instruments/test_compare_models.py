@@ -20,6 +20,7 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.compare_models.answer import NOTHING_SHARED, _pieces
 from tui_llm.instruments.compare_models.question import CompareModelsQuestion, TextPiece
+from tui_llm.instruments.compare_models.words import target_line
 from tui_llm.instruments.pairs.question import PairsQuestion
 from tui_llm.llm.hub import hub, lookup
 from tui_llm.llm.model import checkpoint
@@ -267,3 +268,22 @@ def test_the_former_name_prints_what_it_printed(capsys: pytest.CaptureFixture[st
     assert main(("versus", "nano", "no-such", TEXT)) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(("compare-models", "nano", "nano", TEXT, "--top", "0")) == 2
+
+
+def test_the_likeliest_token_is_the_open_models_for_all(engine: PipelineEngine, noisy: Path) -> None:
+    request = Request(prompt=TEXT, target=Target(likeliest=True))
+    found = engine.answer(CompareModelsQuestion(request, (str(noisy),), tokens=0))
+    (one, _), (two, _) = logits("nano", TEXT), logits(str(noisy), TEXT)
+    best = int(one[-1].argmax())
+    assert best != int(two[-1].argmax())
+    for side, row in zip(found.models, (one[-1], two[-1]), strict=True):
+        loss = side.reading.loss
+        assert loss is not None and loss.text == engine.token(best).text
+        assert loss.sum == pytest.approx(-float(row.log_softmax(-1)[best]), abs=2e-3)
+
+
+def test_a_token_that_no_text_is_read_as_is_no_target(engine: PipelineEngine, noisy: Path) -> None:
+    assert engine.tokenizer.start is not None
+    request = Request(prompt=TEXT, target=Target(id=engine.tokenizer.start))
+    found = engine.answer(CompareModelsQuestion(request, (str(noisy),), tokens=0))
+    assert [side.reading.loss for side in found.models] == [None, None] and not target_line(found)

@@ -91,3 +91,12 @@ def test_a_changed_logit_changes_the_first_tokens_gradient_as_its_loss(engine: P
         assert target.gradient == pytest.approx(reading.loss.tokens[index].loss.probability - 1, abs=1e-5)
     (target,) = (one for one in engine.answer(GradientQuestion(request)).rows if one.target)
     assert target.gradient > -0.01 and row.gradient < -0.5
+
+
+def test_tokens_too_unlikely_for_a_float_are_in_the_order_of_their_logits(engine: PipelineEngine) -> None:
+    request = Request(prompt="The cat sat on the", target=Target(id=5), overrides=((5, 2000.0),))
+    order = engine.read(Request(prompt=request.prompt, top=10)).distribution
+    assert order is not None
+    found = engine.answer(GradientQuestion(request, 0, 6))
+    assert {row.probability for row in found.rows if not row.target} == {0.0}
+    assert [row.token.id for row in found.rows] == [5, *[row.id for row in order.candidates if row.id != 5][:6]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -15,9 +17,13 @@ from tests.near_ties import possible_ranks
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.interventions import MLP, Intervention, ModelPart
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import Recipe
 from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.ablate.question import AblateQuestion, EffectsQuestion
+from tui_llm.instruments.backward.question import BackwardQuestion
+from tui_llm.instruments.learn.answer import _candidates
 from tui_llm.instruments.learn.question import KeepQuestion, Learned, LearnQuestion
 from tui_llm.llm.learn import learner
 from tui_llm.llm.model import checkpoint, device
@@ -302,3 +308,26 @@ def test_kept_as_a_folder_that_transformers_opens(
     with pytest.raises(UserError, match="can't write"):
         engine.answer(KeepQuestion(asked, f"{tmp_path}/file/under"))
     assert [path.name for path in paths.models_dir().iterdir()] == ["mine"]
+
+
+def test_inside_a_text_longer_than_the_context_the_loss_is_the_panes(engine: PipelineEngine) -> None:
+    asked = Request(prompt="The cat sat on the mat and looked", position=28, target=Target(own=True))
+    reading = engine.read(asked)
+    assert reading.loss is not None and reading.fed < reading.position
+    assert learn(engine, 0, SGD, asked).before.loss == pytest.approx(reading.loss.sum, abs=1e-5)
+    backward = engine.answer(BackwardQuestion(asked))
+    assert backward.loss == pytest.approx(reading.loss.sum, abs=1e-5)
+    assert [one.number for one in backward.tokens] == list(range(len(reading.prompt_ids) - reading.fed, 28))
+    effects = engine.answer(EffectsQuestion(asked, (ModelPart(MLP, 0),)))
+    assert effects.before.loss == pytest.approx(reading.loss.sum, abs=1e-5)
+    alone = engine.answer(AblateQuestion(asked, (Intervention(ModelPart(MLP, 0)),)))
+    assert effects.parts[0].values.loss == pytest.approx(alone.after.loss, abs=1e-5)
+    with pytest.raises(UserError, match="context is the last 24 tokens"):
+        learn(engine, 0, SGD, dataclasses.replace(asked, position=5))
+
+
+def test_the_likeliest_tokens_are_those_of_float64(engine: PipelineEngine) -> None:
+    logs = np.full(engine.tokenizer.size, -10.0)
+    logs[7] += 1e-9  # equal in float32
+    rows = _candidates(engine, logs, logs, 3, 1)
+    assert [row.token.id for row in rows] == [7, 3]

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.byte_models import save_byte_model
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import ATTENTION, HEAD, MLP, RESIDUAL, STEER, ZERO, Intervention, ModelPart
+from tui_llm.facts.interventions import ATTENTION, HEAD, KEY, MLP, RESIDUAL, STEER, ZERO, Intervention, ModelPart
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.patch.question import PatchGrid, PatchQuestion, alignment
-from tui_llm.llm.model import patching
+from tui_llm.llm.hub import hub
+from tui_llm.llm.model import checkpoint, patching
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.patching import Cells, Patching, plan, same_start
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.closed import ClosedTokenizer
 
 NANO = paths.shipped_models_dir() / "nano"
 CLEAN, CHANGED = "Tom and Lily went out. Tom gave the ball to", "Tom and Lily went out. Lily gave the ball to"
@@ -147,8 +152,6 @@ def test_random_models_of_several_shapes(layers: int, heads: int, width: int, cl
 
 
 def of_transformers(model: Any, layers: int, heads: int, width: int) -> GPT:
-    from tui_llm.llm.model.shape import GPTConfig
-
     made = GPT(GPTConfig(vocabulary=50, context=16, layers=layers, heads=heads, width=width)).eval()
     body = model.transformer
     with torch.no_grad():
@@ -317,3 +320,43 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["patch", *words]) == 2
         printed, said = capsys.readouterr()
         assert not printed and said.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> PipelineEngine:
+    """A model whose context is 16 bytes."""
+    made = PipelineEngine("cpu")
+    shape = GPTConfig(vocabulary=257, context=16, layers=2, heads=2, width=16)
+    made.open(str(save_byte_model(tmp_path_factory.mktemp("models") / "short", shape, padding=10.0)))
+    return made
+
+
+@pytest.mark.parametrize("number", [None, 3, 9])
+def test_inside_a_text_longer_than_the_context_it_is_the_window_of_the_panes(
+    short: PipelineEngine, number: int | None
+) -> None:
+    """`number`: a token that is switched off, by its number in the text; the first 4 of 20 are not seen."""
+    off = () if number is None else (Intervention(ModelPart(KEY, number)),)
+    request = Request(prompt="The cat and the dog!", position=14, interventions=off, top=300)
+    piece = short.answer(PatchQuestion(request, "The cat and the cat", MLP))
+    assert len(piece.tokens) == 10 and piece.left_out[1] == 4
+    shown = short.read(request).distribution
+    assert shown is not None
+    logits = {row.id: row.logit for row in shown.candidates}
+    assert piece.changed == pytest.approx(logits[piece.target.id] - logits[piece.rival.id], abs=1e-4)
+    on = dataclasses.replace(request, interventions=(*off, piece.patch(1, 9)))
+    shown = short.read(on).distribution
+    assert shown is not None
+    logits = {row.id: row.logit for row in shown.candidates}
+    made = logits[piece.target.id] - logits[piece.rival.id]
+    assert PatchGrid(piece).effects[1][9] == pytest.approx(made, abs=1e-4)
+
+
+def test_a_vocabulary_of_one_token_has_no_rival(tmp_path: Path) -> None:
+    folder, vocabulary = tmp_path / "one", ClosedTokenizer("one", "char", ["a"])
+    checkpoint.save(GPT(GPTConfig(vocabulary.size, context=8, layers=1, heads=1, width=8)), folder, end_of_text=None)
+    hub.save_vocabulary(vocabulary, folder)
+    model = PipelineEngine("cpu")
+    model.open(str(folder))
+    with pytest.raises(UserError, match="same token"):
+        model.answer(PatchQuestion(Request(prompt="a"), "aa"))

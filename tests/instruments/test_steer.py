@@ -224,3 +224,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: 
         assert main(wrong) == 2
         printed, said = capsys.readouterr()
         assert not printed and said.count("\n") == 1, wrong
+
+
+def test_changed_logits_are_not_the_models(model: PipelineEngine) -> None:
+    request = Request(prompt=PROMPT)
+    what_if = dataclasses.replace(request, overrides=((5, 99.0),))
+    found = model.answer(SteerQuestion(what_if, DIRECTION, 1.0, tokens=1))
+    assert found == model.answer(SteerQuestion(request, DIRECTION, 1.0, tokens=1))

@@ -189,3 +189,14 @@ def test_words_of_the_text_that_a_run_learned_from(engine: PipelineEngine, tmp_p
     )
     (tmp_path / "corpus.txt").unlink()
     assert not compare("the dog", engine.tokenizer, [1], "tales", {}, lambda: False).words.trained
+
+
+def test_a_damaged_model_is_one_line() -> None:
+    damaged = PipelineEngine("cpu")
+    damaged.open("nano")
+    damaged.gpt.blocks[1].mlp.down.bias[0] = math.nan
+    request = Request(prompt="The cat sat", position=1)
+    for question in (SwapQuestion(request, text=" dog"), PairsQuestion(request)):
+        with pytest.raises(UserError, match="NaN"):
+            damaged.answer(question)
+    assert damaged.answer(PairsQuestion(Request())).mean is None

@@ -181,6 +181,19 @@ def test_words_and_letters(engine: PipelineEngine) -> None:
     same = facts(plain, screen="letters")
     assert "no r" in told(checks_text.strawberry(same, facts(plain)), False)
     told(checks_text.strawberry(same, Facts()), True)  # the learner's own word
+    other = engine.read(Request(prompt="The cat zxqvwkj strawberry", tokenizer="bytes", position=1))
+    for now in (facts(other), facts(other, screen="letters")):
+        check = checks_text.rare_word if now.screen == "lab" else checks_text.strawberry
+        assert "{vocabulary}" in told(check(now, facts(plain)), False)
+    assert "{vocabulary}" in told(checks_text.ids_seen(facts(other, token_view="ids"), Facts()), False)
+
+
+def test_generated_tokens_and_a_start_token_are_not_of_the_prompt(engine: PipelineEngine) -> None:
+    made = tuple(engine.tokenizer.encode(" there was a cat"))
+    reading = engine.read(Request(prompt="Once upon", continuation=made, start_token=True))
+    count = len(engine.tokenizer.encode("Once upon"))
+    assert facts(reading).count == count == len(reading.prompt_ids) - len(made) - 1
+    assert f"the text has {count} tokens" in told(checks_text.own_text(facts(reading), Facts()), False)
 
 
 def test_ids(engine: PipelineEngine) -> None:
@@ -221,6 +234,14 @@ def test_softmax(engine: PipelineEngine) -> None:
     before = scratch("a=1 b=2")
     told(checks_numbers.changed_logit(before, before), False)
     told(checks_numbers.changed_logit(scratch("a=1 b=3", typing=True), before), False)
+    opened = Facts(scratch="a=1 b=2")  # the tour was closed and opened again: there is no answer yet
+    told(checks_numbers.changed_logit(before, opened), False)
+    told(checks_numbers.changed_logit(scratch("mat=3.2"), Facts(scratch="mat=3.2")), False)
+    assert "“b” went from raw p 73.1 % to 88.1 %" in told(
+        checks_numbers.changed_logit(scratch("a=1 b=3"), opened), True
+    )
+    for broken in ("", "a", "a=inf b=2"):
+        told(checks_numbers.changed_logit(scratch("a=1 b=3"), Facts(scratch=broken)), False)
     assert "100.0 %" in told(checks_numbers.changed_logit(scratch("a=1 b=0"), before), True)
     wrong = Facts(screen="scratch", problems={ScratchQuestion: HOSTILE})
     assert "\x1b" not in told(checks_numbers.own_logits(wrong, Facts()), False)
@@ -329,6 +350,9 @@ def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
     said = told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
     assert "keeps" in said and "sums to" in said
+    greedy = SamplerSettings(temperature=0, top_p=0.5)
+    reading = engine.read(Request(prompt="Once upon a", sampler=greedy))
+    assert "cuts nothing" in told(checks_model.nucleus(Facts(reading=reading, sampler=greedy), Facts()), False)
     found = engine.answer(ScratchQuestion(Request(), split(numbers.table_logits()), temperatures=(0.5, 1.0, 2.0)))
     now = Facts(screen="temperatures", answers={ScratchQuestion: found})
     said = told(checks_model.table(now, Facts()), True)
@@ -467,6 +491,17 @@ def test_the_tour_advances_by_itself_and_resumes(engine: PipelineEngine) -> None
     assert again.move(-1, text) and not again.update(text) and again.part == 0
     assert again.update(dataclasses.replace(text, place="tokens")) and again.part == 1
     assert not Tour().move(-1, text)
+
+
+def test_a_part_resumed_before_the_first_reading_begins_with_that_reading(engine: PipelineEngine) -> None:
+    tour, text = Tour(), "The cat sat on the"
+    (at,) = ((step, part) for step, one in enumerate(STEPS) for part, here in enumerate(one.parts)
+             if here.check is checks_model.decided)  # fmt: skip
+    tour.step, tour.part = at
+    tour.update(Facts(prompt=text))
+    tour.update(facts(read(engine, text)))
+    tour.update(Facts(prompt="The dog sat on the"))
+    assert tour.update(facts(read(engine, "The dog sat on the"))) and "likeliest now" in tour.seen
 
 
 def test_every_part_can_be_skipped_and_revisited() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -322,6 +323,13 @@ async def test_temperatures_side_by_side() -> None:
         await pilot.press("y")
         await pilot.pause()
         assert app.clipboard.startswith("id\ttext\tT=0\tT=3\n")
+        assert "softmax of logit ÷ T" in text(app)
+        await pilot.press("escape")
+        app.lab_screen.lab.sampler = dataclasses.replace(app.lab_screen.lab.sampler, repetition_penalty=1.3)
+        app.lab_screen.context.request_reading()
+        await answered(pilot, app.lab_screen)
+        await pilot.press("T")
+        await until(pilot, lambda: "softmax of penalised logit ÷ T" in text(app))
         await pilot.resize_terminal(1, 1)
         await pilot.pause()
         await pilot.press("q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.policy import PolicyRecipe
 from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.prefer.question import PreferQuestion
 from tui_llm.instruments.reward.question import RewardGroup, RewardQuestion, RewardRun, RewardStep, ScoredAnswer
+from tui_llm.instruments.scratch.answer import scratch
+from tui_llm.instruments.scratch.question import ScratchQuestion
 from tui_llm.instruments.sft.question import InstructQuestion
+from tui_llm.tour.checks_text import WAIT
 from tui_llm.tour.lesson_file import find, read
 from tui_llm.tour.numbers import table_logits
 from tui_llm.tour.tour import Tour, path
@@ -471,3 +476,60 @@ async def test_a_newcomer_can_dismiss_the_line() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
         assert LINE not in "\n".join(drawn(app))
+
+
+# ── answers about another text, and a tour that is opened again ──────────────────────────────────────────────────
+
+
+async def test_answers_about_the_previous_text_do_not_count() -> None:
+    engine, gate = FakeEngine(), threading.Event()
+    app = make_app(engine)
+
+    def pairs(question: PairsQuestion) -> Pairs:
+        assert engine.weights is not None
+        if question.request.prompt.startswith("Once"):
+            gate.wait()
+        tokens = engine.read(dataclasses.replace(question.request, scores=True))
+        return Pairs(engine.weights, tokens.tokens.count, 0, tokens.fed, tokens.tokens.tokens, tokens.scores[1:], 1.0)
+
+    engine.answers[PairsQuestion] = pairs
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("f2", "escape")
+        learner = Learner(pilot, app)
+        await learner.until_done("labels", 0)
+        await pilot.press("1", "E")
+        await until(pilot, lambda: PairsQuestion in lab.tour.facts().answers)
+        await pilot.press("escape", "i")
+        lab.query_one(PromptEditor).set_text("Once upon a time")
+        await answered(pilot, lab)
+        try:
+            await pilot.press("escape", "f5")
+            app.screen.query_one(PromptEditor).set_text("3")
+            await pilot.press("enter", "1", "E")
+            await until(pilot, lambda: lab.tour.check() or learner.tour.lacks == WAIT or learner.tour.part != 2)
+            assert learner.tour.part == 2
+        finally:
+            gate.set()
+        await learner.until_done("labels", 2)
+        assert "4 tokens make 3 pairs (you were right)" in learner.tour.seen
+
+
+async def test_a_changed_logit_counts_after_the_tour_was_opened_again() -> None:
+    engine = FakeEngine()
+    engine.answers[ScratchQuestion] = scratch
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("f2", "escape")
+        learner = Learner(pilot, app)
+        at = [step.name for step in learner.tour.steps].index("softmax")
+        while (learner.tour.step, learner.tour.part) != (at, 2):
+            await pilot.press("f4")
+        await pilot.press("X")
+        await until(pilot, lambda: ScratchQuestion in lab.tour.facts().answers)
+        await pilot.press("escape", "f2", "f2")
+        learner = Learner(pilot, app)
+        await learner.at("softmax", 2, "i", "=mat=3.2 rug=3.2 moon=-2.1", "escape")

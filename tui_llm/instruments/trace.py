@@ -15,6 +15,7 @@ from tui_llm.llm.model.interventions import Layout
 from tui_llm.llm.model.text_blocks import GPTBlocks, TextBlocks
 from tui_llm.llm.model.tuned_lens import TunedLens
 from tui_llm.session.interventions import layout_of
+from tui_llm.session.messages import NOT_FED
 from tui_llm.session.open_model import OpenModel
 
 KEY = "trace"
@@ -82,6 +83,20 @@ def causal_layout(open_model: OpenModel) -> parts.CausalLayout:
     model = layout(open_model)
     assert isinstance(model, parts.CausalLayout)
     return model
+
+
+def target_in(
+    open_model: OpenModel, request: Request, overtaken: Callable[[], bool]
+) -> tuple[list[int], list[int], int]:
+    """The ids before the request's position that the model sees: those among the last `context` of the whole text, as for
+    a reading; the ids of its target; and the number of the first that it sees. Raises `UserError` if there is no target,
+    or the position is before the tokens that it sees."""
+    before, wanted = open_model.target(request, overtaken)
+    context = open_model.window.context
+    first = max(0, len(open_model.ids(request)) - context)
+    if 0 < len(before) <= first:
+        raise UserError(NOT_FED.format(context))
+    return before[first:], wanted, first
 
 
 def place_in(open_model: OpenModel, request: Request, number: int | None) -> tuple[list[int], Place]:

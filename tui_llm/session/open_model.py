@@ -345,9 +345,10 @@ class OpenModel:
     def _number(self, count: int) -> None:
         """Says how many tokens the text has: some changes of parts depend on the number of the first one in the window."""
         if self._changes.starts_at(max(0, count - self.window.context)):
-            self.window.crop(0)
-            self.screen_cache.clear()
-            self._targets.clear()
+            open = self._current()
+            open.window.crop(0)
+            for cache in (open.screen_cache, open.sorted, open.processed, self._targets):
+                cache.clear()
 
     def target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[TokenLoss]:
         """The teacher-forced loss of each of `wanted` after the window's first `position` tokens; cached."""

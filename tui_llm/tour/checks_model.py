@@ -169,7 +169,9 @@ def nucleus(now: Facts, began: Facts) -> CheckResult:
         return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_down}} lowers it")
     if distribution is None:
         return missing(WAIT)
-    column = "raw p" if now.sampler.temperature in (0, 1) else f"p(T={now.sampler.temperature:g})"  # as in the table
+    if now.sampler.greedy:
+        return missing("at T 0 only the likeliest token is left, so top-p cuts nothing: {warmer} raises T")
+    column = "raw p" if now.sampler.temperature == 1 else f"p(T={now.sampler.temperature:g})"  # as in the table
     column = column if now.sampler.repetition_penalty == 1 else "p uncut"
     return done(
         f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens; their {column} sums to {precise_percent(distribution.kept_mass)}. "

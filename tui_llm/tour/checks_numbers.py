@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import adding, p_equals, precise_percent
 from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.instruments.learn.question import CandidateChange, Learned, LearnQuestion
-from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
+from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse, split
 from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
@@ -49,6 +51,21 @@ def rows(now: Facts) -> tuple[Candidate, ...]:
     return found.distribution.candidates if found is not None else ()
 
 
+def _before(began: Facts) -> dict[str, tuple[float, float]]:
+    """Logit and raw p of each token in the scratch table when the part began: its rows or, while none were computed since
+    the tour was opened, the typed text."""
+    if found := rows(began):
+        return {row.text: (row.logit, row.raw_probability) for row in found}
+    try:
+        typed = parse(split(began.scratch))
+    except UserError:
+        return {}
+    logits = [logit for _, logit in typed]
+    if not all(map(math.isfinite, logits)):
+        return {}
+    return {name: (logit, p) for (name, logit), p in zip(typed, softmax(logits), strict=True)}
+
+
 def own_logits(now: Facts, began: Facts) -> CheckResult:
     """The scratch table has at least two tokens."""
     if now.screen != "scratch":
@@ -72,15 +89,18 @@ def changed_logit(now: Facts, began: Facts) -> CheckResult:
         return not_yet(now, "the scratch table is not open", "{scratch}")
     if ScratchQuestion in now.problems:
         return missing(foreign(now.problems[ScratchQuestion]))
-    found, before = rows(now), {row.text: row for row in rows(began)}
+    found, before = rows(now), _before(began)
     if now.typing:
         return missing("Esc or Enter ends typing")
-    changed = [row for row in found if row.text in before and row.logit != before[row.text].logit]
+    # A row's logit is a float32: it is not quite the typed number.
+    changed = [
+        row for row in found if row.text in before and not math.isclose(row.logit, before[row.text][0], rel_tol=1e-6)
+    ]
     if not changed:
         return missing("no logit has changed yet: {type_scratch} types one")
     row = changed[0]
     return done(
-        f"{words(row.text, 12)} went from raw p {precise_percent(before[row.text].raw_probability)} to {precise_percent(row.raw_probability)}, and all others "
+        f"{words(row.text, 12)} went from raw p {precise_percent(before[row.text][1])} to {precise_percent(row.raw_probability)}, and all others "
         f"moved with it: the column raw p still sums to {precise_percent(sum(row.raw_probability for row in found))}."
     )
 

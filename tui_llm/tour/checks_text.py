@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tui_llm.facts.tokens import Token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion
 from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
@@ -101,6 +100,14 @@ def compared(now: Facts, began: Facts) -> CheckResult:
     return done(f"The same text: {', '.join(counts[:4])}.{lost}")
 
 
+def other_vocabulary(now: Facts) -> CheckResult | None:
+    """Returns what is missing if the Tokens pane shows the tokens of another vocabulary than the model's, else None."""
+    if now.reading is None or now.reading.request.tokenizer is None:
+        return None
+    name = words(now.reading.tokens.tokenizer)
+    return missing(f"the Tokens pane shows {name}, not the model's own vocabulary: Esc, {{vocabulary}} until it does")
+
+
 def longest_word(now: Facts) -> tuple[str, int]:
     """Returns the word (tokens up to a space) with the most tokens, and their number."""
     best, word, count = ("", 0), "", 0
@@ -117,6 +124,8 @@ def rare_word(now: Facts, began: Facts) -> CheckResult:
     """A word of the text has at least `PIECES_NEEDED` tokens."""
     if (gap := reading_of_text(now)) is not None:
         return gap
+    if (other := other_vocabulary(now)) is not None:
+        return other
     word, count = longest_word(now)
     if now.prompt == began.prompt:
         return missing("the text is the same as before")
@@ -153,6 +162,8 @@ def strawberry(now: Facts, began: Facts) -> CheckResult:
         return not_yet(now, "the letters are not counted yet", "{pane_tokens} {letters}")
     if now.reading is None:
         return missing(WAIT)
+    if (other := other_vocabulary(now)) is not None:
+        return other
     text = "".join(token.text for token in now.tokens)
     if "r" not in text.lower() and now.prompt == began.prompt:
         return missing(f"there is no r in the text, and it has not changed: Esc, {{type}} and type {STRAWBERRY}")
@@ -173,23 +184,16 @@ def ids_seen(now: Facts, began: Facts) -> CheckResult:
         return missing("go back to the panes: Esc")
     if now.token_view != "ids":
         return missing("the Tokens pane shows no ids yet: {token_view}")
+    if (other := other_vocabulary(now)) is not None:
+        return other
     if not now.tokens:
         return missing("there is no text; {type} and type some")
-    at = at_cursor(now)
+    at = now.reading.following if now.reading is not None else None  # the token under the token cursor
     if at is None:
         if (gap := reading_of_text(now)) is not None:
             return gap
         return missing("the token cursor is at the end: {pane_tokens} {cursor_left}")
     return done(f"{words(at.text)} is number {at.id:,}. The number is a label, a row in a table: it measures nothing.")
-
-
-def at_cursor(now: Facts) -> Token | None:
-    """Returns the token under the token cursor; None if the cursor is at the end."""
-    reading = now.reading
-    if reading is None or reading.request.position is None:
-        return None
-    at = reading.position - reading.tokens.first
-    return reading.tokens.tokens[at] if 0 <= at < len(reading.tokens.tokens) else None
 
 
 def neighbours_words(found: Neighbours) -> str:

@@ -61,6 +61,7 @@ class Facts:
     run: RunFacts | None = None
     pins: int = 0
     model: str = ""
+    scratch: str = ""  # what is typed in the scratch table, whether its screen is open or not
     typed: Mapping[str, str] = field(default_factory=dict)
 
     def answer(self, question: type[Question], kind: type[Answer]) -> Answer | None:
@@ -70,13 +71,19 @@ class Facts:
 
     @property
     def tokens(self) -> tuple[Token, ...]:
-        """The text's tokens in the model's vocabulary; for a very long text, only the last ones."""
-        return self.reading.tokens.tokens if self.reading is not None else ()
+        """The text's tokens in the model's vocabulary; for a very long text, only the last ones. None while the Tokens pane
+        shows another vocabulary's."""
+        if self.reading is None or self.reading.request.tokenizer is not None:
+            return ()
+        return self.reading.tokens.tokens
 
     @property
     def count(self) -> int:
-        """Number of tokens of the prompt that is fed to the model."""
-        return len(self.reading.prompt_ids) if self.reading is not None else 0
+        """Number of tokens of the prompt, without a start token in front and what was generated after it."""
+        if self.reading is None:
+            return 0
+        request = self.reading.request
+        return max(0, len(self.reading.prompt_ids) - len(request.continuation) - request.start_token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from tui_llm.common import paths
@@ -99,6 +100,8 @@ class Tour:
             return False
         if self._began is None:
             self._began = facts
+        elif self._began.reading is None and (self._began.prompt, self._began.steps) == (facts.prompt, facts.steps):
+            self._began = dataclasses.replace(self._began, reading=facts.reading)  # it was still being computed
         if self._held is not None:
             if self._held == facts:
                 return False

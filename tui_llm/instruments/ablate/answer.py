@@ -22,7 +22,7 @@ from tui_llm.instruments.ablate.question import (
     TargetValues,
 )
 from tui_llm.instruments.answers import answers
-from tui_llm.instruments.trace import text_blocks
+from tui_llm.instruments.trace import target_in, text_blocks
 from tui_llm.llm.model.part_effects import PartEffects
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.session.caches import place_of
@@ -51,7 +51,7 @@ def effects(open_model: OpenModel, question: EffectsQuestion, overtaken: Callabl
     """Raises `UserError` if there is no target or no such part, or the model's parts are not known; `Overtaken`."""
     open_model.intervene(())
     request, chosen = _with_target(open_model, question.request)
-    before, wanted = open_model.target(request, overtaken)
+    before, wanted, first = target_in(open_model, request, overtaken)
     if not before:
         raise UserError("nothing precedes the first token, so nothing predicts it: move the token cursor on")
     ids = [*before, *wanted[:-1]]
@@ -60,8 +60,8 @@ def effects(open_model: OpenModel, question: EffectsQuestion, overtaken: Callabl
         raise UserError(f"the target has {len(wanted)} tokens; the model's context is {len(fed)}")
     run = _run(open_model, fed, len(wanted), overtaken)
     reference = tuple(question.reference) or (tuple(fed) if question.how == MEAN else ())
-    # The ranking counts tokens from the first that is fed.
-    shift = question.shift + len(ids) - len(fed)
+    first += len(ids) - len(fed)
+    shift = question.shift + first  # the ranking counts tokens from the first that is fed
     changes = [Intervention(part, question.how, reference, shift=shift) for part in question.parts]
     found = run.logits(changes, overtaken)
     return Effects(
@@ -73,7 +73,7 @@ def effects(open_model: OpenModel, question: EffectsQuestion, overtaken: Callabl
             PartEffect(part, _values(token_losses(logits, wanted)))
             for part, logits in zip(question.parts, found, strict=True)
         ),
-        len(ids) - len(fed),
+        first,
         tuple(open_model.token(id) for id in fed[: len(fed) - len(wanted) + 1]),
     )
 

@@ -20,7 +20,7 @@ from tui_llm.instruments.backward.question import (
     GradientNorm,
     Saliency,
 )
-from tui_llm.instruments.trace import layout
+from tui_llm.instruments.trace import layout, target_in
 from tui_llm.llm.learn.backward import Differentiable, DifferentiableGPT, ModelGradients, gradients
 from tui_llm.session.open_model import OpenModel
 
@@ -85,14 +85,14 @@ def _row(
             raise UserError("one token makes no pair of input and target: type more text")
         row = ids[-context - 1 :]
         return row[:-1], row[1:], len(ids) - len(row)
-    before, wanted = open_model.target(request, overtaken)
+    before, wanted, first = target_in(open_model, request, overtaken)
     if not before:
         raise UserError("nothing is predicted before the first token: type some text first")
     if len(wanted) > context:
         raise UserError(f"the target has {len(wanted)} tokens; the model's context is {context}")
     row = [*before, *wanted[:-1]]
     inputs = row[-context:]
-    return inputs, wanted, len(row) - len(inputs)
+    return inputs, wanted, first + len(row) - len(inputs)
 
 
 def _norms(found: ModelGradients, kinds: Kinds) -> tuple[GradientNorm, ...]:

@@ -85,14 +85,24 @@ def _as_text(model: OpenModel, request: Request) -> Request:
     own, count = model.tokenizer, len(request.continuation)
     before = ids[: len(ids) - count]
     prompt = request.prompt + own.decode(request.continuation, before[-1] if before else None)
+    plain = dataclasses.replace(request, position=None, tokenizer=None, overrides=())
+    return dataclasses.replace(plain, prompt=prompt, continuation=(), target=_target_as_text(model, plain))
+
+
+def _target_as_text(model: OpenModel, request: Request) -> Target | None:
+    """The target as text, the same for all models: likeliest is what the open model finds likeliest. None if there is none,
+    it is in the text, whose pieces are compared, or no text is read as that token: its name is not what it stands for."""
     target = request.target
-    if target is not None and target.own:
-        target = None  # it is in the text, whose pieces are compared
-    elif target is not None and target.id is not None:
-        target = Target(text=model.token(target.id).text)
-    return dataclasses.replace(
-        request, prompt=prompt, continuation=(), target=target, position=None, tokenizer=None, overrides=()
-    )
+    if target is None or target.own:
+        return None
+    if target.text is not None:
+        return target
+    ids = model.target_ids(target, request)
+    made = Target(text=model.token(ids[0]).text)
+    try:
+        return made if model.target_ids(made, request) == ids else None
+    except UserError:  # its text is empty
+        return None
 
 
 def _others(open_model: OpenModel, specs: Sequence[str], overtaken: Callable[[], bool]) -> list[OpenModel]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
@@ -25,10 +23,10 @@ def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callabl
     if question.index == 0 and question.request.overrides:  # they change the first token's prediction
         row = change(row, question.request.overrides)
     components = gradient(row, target)  # (V,)
-    size = np.abs(components)
-    size[target] = -1.0
-    others = descending(size)[1][: max(0, min(question.count, len(row) - 1))].tolist()
-    shown = sorted([target, *others], key=lambda id: (-abs(float(components[id])), id))
+    # The others' components are their p. By their logits they have an order also where p is too small for a float.
+    count = max(0, question.count)
+    others = [id for id in descending(row)[1][: count + 1].tolist() if id != target][:count]
+    shown = sorted([target, *others], key=lambda id: -abs(float(components[id])))
     p = probabilities(row)
     rest = components.copy()
     rest[shown] = 0.0

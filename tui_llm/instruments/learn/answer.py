@@ -30,10 +30,10 @@ from tui_llm.instruments.learn.question import (
     PinChange,
     TargetState,
 )
+from tui_llm.instruments.trace import target_in
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.predict.distribution import descending
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.predict.softmax import Array, check, log_softmax
@@ -81,7 +81,7 @@ def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[]
 def _session(open_model: OpenModel, request: Request, overtaken: Callable[[], bool]) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
     model = trainable(open_model)
-    ids, wanted = open_model.target(request, overtaken)
+    ids, wanted, _ = target_in(open_model, request, overtaken)
     if not ids:
         raise UserError(EMPTY)
     if len(wanted) > LONGEST_TARGET:
@@ -143,7 +143,7 @@ def _candidates(
     after."""
     ids = {target}
     for logs in (before, after):
-        ids.update(descending(logs)[1][: max(0, top)].tolist())
+        ids.update(np.argsort(-logs, stable=True)[: max(0, top)].tolist())  # in float64: float32 would make ties
     return tuple(
         CandidateChange(
             open_model.token(id),

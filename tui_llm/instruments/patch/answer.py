@@ -26,12 +26,11 @@ _KEY = "patch"
 
 @dataclass
 class _Prompts:
-    """Both texts as ids, each at most the context long, and the two tokens whose logits are compared. text: the changed
-    one from its start, because interventions count tokens from there."""
+    """Both texts as ids, each at most the context long, and the two tokens whose logits are compared. left_out: how many
+    tokens precede each in its text."""
 
     clean: list[int]
     changed: list[int]
-    text: list[int]
     left_out: tuple[int, int]
     target: int
     rival: int
@@ -131,10 +130,12 @@ def _effects(open_model: OpenModel, grid: _Grid, question: PatchQuestion, overta
     if grid.shared is not None:
         return grid.shared.effects(batch, overtaken)
     prompts, (token,) = grid.prompts, batch.tokens
-    part, shift = ModelPart(question.kind, batch.layer), len(prompts.clean) - len(prompts.text)
-    patch = Intervention(part, PATCH, tuple(prompts.clean), shift=shift, at=token + prompts.left_out[1])
+    part, first = ModelPart(question.kind, batch.layer), prompts.left_out[1]
+    shift = len(prompts.clean) - len(prompts.changed) - first
+    patch = Intervention(part, PATCH, tuple(prompts.clean), shift=shift, at=token + first)
     open_model.intervene((*question.request.interventions, patch))
-    return [_difference(_logits(open_model, prompts.text, overtaken), prompts.target, prompts.rival)]
+    logits = _changed_logits(open_model, question.request, prompts.changed, overtaken)
+    return [_difference(logits, prompts.target, prompts.rival)]
 
 
 def _prompts(open_model: OpenModel, question: PatchQuestion, overtaken: Callable[[], bool]) -> _Prompts:
@@ -152,15 +153,14 @@ def _prompts(open_model: OpenModel, question: PatchQuestion, overtaken: Callable
         raise UserError("both prompts have the same tokens, so a patch changes nothing; change a word of one of them")
     before = _logits(open_model, clean, overtaken)  # without interventions: a patch takes its values from this pass
     open_model.intervene(request.interventions)
-    text = open_model.ids(request)[: place.number + 1]
-    after = _logits(open_model, text, overtaken)
+    after = _changed_logits(open_model, request, changed, overtaken)
     wanted = request.target
     if wanted is None or wanted.likeliest:
         target = likeliest(before, 1)[0]
     else:
         target = open_model.target_ids(wanted, request, following, overtaken)[0]
     if question.rival is None:
-        rival = next(id for id in likeliest(after, 2) if id != target)
+        rival = next((id for id in likeliest(after, 2) if id != target), target)
     else:
         rival = open_model.target_ids(question.rival, request, following, overtaken)[0]
     if rival == target:
@@ -169,7 +169,6 @@ def _prompts(open_model: OpenModel, question: PatchQuestion, overtaken: Callable
     return _Prompts(
         clean,
         changed,
-        text,
         (len(every) - len(clean), place.first),
         target,
         rival,
@@ -181,6 +180,14 @@ def _prompts(open_model: OpenModel, question: PatchQuestion, overtaken: Callable
 def _whole(text: str, request: Request) -> Request:
     """The request for another prompt."""
     return dataclasses.replace(request, prompt=text, continuation=(), position=None, overrides=())
+
+
+def _changed_logits(
+    open_model: OpenModel, request: Request, changed: list[int], overtaken: Callable[[], bool]
+) -> torch.Tensor:
+    """The logits after `changed`, of the window of the whole text: interventions count tokens from the text's start."""
+    open_model.ids(request)  # says which token number the window begins with
+    return _logits(open_model, changed, overtaken)
 
 
 def _logits(open_model: OpenModel, ids: Sequence[int], overtaken: Callable[[], bool]) -> torch.Tensor:

@@ -49,7 +49,7 @@ class _Found:
 def answer(open_model: OpenModel, question: SteerQuestion, overtaken: Overtaken) -> Steering:
     """Raises `UserError` if there is no text, or no such direction for this model; `Overtaken`."""
     check_coefficient(question.coefficient)
-    request = dataclasses.replace(question.request, position=None)
+    request = dataclasses.replace(question.request, position=None, overrides=())  # what-if logits are not the model's
     ids = open_model.ids(request)
     if not ids:
         raise UserError(NOTHING)

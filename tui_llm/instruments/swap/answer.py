@@ -86,6 +86,8 @@ def _steps(
                             top=1, token_window=len(given), scores=True),
         overtaken,
     )  # fmt: skip
+    if read.problem and not read.scores:
+        raise UserError(read.problem)
     stream, steps = TextStream(), []
     ids, first = read.prompt_ids, len(read.prompt_ids) - len(given)
     for index, (id, score) in enumerate(zip(given, read.scores, strict=True), first):

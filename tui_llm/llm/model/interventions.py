@@ -196,7 +196,7 @@ class _Masked:
 
     def __init__(self, attention: Attention, tokens: Sequence[int]) -> None:
         self.attention, self.cut = attention, tuple(sorted(set(tokens)))
-        self.tokens = torch.tensor(self.cut)
+        self.tokens = torch.tensor(self.cut, dtype=torch.long)  # there may be none in the window
 
     def __call__(self, x: Tensor, cache: KVCache | None = None, rotation: Rotation | None = None) -> Tensor:
         attention, T = self.attention, x.size(1)

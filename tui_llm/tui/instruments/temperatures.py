@@ -28,10 +28,10 @@ BAR = 10
 class TemperatureLines(Lines):
     """The tokens with their probability at each temperature; the entropies below."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, penalised: bool) -> None:
         super().__init__(id="temperatures", classes="pane")
         self.found: Temperatures | None = None
-        self.words = words
+        self.words, self.penalised = words, penalised
         self.problem = ""
 
     def on_mount(self) -> None:
@@ -48,7 +48,8 @@ class TemperatureLines(Lines):
     def head(self, width: int) -> list[Text]:
         lines = []
         if self.size.height > 8:
-            note = "softmax of logit ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
+            logit = "penalised logit" if self.penalised else "logit"
+            note = f"softmax of {logit} ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
             lines += wrapped(Text(note, style=self.style("muted")), width)[:2]
             if self.words:
                 lines += wrapped(Text(self.words, style=self.style("accent")), width)[:1]
@@ -106,16 +107,20 @@ KEYS = (
 
 
 class TemperaturesScreen(OverLab):
+    """`penalised`: the logits are those after a repetition penalty."""
+
     tour_name = "temperatures"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, temperatures: tuple[float, ...], fetch: Fetch, words: str = "") -> None:
+    def __init__(
+        self, temperatures: tuple[float, ...], fetch: Fetch, words: str = "", *, penalised: bool = False
+    ) -> None:
         super().__init__()
-        self._temperatures, self._fetch, self._words = temperatures, fetch, words
+        self._temperatures, self._fetch, self._words, self._penalised = temperatures, fetch, words, penalised
 
     def compose(self) -> ComposeResult:
-        yield TemperatureLines(self._words)
+        yield TemperatureLines(self._words, self._penalised)
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:

@@ -192,7 +192,10 @@ class CandidateTableController:
             self.lab.temperatures = temperatures
             self.context.questions.ask(owner, TemperaturesQuestion(reading.request, temperatures), take, problem)
 
-        self.context.push_screen(TemperaturesScreen(self.lab.temperatures, fetch, what_if_words(reading)))
+        penalised = reading.request.sampler.repetition_penalty != 1
+        self.context.push_screen(
+            TemperaturesScreen(self.lab.temperatures, fetch, what_if_words(reading), penalised=penalised)
+        )
 
     def _append(self) -> None:
         """Appends the row's token to the text, as if it had been drawn."""

@@ -52,6 +52,7 @@ class TourController:
         self._timer: Timer | None = None
         self._typed: dict[str, str] = {}
         self._answers: dict[type[Question], Any] = {}
+        self._asked: dict[type[Question], Request] = {}  # what those answers are about
         self._problems: dict[type[Question], str] = {}
 
     def room(self, size: Size) -> Size:
@@ -102,7 +103,7 @@ class TourController:
             self._close()
             return
         self.tour = Tour(self.lesson, self.learner)
-        self._typed, self._answers, self._problems = {}, {}, {}
+        self._typed, self._answers, self._asked, self._problems = {}, {}, {}, {}
         if self.tour.load():
             self.context.notify(f"{self._called} continues where you stopped")
         if self.tour.damaged:
@@ -138,8 +139,8 @@ class TourController:
     # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def check(self) -> None:
-        if self.tour is None or not self.context.is_attached:
-            return
+        if self.tour is None or not self.context.is_attached or not self.context.screens[-1].is_mounted:
+            return  # a screen asks its questions while it is mounted: until then the answers are not its own
         before = self.tour.step, self.tour.part
         self.tour.update(self.facts())
         if before != (self.tour.step, self.tour.part):
@@ -183,10 +184,23 @@ class TourController:
         kind = type(message.question)
         if message.problem:
             self._problems[kind] = message.problem
+            if not self._is_about(message.question):
+                self._answers.pop(kind, None)
         else:
             self._problems.pop(kind, None)
-            self._answers[kind] = message.answer
+            self._answers[kind], self._asked[kind] = message.answer, message.question.request
         self.check()
+
+    def _is_about(self, question: Question) -> bool:
+        """Whether the newest answer to a question of that kind is about the same request, such as its next step."""
+        known = self._asked.get(type(question))
+        return known is not None and dataclasses.replace(known, number=question.request.number) == question.request
+
+    def _current_answers(self) -> dict[type[Question], Any]:
+        """The newest answers, without those that are about to be replaced by answers about something else."""
+        asked = (one.question for one in self.context.questions.pending.values())
+        replaced = {type(question) for question in asked if not self._is_about(question)}
+        return {kind: answer for kind, answer in self._answers.items() if kind not in replaced}
 
     def facts(self) -> Facts:
         """The current state, for the tour's checks."""
@@ -206,12 +220,13 @@ class TourController:
             place=self.panes.current,
             token_view=self.panes.tokens.view,
             stage=self.panes.logits.stage,
-            answers=dict(self._answers),
+            answers=self._current_answers(),
             problems=dict(self._problems),
             run=_run_facts(self.panes.training.snapshot),
             pins=self._pins(),
             model=context.model,
             typed=dict(self._typed),
+            scratch=lab.scratch,
         )
 
     def _pins(self) -> int:
