@@ -304,6 +304,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import EXECUTION, from_fields
 
+    launch.check_not_training(run)  # before anything is changed
     budget.extend(run, given)
     config = run.config()
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
