@@ -135,7 +135,9 @@ def test_stop_waits_for_a_starting_worker(
     monkeypatch.setattr(launch, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     assert main(["stop", "run"]) == 0
     assert "run run: stopped" in capsys.readouterr().out and slept
+    run.write_control(stop=True, paused=True)  # as if that worker had been killed
     assert main(["train", "--resume", "--run", "run", "--steps", "60", "--no-start"]) == 0  # is not refused
+    assert run.control()["stop"] is False and run.control()["paused"] is False
 
     # After too long a wait it says so.
     (run.path / "importing").unlink()
@@ -145,6 +147,24 @@ def test_stop_waits_for_a_starting_worker(
     assert "is still starting" in capsys.readouterr().out
     go(run)
     wait(lambda: run.status().state == "stopped")
+
+
+def test_a_worker_that_dies_while_it_starts_is_no_success(
+    text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dead(run: Run) -> bool:
+        wait(lambda: not launch.started_here(run))
+        return False
+
+    make("run", text)
+    dies = WORKER.partition("open(")[0] + (
+        "import os\nfrom tui_llm.training.run.run import Run\n"
+        "Run(Path(sys.argv[1])).write_status('running')\nos.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.setattr(processes, "command", lambda path, _nproc: [sys.executable, "-c", dies, str(path)])
+    monkeypatch.setattr(launch, "wait_until_held", dead)
+    assert main(["train", "--resume", "--run", "run", "--detach"]) == 2
+    assert "tui-llm: run run died: its worker ended" in capsys.readouterr().err
 
 
 def test_a_ladder_follows_the_worker_that_is_starting(text: Path) -> None:

@@ -216,7 +216,7 @@ def start(run: Run) -> None:
         with run.held(patience=1):
             _check_not_starting(run)
             storage.unlink(run.path / "pid", missing_ok=True)  # the previous worker's: its pid may have been reused
-            run.write_control(paused=False, stop=False, save=None, batch=None, starting=None)
+            forget_requests(run)
             run.write_status("starting", "starting the worker")
             process = processes.start_worker(run, config)
             _children.append((run, process))
@@ -226,6 +226,11 @@ def start(run: Run) -> None:
         raise taken from None
     except OSError as error:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
+
+
+def forget_requests(run: Run) -> None:
+    """Takes back what earlier workers were asked for, so that the next one trains. Raises `UserError` if that can't be written."""
+    run.write_control(paused=False, stop=False, save=None, batch=None, starting=None)
 
 
 def _check_not_starting(run: Run) -> None:
