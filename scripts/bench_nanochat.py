@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan.launch import ALLOCATOR
+from tui_llm.training.plan.processes import ALLOCATOR
 
 
 def nanochat(shape: Any, path: Path, *, compiled: bool) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 
-from tui_llm.training.plan.launch import ALLOCATOR
+from tui_llm.training.plan.processes import ALLOCATOR
 
 SHAPES = ("baby", "nano", "mid-4k", "mid-50k")
 THEIRS = ("nanogpt", "nanogpt-bf16")

@@ -15,9 +15,12 @@ from tests.training.run_helpers import work as in_a_process
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import branch, launch, replay
+from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run, find
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.run.snapshot import RunReader
+from tui_llm.training.worker import process
+from tui_llm.training.worker.worker import Worker
 
 
 @pytest.fixture
@@ -224,6 +227,16 @@ def test_a_branch_may_drop_the_average_or_begin_one(corpus: Path) -> None:
             row[:3] for row in losses(same)
         ]  # of the steps, not of evaluations
         assert ("average.updates" in load_file(made.path / "checkpoint-16" / "optimizer.safetensors")) == (after != "0")
+
+
+def test_a_parent_that_is_renamed_while_its_branch_is_prepared_is_found(corpus: Path) -> None:
+    parent = make("parent", corpus)
+    assert in_a_process(parent) == 0
+    made = branch.create(parent, 28, "made", {})
+    preparing = Worker(made)  # has read its config
+    rename(parent, "elder")
+    assert process.work(preparing) == 0
+    assert made.status().state == "finished" and losses(made) == losses(find("elder"))[28:]
 
 
 def test_a_branch_of_a_parent_that_is_another_run_now_is_refused(corpus: Path) -> None:

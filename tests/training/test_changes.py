@@ -99,6 +99,18 @@ def test_one_checkpoint_per_save_request(text: Path) -> None:
         launch.save(run)
 
 
+def test_a_save_that_is_requested_before_the_first_step_waits_for_it(text: Path) -> None:
+    run, seen = make("run", text, checkpoint_every=1000), []
+    changes.request_save(run)
+
+    def look() -> None:
+        seen.append(([step for step, _ in run.checkpoints()], run.status().message))
+
+    work(run, {1: look, 2: look})
+    assert [steps for steps, _ in seen] == [[], [1]]
+    assert "saved" not in seen[0][1] and "saved at step 1, as requested" in seen[1][1]
+
+
 def test_changes_in_closed_form() -> None:
     made = [LearningRateChange(10, 4.0, 1), LearningRateChange(20, 1.0, 2), LearningRateChange(5, 3.0, 3)]
     s = from_fields({"learning_rate": 2.0, "min_learning_rate": 0.5}, TINY)

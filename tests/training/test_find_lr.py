@@ -99,13 +99,18 @@ def test_a_trial_keeps_the_shape_of_the_schedule() -> None:
     assert (made.learning_rate, made.steps, made.min_learning_rate) == (1e-2, run.steps // 4, run.min_learning_rate)
     assert made.warmup_steps == run.steps // 40  # a tenth, since the run's own warm-up is that long
     assert scaled(run, 1e-2, run.steps).warmup_steps == run.warmup_steps
+    muon = dataclasses.replace(run, optimizer="muon", steps=1000, momentum_warmup_steps=300)
+    assert scaled(muon, 1e-2, 100).momentum_warmup_steps == 30
+    assert scaled(dataclasses.replace(muon, steps=100_000), 1e-2, 100).momentum_warmup_steps == 20  # a fifth
+    assert scaled(muon, 1e-2, 1000).momentum_warmup_steps == 300
 
 
-def test_the_trials_are_the_run_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["--ema-decay", "0.9"]], ids=["weights", "their-average"])
+def test_the_trials_are_the_run_itself(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With as many steps, the losses are those that the training worker logs; and nothing is left of the search."""
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
-    args = [str(text), *SMALL, "--steps", "12", "--eval-every", "12"]
+    args = [str(text), *SMALL, "--steps", "12", "--eval-every", "12", *more]
     assert main(["find-lr", *args, "--trial-steps", "12", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["rates"]) == len(found["losses"]) >= 3 and found["rates"] == sorted(found["rates"])

@@ -253,6 +253,23 @@ def test_a_rung_that_fails_before_its_first_step_ends_the_ladder(text: Path, mon
     assert begun == [0] and not ladder.run(1).exists()
 
 
+@pytest.mark.parametrize(("unit", "amount"), [("flops", 3e9), ("minutes", 1.0)])
+def test_a_rung_that_was_continued_with_more_steps_is_of_its_ladder_still(
+    unit: str, amount: float, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder = made(text, unit=unit, amount=amount, rungs=("gpt2", "muon", "warm-momentum", "ema"))
+    monkeypatch.setattr(ladders, "steps_of", lambda *_: 40)
+    ladders.keep(ladder)
+    for at in range(4):
+        run = ladders.prepare(ladder, at)
+        before = run.config().settings
+        launch.set_steps(run, 400)
+        wanted = ladders.settings_of(ladder, at, 400)
+        assert before.eval_every < wanted.eval_every and before.warmup_steps < wanted.warmup_steps
+        assert ladders.prepare(ladder, at).path == run.path
+    assert [run.name for run in ladders.runs_of(ladder)] == [ladder.run(at).name for at in range(4)]
+
+
 def test_a_run_that_only_has_the_name_of_a_rung_is_none(text: Path) -> None:
     ladder = made(text)
     fake(made(text, given={**GIVEN, "seed": "7"}), 1, [1.0], 64.0)  # finished, with another seed

@@ -195,12 +195,14 @@ def test_a_stop_before_the_first_step_is_obeyed(text: Path) -> None:
     run.write_control(stop=True)
     assert work(run) == 0
     assert run.status().state == "stopped" and run.checkpoints() == [] and losses(run) == []
-    run.write_control(stop=False, paused=True)
+    assert run.control()["stop"] is False  # the next worker trains, even one that torchrun starts
+    run.write_control(paused=True)
     worker = begin(run)
     wait(lambda: run.status().state == "paused")
     run.write_control(stop=True)
     worker.join()
     assert run.status().state == "stopped" and run.checkpoints() == []
+    assert run.control()["stop"] is False and run.control()["paused"] is False
     with pytest.raises(UserError, match="no checkpoint yet"):
         lookup.find("run")
 

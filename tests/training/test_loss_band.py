@@ -82,6 +82,13 @@ def test_a_change_of_the_learning_rate_is_in_the_schedule() -> None:
     assert slower.total < 0.6 * Schedule(COSINE).total
 
 
+def test_a_rate_that_was_changed_to_0_before_the_first_step_gives_no_band() -> None:
+    never = (LearningRateChange(1, 0.0, 1),)
+    curve = sums([2.0 + step % 2 / 100 for step in range(400)])
+    assert band(curve[:200], COSINE, never).words == "no band of the end's loss: the learning rate is 0"
+    assert error_of(Earlier("still", COSINE, never, tuple(curve), 2.0), 0.5) is None
+
+
 def test_before_enough_steps_it_says_what_is_missing() -> None:
     losses = law(COSINE, 1)
     for done in (0, 1, 30, 59):

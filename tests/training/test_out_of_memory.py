@@ -16,7 +16,8 @@ from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data.examples import Batches
 from tui_llm.training.plan import launch
-from tui_llm.training.worker import process, worker
+from tui_llm.training.run.metrics import Metric
+from tui_llm.training.worker import evaluations, process, worker
 from tui_llm.training.worker.loop import Trainer
 
 
@@ -89,6 +90,20 @@ def test_every_kind_of_failure(
     assert (
         "try --batch-size 2 --grad-accumulation-steps 2" if fits else "smaller block size or model"
     ) in status.message
+
+
+def test_an_evaluation_that_ran_out_of_memory_is_made_again(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_run: object, _model: object, _tokenizer: object, metric: Metric) -> None:
+        if metric.step == 10:
+            raise MemoryError
+
+    run = make("run", text, steps=12)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluations, "RECORDERS", (full, *evaluations.RECORDERS))
+        assert process.work(worker.Worker(run)) == 1
+    assert run.status().state == "failed" and [step for step, _ in run.checkpoints()] == [7]  # not 10
+    assert process.work(worker.Worker(run)) == 0
+    assert [one.step for one in run.samples()] == [1, 10, 12]
 
 
 def test_only_a_batch_size_with_the_same_step_is_accepted(text: Path, capsys: pytest.CaptureFixture[str]) -> None:

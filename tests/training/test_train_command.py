@@ -109,7 +109,7 @@ def test_json_lines_ctrl_c_and_resume(text: Path, home: Path) -> None:
     assert done.returncode == 0 and json.loads(out)["alive"] is True and err == ""
     again = start("train", "--run", "r", "--resume")
     assert (again.communicate()[1], again.returncode) == (
-        "tui-llm: run r is being trained already; watch it, or stop it first\n",
+        "tui-llm: run r is being trained; stop it first (tui-llm stop r)\n",
         2,
     )
     stop = start("stop", "r", "--json")

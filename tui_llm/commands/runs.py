@@ -264,7 +264,7 @@ def delete(options: argparse.Namespace) -> None:
     if not options.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UserError(f"this deletes run {run.name} and all its checkpoints; add --yes to confirm")
-        if run.alive():
+        if run.status().alive:
             raise UserError(f"run {run.name} is training; stop it first (tui-llm stop {run.name})")
         from tui_llm.common.numbers import file_size
 

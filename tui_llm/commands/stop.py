@@ -37,4 +37,8 @@ def stop(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "state": status.state, "step": status.step, "message": status.message})
     else:
-        put(f"run {run.name}: {status.state}, {visible(status.message)}" if gone else f"run {run.name} is still saving")
+        put(
+            f"run {run.name}: {status.state}, {visible(status.message)}"
+            if gone
+            else f"run {run.name} is still {'starting' if status.state == 'starting' else 'saving'}"
+        )

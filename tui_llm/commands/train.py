@@ -150,6 +150,7 @@ def train(options: argparse.Namespace) -> int:
     else:
         run = _new_run(options, given, pinned) if options.branch is None else branch_run(options, given, pinned)
     if options.no_start:
+        launch.forget_requests(run)
         put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
         return 0
     launch.start(run)
@@ -201,8 +202,8 @@ def _report_detached(run: Run, options: argparse.Namespace) -> None:
 
     held = launch.wait_until_held(run)
     status = run.status()
-    if status.state == "failed":
-        raise UserError(f"run {run.name} failed: {status.message}")
+    if status.state in ("failed", "died"):
+        raise UserError(f"run {run.name} {status.state}: {status.message}")
     if options.json:
         put_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
     else:
@@ -304,6 +305,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import EXECUTION, from_fields
 
+    launch.check_not_training(run)  # before anything is changed
     budget.extend(run, given)
     config = run.config()
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):

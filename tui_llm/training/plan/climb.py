@@ -27,7 +27,7 @@ def climb(
     follow: Callable[[Run], int],
     measure: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Takes each rung that is not finished: makes its run, or resumes it, calls `begin`, and waits with `follow`, which returns
+    """Takes each rung that is not finished: makes its run, or resumes it unless a worker has it, calls `begin`, and waits with `follow`, which returns
     `training.plan.follow.follow`'s status. `measure` is called before a rung is timed, which takes some seconds.
 
     Ends early if a run was stopped, or failed before its first step: those after it would too. Another rung that failed is left, and
@@ -39,7 +39,7 @@ def climb(
             if ladder.unit == "minutes" and not ladder.run(at).exists():
                 measure(at)
             run = ladders.prepare(ladder, at)
-            if not run.alive():
+            if not run.taken():
                 launch.resume(run)
             begin(at, run)
             status = follow(run)
@@ -94,7 +94,7 @@ def stop(ladder: Ladder) -> bool:
     """Asks the worker of the rung that is trained to save and end, which ends the ladder. Returns whether there was one."""
     for at in range(len(ladder.rungs)):
         run = ladder.run(at)
-        if run.exists() and run.alive():
+        if run.exists() and run.taken():
             with suppress(UserError):  # it has just ended
                 launch.stop(run)
             return True

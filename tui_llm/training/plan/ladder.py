@@ -32,6 +32,7 @@ VERSION = 1
 LEAST, MOST = 10, 10**9  # steps of a rung: fewer say nothing
 EVALUATIONS = 40  # of a rung
 CHECKPOINTS = 10
+FOLLOW_FROM_STEPS = ("eval_every", "checkpoint_every", "warmup_steps", "momentum_warmup_steps", "ema_decay")
 PATIENCE = 3.0  # seconds
 
 
@@ -325,13 +326,15 @@ def _other(ladder: Ladder, at: int) -> str:
         wanted = settings_of(ladder, at, int(ladder.amount) if ladder.unit == "steps" else config.settings.steps)
     except UserError:  # the text or a model is gone: the run says so when it goes on
         return ""
+    # What follows from the number of steps, which a budget of minutes or FLOPs does not say once the rung was continued.
+    follows = () if ladder.unit == "steps" else FOLLOW_FROM_STEPS
     same = dataclasses.replace(
         config.settings,
         steps=wanted.steps,  # of a rung that was continued
         batch_size=wanted.batch_size,  # smaller since, where it did not fit into memory
         grad_accumulation_steps=wanted.grad_accumulation_steps,
         eval_batches=wanted.eval_batches,
-        **{name: getattr(wanted, name) for name in EXECUTION},
+        **{name: getattr(wanted, name) for name in (*follows, *EXECUTION)},
     )
     return "" if same == wanted else why
 

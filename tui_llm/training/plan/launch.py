@@ -24,7 +24,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device_names import check_device
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
-from tui_llm.training.run import batch, changes, pins, run_lock, status
+from tui_llm.training.run import batch, changes, pins, run_lock
 from tui_llm.training.run.branch import BranchOrigin
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.run import ANSWERS, Run, check_name
@@ -35,14 +35,6 @@ class TokenizedRows(Protocol):
     """Tokenized pairs or prompts (`llm/data/answer_rows.py`, which the screen does not import: it needs tiktoken)."""
 
     def save(self, path: Path) -> None: ...
-
-
-ALLOCATOR = {
-    # Large tensors are allocated and freed at every step: use huge pages, and don't return freed memory to the kernel.
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-}
 
 
 def create(
@@ -188,8 +180,8 @@ def rewrite(run: Run, settings: TrainingSettings) -> None:
 
 
 def check_not_training(run: Run) -> None:
-    """Raises `UserError` if a worker is training the run."""
-    if run.alive():
+    """Raises `UserError` if a worker is training the run, or starting to."""
+    if run.taken():
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
 
@@ -224,9 +216,9 @@ def start(run: Run) -> None:
         with run.held(patience=1):
             _check_not_starting(run)
             storage.unlink(run.path / "pid", missing_ok=True)  # the previous worker's: its pid may have been reused
-            run.write_control(paused=False, stop=False, save=None, batch=None, starting=None)
+            forget_requests(run)
             run.write_status("starting", "starting the worker")
-            process = _start_worker(run, config)
+            process = processes.start_worker(run, config)
             _children.append((run, process))
             with suppress(UserError):  # the disk is full: the worker will say so
                 run.write_control(starting=process.pid)
@@ -236,42 +228,15 @@ def start(run: Run) -> None:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
 
 
+def forget_requests(run: Run) -> None:
+    """Takes back what earlier workers were asked for, so that the next one trains. Raises `UserError` if that can't be written."""
+    run.write_control(paused=False, stop=False, save=None, batch=None, starting=None)
+
+
 def _check_not_starting(run: Run) -> None:
     """Raises `UserError` if a worker has been started that has not acquired the lock yet: importing torch takes seconds."""
-    facts, pid = run.facts(), run.control().get("starting")
-    if facts.get("state") != "starting" or not isinstance(pid, int) or isinstance(pid, bool):
-        return
-    if Path("/proc/self/cmdline").exists():
-        starting = run_lock.is_worker(pid, run.path)
-    else:
-        starting = status.just_written(facts, run.config().nproc) and run_lock.exists(pid)
-    if starting:
+    if (pid := run.starting()) is not None:
         raise UserError(f"run {run.name} is being started already, by process {pid}; watch it, or stop it first")
-
-
-def _start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
-    niceness = os.environ.get("TUI_LLM_NICE")
-    command = processes.command(run.path, config.nproc)
-    if niceness and niceness.isdigit():
-        command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **processes.threads(config.nproc), **processes.child_environment()}
-    if config.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        with storage.open_file(run.log_path, "ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd=run.path,
-                start_new_session=True,
-                close_fds=True,
-            )
-    except OSError as error:
-        run.write_status("failed", f"the worker can't be started: {error}")
-        raise UserError(f"can't start the worker of run {run.name}: {error}") from error
 
 
 def resume(run: Run) -> None:
@@ -304,7 +269,8 @@ def reap() -> None:
         _children.remove(child)
         if any(other.path == run.path for other, _ in _children):
             continue  # the run has been resumed: its status is the new worker's
-        if run.exists() and not run.alive() and run.status().state == "starting":
+        mine = run.control().get("starting") in (None, process.pid)  # no other process has started a worker since
+        if run.exists() and mine and not run.alive() and run.facts().get("state") == "starting":
             run.write_status(
                 "failed",
                 f"its worker ended before it began, with exit status {process.returncode}; see {run.log_path}",
@@ -328,11 +294,11 @@ def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
 
 
 def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
-    """Waits until no worker holds the run, for at most `timeout` seconds. Returns whether that is so."""
+    """Waits until no worker holds the run or is starting, for at most `timeout` seconds. Returns whether that is so."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         reap()
-        if not run.alive():
+        if not run.taken():
             return True
         time.sleep(0.05)
     return False

@@ -11,9 +11,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from tui_llm.common import openmp
+from tui_llm.common import openmp, storage
 from tui_llm.common.errors import UserError
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import LEARNS, PRETRAINING, TrainingSettings
+
+ALLOCATOR = {
+    # Large tensors are allocated and freed at every step: use huge pages, and don't return freed memory to the kernel.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+}
 
 MUON_SHARDS = (2, 13)  # the first torch of which `torch.optim.Muon` on FSDP2's shards was compared with whole matrices
 
@@ -67,6 +76,32 @@ def command(run: Path, nproc: int) -> list[str]:
     if nproc == 1:
         return [sys.executable, *worker]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc), *worker]
+
+
+def start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
+    """Starts the worker of a run in a session of its own. Raises `UserError` if that fails, which the run's status says too."""
+    niceness = os.environ.get("TUI_LLM_NICE")
+    begun = command(run.path, config.nproc)
+    if niceness and niceness.isdigit():
+        begun = ["nice", "-n", niceness, *begun]
+    environment = {**ALLOCATOR, **threads(config.nproc), **child_environment()}
+    if config.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        with storage.open_file(run.log_path, "ab") as log:
+            return subprocess.Popen(
+                begun,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=run.path,
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError as error:
+        run.write_status("failed", f"the worker can't be started: {error}")
+        raise UserError(f"can't start the worker of run {run.name}: {error}") from error
 
 
 def threads(nproc: int) -> dict[str, str]:

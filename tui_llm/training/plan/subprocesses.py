@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import launch, processes
+from tui_llm.training.plan import processes
 
 
 def start(
@@ -18,7 +18,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Starts `python -m tui_llm.training.worker.MODULE` with the environment of a run's worker and `variables`. It reads JSON
     from its stdin and prints JSON lines (`processes.json_lines`). Raises `UserError`, which names the `purpose`, if it can't be started."""
-    environment = {**launch.ALLOCATOR, **processes.child_environment(), **(variables or {})}
+    environment = {**processes.ALLOCATOR, **processes.child_environment(), **(variables or {})}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:

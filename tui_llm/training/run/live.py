@@ -12,7 +12,7 @@ MOST = 10  # runs that are named
 def farewell() -> list[str]:
     """Lines that name the live runs, and say how to watch and to stop them; none if there is no live run."""
     try:
-        live = [run for run in runs() if run.alive()]
+        live = [run for run in runs() if run.taken()]
     except (UserError, OSError):
         return []
     lines = []

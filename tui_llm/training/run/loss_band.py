@@ -87,7 +87,8 @@ class Forecast:
 
 
 class Schedule:
-    """S(s) ÷ S_end and D(s) of a run, at any step: integrated over `GRID` points, with linear interpolation."""
+    """S(s) ÷ S_end and D(s) of a run, at any step: integrated over `GRID` points, with linear interpolation. `total` is S_end,
+    which must be above 0 for `at`."""
 
     def __init__(self, settings: TrainingSettings, changes: Sequence[LearningRateChange] = ()) -> None:
         steps, peak = settings.steps, settings.learning_rate
@@ -154,6 +155,8 @@ def forecast(
     if len(used) < 4:
         return None
     schedule = Schedule(settings, changes)
+    if not schedule.total > 0:  # the learning rate was changed to 0 before the first step
+        return None
     level, noise = mean_of_last(curve, window), _noise(used)
     if not level > 0:
         return None
@@ -244,7 +247,9 @@ def band(
         return LossBand(missing=words, window=window)
     found = forecast(curve, settings, changes)
     if found is None:
-        return LossBand(missing="no band of the end's loss: these steps have no finite losses", window=window)
+        still = not Schedule(settings, changes).total > 0
+        why = "the learning rate is 0" if still else "these steps have no finite losses"
+        return LossBand(missing=f"no band of the end's loss: {why}", window=window)
     shift = math.fsum(errors) / (len(errors) + STIFFNESS / 2)
     squares = math.fsum((error - shift) ** 2 for error in errors)
     scale = math.sqrt((STIFFNESS + squares) / (STIFFNESS + len(errors)))

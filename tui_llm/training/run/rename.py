@@ -27,6 +27,8 @@ def rename(run: Run, name: str) -> Run:
         raise busy
     try:
         with run.held(patience=1):  # no worker can start in the meantime
+            if run.starting() is not None:
+                raise busy
             _move(run, to)
     except Timeout:
         raise busy from None

@@ -46,11 +46,11 @@ from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import locked, write_json
 from tui_llm.common.foreign_files import open_regular, read_json
-from tui_llm.training.run import jsonl, run_lock
+from tui_llm.training.run import jsonl, run_lock, status
 from tui_llm.training.run.config import VERSION, NewerRun, RunConfig, parse_config
 from tui_llm.training.run.metrics import Metric, parse_metric
 from tui_llm.training.run.run_lock import RunLock
-from tui_llm.training.run.status import Status, parse_status
+from tui_llm.training.run.status import Status
 
 DAMAGED = 1 << 25  # bytes from the end of metrics.jsonl that are searched for an undamaged line
 JSON_MOST = 1 << 20  # bytes of config.json, status.json and control.json
@@ -180,6 +180,18 @@ class Run:
         """Whether a worker holds the run's lock. A pid in a file is no proof; a held lock is."""
         return run_lock.held(self.path)
 
+    def starting(self) -> int | None:
+        """The pid of a worker that was started and does not hold the lock yet; None if there is none, or its pid is not known."""
+        try:
+            processes = self.config().nproc
+        except UserError:
+            processes = 1
+        return status.starting_pid(self.facts(), self.control(), self.path, processes)
+
+    def taken(self) -> bool:
+        """Whether a worker holds the run, or is starting."""
+        return self.starting() is not None or self.alive()  # in this order: it may acquire the lock in between
+
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
         """Writes status.json, with `more` facts. Raises `UserError` if it can't be written."""
         value = {"state": state, "message": message, "time": time.time(), "monotonic": time.monotonic(), **more}
@@ -219,7 +231,10 @@ class Run:
             return Status("newer", str(error), step, problem=problem)
         except UserError as error:
             return Status("failed", str(error), step, problem=problem or str(error))
-        return parse_status(raw, config, step, problem=problem, alive=alive, log_path=self.log_path)
+        starting = status.is_starting(raw, self.control(), self.path, config.nproc)
+        return status.parse_status(
+            raw, config, step, problem=problem, alive=alive, starting=starting, log_path=self.log_path
+        )
 
     def _problem(self, recorded: str, last: Metric | None) -> str:
         """Returns one line about what is wrong with the run's files; empty if nothing is.
@@ -286,7 +301,7 @@ class Run:
 
     def delete(self) -> None:
         """Deletes the run. Raises `UserError` while a worker starts or holds it."""
-        if self.alive() or self.status().alive:
+        if self.taken() or self.status().alive:
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
             storage.rmtree(self.path)

@@ -132,7 +132,10 @@ def is_worker(pid: int, folder: Path) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process with that pid, or one that has ended and that its parent has not reaped."""
+    """Whether there is a process with that pid, or one that has ended and that its parent has not reaped. Not known, and True,
+    on Windows, where signal 0 is Ctrl+C."""
+    if os.name == "nt":
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tui_llm.training.run import run_lock
 from tui_llm.training.run.config import RunConfig
 
-STARTING_GRACE = 60.0  # seconds a new worker may take to acquire its lock: importing torch is slow on a busy machine
+STARTING_GRACE = (
+    60.0  # seconds a new worker of unknown pid may take to acquire its lock: importing torch is slow on a busy machine
+)
 LONGEST = 2000  # characters of a string in status.json
 MOST = 2**53  # of a count: larger integers are not exact in every JSON reader (float64)
 STATES = ("new", "starting", "running", "paused", "finished", "stopped", "failed", "died")
@@ -52,13 +56,13 @@ class Status:
 
 
 def parse_status(
-    raw: dict[str, Any], config: RunConfig, step: int, *, problem: str, alive: bool, log_path: Path
+    raw: dict[str, Any], config: RunConfig, step: int, *, problem: str, alive: bool, starting: bool, log_path: Path
 ) -> Status:
     """Returns the state that `raw`, the content of status.json, describes. Never raises because of that content.
 
-    `alive`: a worker holds the run's lock. `step` is the last step in metrics.jsonl.
+    `alive`: a worker holds the run's lock. `starting`: see `is_starting`. `step` is the last step in metrics.jsonl.
     """
-    state = _state(raw, alive, config.nproc)
+    state = _state(raw, alive, starting)
     message = _text(raw.get("message")) or ""
     if state == "died":
         message = f"its worker ended without a message; resume it from its last checkpoint (log: {log_path})"
@@ -76,18 +80,44 @@ def parse_status(
     )
 
 
-def _state(raw: dict[str, Any], alive: bool, processes: int) -> str:
+def _state(raw: dict[str, Any], alive: bool, starting: bool) -> str:
     """Returns the state that the worker wrote last, unless the lock contradicts it."""
     written = raw.get("state")
     state = written if isinstance(written, str) and written in STATES else "new"
     if alive:
         return "starting" if state in ("new", "died") else state
-    if state == "starting" and just_written(raw, processes):
-        return state  # the worker has not acquired its lock yet
+    if starting:
+        return "starting"  # the worker has not acquired its lock yet
     return "died" if state in ("starting", "running", "paused") else state
 
 
-def just_written(raw: dict[str, Any], processes: int) -> bool:
+def starting_pid(facts: Mapping[str, Any], control: Mapping[str, Any], folder: Path, processes: int) -> int | None:
+    """The pid of a worker that was started and has not acquired the run's lock yet: importing torch takes seconds. None if
+    there is none, or its pid is not known.
+
+    `facts` and `control` are the contents of status.json and control.json, which `launch.start` writes.
+    """
+    pid = _recorded_pid(control)
+    if facts.get("state") != "starting" or pid is None:
+        return None
+    if Path("/proc/self/cmdline").exists():
+        return pid if run_lock.is_worker(pid, folder) else None
+    return pid if _just_written(facts, processes) and run_lock.exists(pid) else None
+
+
+def is_starting(facts: Mapping[str, Any], control: Mapping[str, Any], folder: Path, processes: int) -> bool:
+    """Whether a worker is starting. Where its pid could not be recorded, it counts as starting for `STARTING_GRACE`."""
+    if _recorded_pid(control) is None:
+        return facts.get("state") == "starting" and _just_written(facts, processes)
+    return starting_pid(facts, control, folder, processes) is not None
+
+
+def _recorded_pid(control: Mapping[str, Any]) -> int | None:
+    pid = control.get("starting")
+    return pid if isinstance(pid, int) and not isinstance(pid, bool) else None
+
+
+def _just_written(raw: Mapping[str, Any], processes: int) -> bool:
     """Whether a status was written recently, by either clock.
 
     The wall clock jumps when it is set; the monotonic clock restarts with the machine. Several processes get twice the

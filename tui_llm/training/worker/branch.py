@@ -25,7 +25,8 @@ def begin(worker: Worker, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     The optimizer's state is zero if the branch has another optimizer; an average of the weights goes on. Raises `UserError` if the parent is gone or has
     changed, and what `worker.report_progress` raises.
     """
-    config, name = worker.config, worker.config.parent
+    config = worker.run.config()  # again: the parent may have been renamed since
+    name = config.parent
     try:
         parent = find(name)
     except UserError as error:

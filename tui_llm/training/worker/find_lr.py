@@ -43,11 +43,20 @@ class OutOfTime(Exception):
 def scaled(settings: TrainingSettings, rate: float, steps: int) -> TrainingSettings:
     """The settings of a trial: the run's, with its schedule squeezed into `steps` steps.
 
-    The warm-up keeps its share of the steps, but has a tenth of them where the run's own is that long.
+    A warm-up keeps its share of the steps, but has a tenth of them, that of Muon's momentum a fifth, where the run's own is that long.
     """
-    share = settings.warmup_steps * steps / settings.steps
-    warmup = max(round(share), min(settings.warmup_steps, steps // 10))
-    return dataclasses.replace(settings, learning_rate=rate, steps=steps, warmup_steps=warmup, compile="off")
+
+    def squeezed(count: int, part: int) -> int:
+        return max(round(count * steps / settings.steps), min(count, steps // part))
+
+    return dataclasses.replace(
+        settings,
+        learning_rate=rate,
+        steps=steps,
+        warmup_steps=squeezed(settings.warmup_steps, 10),
+        momentum_warmup_steps=squeezed(settings.momentum_warmup_steps, 5),
+        compile="off",
+    )
 
 
 class Trials:
@@ -113,7 +122,8 @@ class Trials:
             for number in range(1, steps + 1):
                 train_loss, _ = trainer._update(number, learning_rate(settings, number))
                 self._report(rate, steps, number, train_loss)
-            found = trainer.validate()
+            with trainer.evaluated_weights():
+                found = trainer.validate()
             if math.isfinite(found) and found < self.untrained:
                 loss = found
         except Diverged:

@@ -73,7 +73,7 @@ def train(worker: Worker) -> None:
 
 
 class Job:
-    """The trainer of a run with what is recorded beside it, after `done` steps."""
+    """The trainer of a run with what is recorded beside it, after `done` steps. `step` is the last one that is recorded whole."""
 
     def __init__(self, worker: Worker, loaded: Inputs, model: GPT, done: int, state: dict[str, Tensor] | None) -> None:
         self.worker, self.run, self.ranks = worker, worker.run, worker.ranks
@@ -168,7 +168,6 @@ class Job:
                     metric = next(steps, None)
                     if metric is None:
                         break
-                    self.step = metric.step
                     self.worker.check_lock()
                     self._record(metrics, metric)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -194,6 +193,7 @@ class Job:
             health.record(self.run, self.alarms.updates())
         if metric.val_loss is not None:
             self.record_evaluation(metric)
+        self.step = metric.step  # recorded whole: a run that is resumed after it misses no line
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             self.save(metric.step)
 

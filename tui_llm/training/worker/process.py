@@ -26,7 +26,7 @@ from tui_llm.training.run import health
 from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
 from tui_llm.training.run.config import NewerRun
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.run_lock import LockLost
+from tui_llm.training.run.run_lock import LockLost, RunLock
 from tui_llm.training.worker import checkpoints, job, machine_sampler
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged
@@ -64,13 +64,22 @@ def main(arguments: list[str]) -> int:
     try:
         with run.held(PATIENCE) as lock:
             worker.lock = lock
-            return work(worker)
+            code = work(worker)
+            _forget_stop(worker, lock)
+            return code
     except Timeout:
         log(f"run {run.name} is being trained by another process")
         return 3
     except OSError as error:  # the lock can't be created
         log(f"failed {_cannot_write(error, run)}")
         return 1
+
+
+def _forget_stop(worker: Worker, lock: RunLock) -> None:
+    """Takes back the request to stop, which has been obeyed: torchrun may start the next worker, and does not reset it."""
+    if not lock.lost and worker.run.control().get("stop"):
+        with suppress(UserError):  # the disk is full
+            worker.run.write_control(stop=False, paused=False)
 
 
 def work(worker: Worker) -> int:

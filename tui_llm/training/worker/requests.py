@@ -52,7 +52,8 @@ class Requests:
         if self.worker.must_stop(control):
             return False
         self._show_batch(step, control)
-        if control.get("save") not in (None, self._save_served):
+        # Before the first step there is nothing to save: the request waits for it.
+        if step and control.get("save") not in (None, self._save_served):
             self._save_served = control["save"]
             self._save_everywhere(step)
             self.worker.report("running", f"saved at step {step:,}, as requested")

@@ -28,7 +28,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import cost
-from tui_llm.training.plan.launch import ALLOCATOR
+from tui_llm.training.plan.processes import ALLOCATOR
 from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.worker.loop import Trainer
 

@@ -80,7 +80,7 @@ class RunActions:
         run = self.selected()
         if run is None:
             return
-        if run.alive():
+        if run.status().alive:
             self.files.notify(f"{run.name} is being trained; stop it first", "warning")
             return
         question, button, done = f"Delete {run.name} and all its checkpoints?", "Delete", f"{run.name} is deleted"
