@@ -123,17 +123,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     assert "Traceback" not in Path(told).read_text()
 
 
-async def until_listening(session: Any, url: str) -> None:
-    import aiohttp
-
-    while True:  # it prints the addresses just before it listens; the test's timeout ends a futile wait
-        try:
-            async with session.get(url):
-                return
-        except aiohttp.ClientConnectionError:
-            await asyncio.sleep(0.01)
-
-
 async def until_shown(tab: Any, words: str) -> None:
     """Reads the tab's output until the words have been drawn."""
     drawn = ""
@@ -160,7 +149,6 @@ async def test_a_class(server: tuple[str, str]) -> None:
             await asyncio.sleep(0.05)
 
     async with aiohttp.ClientSession() as session:
-        await until_listening(session, url)
         for query, said in (
             ("", "Your name"),
             ("?name=", "at least one character"),
@@ -228,7 +216,6 @@ async def test_a_tab_whose_app_is_killed_is_closed(server: tuple[str, str]) -> N
     url, teacher = server
     name = f"Zed {os.getpid()}"  # another suite may run on this machine
     async with aiohttp.ClientSession() as session:
-        await until_listening(session, url)
         socket = f"{url.replace('http', 'ws')}/ws/-{quote(name)}"
         async with session.ws_connect(socket, headers={"Origin": url}) as tab:
             await until_shown(tab, "Lesson 1/6")

@@ -93,10 +93,10 @@ def test_a_model_that_cannot_be_described_hides_no_other(
 )
 def test_a_gguf_header_is_not_read_beyond_its_bounds(begin: bytes, line: str, tmp_path: Path) -> None:
     path = sparse(tmp_path / "x.gguf", begin)
-    used = time.process_time()
+    used = time.thread_time()
     with pytest.raises(UserError, match=line):
         read_gguf(path)
-    assert time.process_time() - used < 1
+    assert time.thread_time() - used < 1
 
 
 @pytest.mark.parametrize("zip64", [False, True])
@@ -106,10 +106,10 @@ def test_an_archives_directory_is_not_read_beyond_its_bounds(zip64: bool, tmp_pa
     locator = struct.pack("<IIQI", 0x07064B50, 0, SPARSE, 1) if zip64 else b""
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 1, 1, min(length, 0xFFFFFFFF), 0, 0)
     path = sparse(tmp_path / "ckpt.pt", b"PK\3\4", end=record + locator + end)
-    used = time.process_time()
+    used = time.thread_time()
     with pytest.raises(UserError, match="directory has"):
         archive._check_zip(path)
-    assert time.process_time() - used < 1
+    assert time.thread_time() - used < 1
     sparse(path, b"PK\3\4", end=record + locator + end + b"comment")
     with pytest.raises(UserError, match="does not end with a directory"):
         archive._check_zip(path)

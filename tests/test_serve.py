@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tui_llm.cli import main
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+SOCKETS, LISTENING = Path("/proc/net/tcp"), "0A"  # Linux: its tenth column is the socket's inode
 ESCAPES = re.compile(r"\x1b\[[0-9;?>]*[A-Za-z]")
 
 
@@ -31,20 +33,62 @@ def free_port() -> int:
 
 
 def serving(words: list[str], home: Path, told: Path) -> tuple[subprocess.Popen[str], str]:
-    """A `serve` process and its first line. Where another process took the free port meanwhile, it gets another one."""
+    """A `serve` process that listens, and its first line, which it prints before. Where another process takes the free port
+    meanwhile, it gets another one."""
     while True:
+        port = free_port()
         process = subprocess.Popen(
-            [sys.executable, "-m", "tui_llm", "serve", "--port", str(free_port()), *words],
+            [sys.executable, "-m", "tui_llm", "serve", "--port", str(port), *words],
             env={**os.environ, "TUI_LLM_HOME": str(home)},
             stdout=subprocess.PIPE,
             stderr=told.open("w"),
             text=True,
         )
         assert process.stdout is not None
-        if line := process.stdout.readline():
-            return process, line
+        line = process.stdout.readline()
+        while process.poll() is None:  # the test's timeout ends a futile wait
+            if line and listens(process, port):
+                return process, line
+            time.sleep(0.01)
         process.communicate()
-        assert "is in use" in told.read_text(), told.read_text()
+        assert "in use" in told.read_text(), told.read_text()
+
+
+def listens(process: subprocess.Popen[str], port: int) -> bool:
+    """Whether the process listens: itself, where that can be told, since another one may have taken the port."""
+    if not SOCKETS.exists():
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        own = {str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir()}
+    except OSError:  # it has just closed one, or ended
+        return False
+    rows = (row.split() for row in SOCKETS.read_text().splitlines())
+    return any(row[3] == LISTENING and f"socket:[{row[9]}]" in own for row in rows)
+
+
+ONCE = """
+import socket, sys
+print({name!r}, flush=True)
+if {name!r} == "loses":
+    sys.exit("address already in use")
+listening = socket.create_server(("127.0.0.1", 0))
+sys.stdin.read()
+"""
+
+
+def test_a_server_that_loses_its_port_after_its_line_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, start = iter(["loses", "listens"]), subprocess.Popen
+
+    def once(_command: list[str], **more: Any) -> Any:
+        return start([sys.executable, "-c", ONCE.format(name=next(names))], stdin=subprocess.PIPE, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", once)
+    process, line = serving([], tmp_path, tmp_path / "told")
+    assert line == "listens\n" and process.poll() is None
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process, line = serving(["--prompt", "The cat sat on the"], home, told)
     found = re.search(r"http://127\.0\.0\.1:\d+", line)
     assert found is not None, line
-    url = found[0]
-    while True:  # it prints the line just before it listens; the test's timeout ends a futile wait
-        try:
-            urllib.request.urlopen(url).close()
-            break
-        except OSError:
-            assert process.poll() is None
-    yield url
+    yield found[0]
     process.terminate()
     assert process.wait() == 0
     assert "Traceback" not in told.read_text()

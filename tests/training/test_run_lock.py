@@ -59,6 +59,7 @@ def test_no_second_worker_starts_after_the_first_ones_lock_was_deleted(text: Pat
     worker = begin(run)
     wait(lambda: run.status().step > 3)
     os.kill(worker.pid or 0, 19)  # SIGSTOP, so that it can't notice
+    wait(lambda: stopped(worker.pid))
     run.lock_path.unlink()
     assert run.alive() and run.status().alive
     with pytest.raises(UserError, match="being trained already"):
@@ -75,6 +76,16 @@ def test_no_second_worker_starts_after_the_first_ones_lock_was_deleted(text: Pat
     assert worker.exitcode == 1 and "was deleted or replaced" in run.status().message
     steps = [row[0] for row in losses(run)]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def stopped(pid: int | None) -> bool:
+    """Whether every thread has stopped: each does so only when it next gets a core, and writes until then."""
+    try:
+        return {
+            file.read_text().rpartition(")")[2].split()[0] for file in Path(f"/proc/{pid}/task").glob("*/stat")
+        } == {"T"}
+    except OSError:  # one has just ended
+        return False
 
 
 def contents_but_log(run: Run) -> dict[str, bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.plan import cost
+from tui_llm.training.plan import cost, subprocesses
 from tui_llm.training.plan.step_time import Measurement, Rate
 from tui_llm.training.run.settings import PRESETS
 from tui_llm.training.worker import step_time
@@ -46,8 +48,18 @@ def test_cancelling_kills_the_process() -> None:
     assert measurement.process.returncode == -9
 
 
-def test_a_measurement_that_takes_too_long_is_killed_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui_llm.training.plan.step_time.STARTING", 0.05)
+# Never measures: a real process may have measured a step before this one's timer gets a core.
+NEVER = "import time; print({ready!r}, flush=True); time.sleep({hang})"
+
+
+@pytest.mark.parametrize("ready", [json.dumps({"ready": True}), ""], ids=["measuring", "starting"])
+def test_a_measurement_that_takes_too_long_is_killed_and_reported(ready: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        program = NEVER.format(ready=ready, hang=HANG)
+        return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(subprocesses, "start", start)
+    monkeypatch.setattr("tui_llm.training.plan.step_time.STARTING", HANG if ready else 0.05)
     measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu", seconds=0.05)
     with pytest.raises(UserError, match="not one step"):
         measurement.take()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 from helpers import drawn, until
@@ -14,6 +15,7 @@ from textual.app import App, ComposeResult
 
 from tui_llm.common.ticks import log_ticks, nice_ticks
 from tui_llm.training.run.curve import Average, Envelope, decimate, moving_average
+from tui_llm.tui.kit.widgets import chart as charts
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 
 CURVES = Curves(
@@ -263,15 +265,15 @@ async def test_degenerate_curves_are_drawn_without_warnings(curves: Curves, capf
     assert capfd.readouterr() == ("", "")
 
 
-async def test_it_is_painted_at_most_twice_a_second_and_ends_with_the_newest() -> None:
+async def test_it_is_painted_at_most_twice_a_second_and_ends_with_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     app = ChartApp(CURVES)
     async with app.run_test(size=(60, 12)) as pilot:
         chart = app.query_one(LossChart)
-        painted = chart._painted = (
-            time.monotonic()
-        )  # opening the app may have taken longer than the time between two paints
-        for step in range(2001, 2010):
-            chart.show(Curves([*CURVES.train, (step, 0.5)]))
+        painted = chart._painted = time.monotonic()  # opening the app may have taken longer than REPAINT
+        with monkeypatch.context() as patch:  # and so may these changes: no time passes between them
+            patch.setattr(charts, "time", SimpleNamespace(monotonic=lambda: painted))
+            for step in range(2001, 2010):
+                chart.show(Curves([*CURVES.train, (step, 0.5)]))
         assert chart._painted == painted  # none of these changes has been painted yet
         await until(pilot, lambda: chart._painted > painted)
         await until(pilot, lambda: any("training 0.5" in line for line in drawn(app)))

@@ -97,8 +97,9 @@ ENDING = """
             if snapshot is not None and snapshot.status.state == "running":
                 self.worker.kill()
                 self.worker.wait()
-            elif snapshot is not None and snapshot.status.state == "died":
-                self.call_later(self.exit)
+
+        def on_run_noticed(self, event):
+            self.call_later(self.exit)  # once the app has handled it
 
     raise SystemExit(run_app(Watching(FakeEngine)))
 """

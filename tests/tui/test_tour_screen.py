@@ -33,6 +33,7 @@ from tui_llm.tui.instruments.prefer.prefer import PreferScreen
 from tui_llm.tui.instruments.reward.reward import RewardScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.tokens import VIEWS, TokensPane
@@ -62,10 +63,17 @@ class Learner:
             if (step, part) not in self.tour.done:
                 print(f"{step} {part}: {self.tour.lacks}")
 
+    def shows(self, name: str) -> bool:
+        """Whether the screen of that `tour_name` is on top, and nothing is asked any more."""
+        screen = self.app.screen
+        here = isinstance(screen, BaseScreen) and screen.tour_name == name
+        return here and screen.is_mounted and not self.lab.context.questions.pending
+
     async def at(self, step: str, part: int, *keys: str) -> None:
         """Does part number `part` of `step` with `keys`.
 
-        `wait` waits for the reading, `=text` types it, `[*9` presses 9 times.
+        `wait` waits for the reading, `@name` for that screen and the answers to its questions: until then some keys do
+        nothing. `=text` types it, `[*9` presses 9 times.
         """
         tour = self.tour
         assert (tour.steps[tour.step].name, tour.part) == (step, part), (
@@ -78,6 +86,8 @@ class Learner:
         for key in keys:
             if key == "wait":
                 await answered(self.pilot, self.lab)
+            elif key.startswith("@"):
+                await until(self.pilot, lambda name=key[1:]: self.shows(name))
             elif key.startswith("="):
                 editor = self.app.screen.query_one(PromptEditor)
                 editor.set_text(key[1:])
@@ -102,7 +112,7 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("labels", 3, "f5", "enter")
     await at("pieces", 0, "escape", "1", "C")
     await at("pieces", 1, "escape", "i", "=" + own + " zxqvwkj", "wait", "escape")
-    await at("pieces", 2, "1", "M", "wait", "home")
+    await at("pieces", 2, "1", "M", "@merges", "home")
     await at("pieces", 3, "escape", "i", "=" + own + " strawberry", "wait", "escape", "1", "L")
     views = VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view)
     await at("vectors", 0, "escape", "1", *["b"] * views, "left", "wait")
@@ -137,8 +147,8 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("writing", 5, "X", "i", "=" + table_logits(), "escape", "T")
     await at("inside", 0, "escape", "escape", "c", "A")
     await at("inside", 1, "l")
-    await at("inside", 2, "escape", "escape", "semicolon", "enter")
-    await at("inside", 3, "escape", "escape", "exclamation_mark", "enter")
+    await at("inside", 2, "escape", "escape", "semicolon", "@why", "enter")
+    await at("inside", 3, "escape", "escape", "exclamation_mark", "@ablate", "enter")
     await at("inside", 4, "escape", "0")
     await at("inside", 5, "escape", "i", "=" + own.replace(own.split()[0], "But") + ", and then", "wait", "escape")
     await at("assistant", 0, "i", "=What is your name?", "wait", "escape", "left_square_bracket*20", "space")
