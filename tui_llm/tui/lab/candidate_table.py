@@ -216,6 +216,7 @@ class CandidateTableController:
                 len(self.lab.steps), row.id, row.bytes, stream.feed(row.bytes), None, row.probability, row.raw_probability,
                 row.rank, reading.distribution.candidates[:STEP_CANDIDATES], reading.request.sampler, self.lab.seed,
                 reading.distribution.kept, by_hand=True, overrides=reading.request.overrides,
+                interventions=reading.request.interventions,
             ),
         )  # fmt: skip
         self.lab.note = ""
