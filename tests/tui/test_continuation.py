@@ -157,3 +157,20 @@ async def test_another_model_has_no_speed_and_no_earlier_target_by_id() -> None:
         assert lab.speed is None
         await pilot.press("n")
         assert lab.target is None  # its id is another token now
+
+
+@pytest.mark.parametrize(("pane", "key"), [("1", "L"), ("2", "T"), ("2", "a")])
+async def test_no_screen_shows_the_numbers_of_an_older_text(pane: str, key: str) -> None:
+    engine = FakeEngine()
+    app = make_app(engine)
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await answered(pilot, app.lab_screen)
+            engine.gate.clear()  # the next reading waits
+            await pilot.press("!", "escape", pane, *(("down",) if pane == "2" else ()), key)
+            await pilot.pause()
+            assert not app.lab_screen.context.reading_is_current and app.screen is app.lab_screen
+            assert app.lab_screen.lab.prompt.endswith("!") and not app.lab_screen.lab.steps
+            assert [note.message for note in app._notifications][-1] == "the panes are still updating; try again"
+    finally:
+        engine.gate.set()
