@@ -16,6 +16,7 @@ from tests.near_ties import possible_ranks
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.interventions import LAYER, Intervention, ModelPart
 from tui_llm.facts.request import Request
 from tui_llm.instruments.merges.question import MergesQuestion
 from tui_llm.instruments.pairs.question import PairsQuestion
@@ -116,6 +117,9 @@ def test_a_swapped_text_has_the_models_numbers(engine: PipelineEngine) -> None:
     whole = engine.read(Request(prompt="The little dog sat on the mat", scores=True))
     got = [step.probability for step in swapped.steps]
     assert got == pytest.approx([score.probability for score in whole.scores[1:] if score], abs=1e-5)
+    off = (Intervention(ModelPart(LAYER, 1)),)
+    changed = engine.answer(SwapQuestion(Request(prompt="The cat sat", position=1, interventions=off), text=" dog"))
+    assert all(step.interventions == off for step in changed.steps)
     first = engine.answer(SwapQuestion(Request(prompt="The cat", position=0), text="A"))
     assert math.isnan(first.steps[0].probability)  # the first token is not predicted
 

@@ -11,6 +11,7 @@ from helpers import until
 from test_runs_screen import UNSET, ScreenApp, says, set_field
 from textual.widgets import Select
 
+from tui_llm.common.errors import UserError
 from tui_llm.training.plan import budget, cost, launch
 from tui_llm.training.run import time_plan
 from tui_llm.training.run.promises import PROMISES
@@ -102,3 +103,33 @@ async def test_shakespeare_brings_its_text_and_its_model() -> None:
         preset.value = "induction"
         await pilot.pause()
         assert corpus.value == "stories"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("when", ["measuring", "creating"])
+async def test_a_failed_start_leaves_no_measurement_and_says_nothing_of_one(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Run:
+        raise UserError("no room on the disk")
+
+    def failing(self: FakeMeasurement) -> Iterator[dict[str, Any]]:
+        raise UserError("no room on the disk")
+        yield {}
+
+    monkeypatch.setattr(budget, "BudgetMeasurement", FakeMeasurement)
+    monkeypatch.setattr(launch, "create", fail)
+    if when == "measuring":
+        monkeypatch.setattr(FakeMeasurement, "results", failing)
+    app = ScreenApp(NewRunScreen("stories"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "grammar" in says(app, "corpus"))
+        app.shown.query_one("#preset", Select).value = "budget"
+        await until(pilot, lambda: "ctrl+e picks it" in shown(app, "cost"))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "no room on the disk" in shown(app, "trouble"))
+        assert "measuring" not in shown(app, "estimate") and "ctrl+e begins" in shown(app, "estimate")
+        form = app.shown
+        assert isinstance(form, NewRunScreen) and form.estimate.measurement is None
+        monkeypatch.setattr(form.estimate, "_measure", lambda *_: None)
+        await pilot.press("ctrl+e")  # once, not twice
+        await until(pilot, lambda: "to measure it" in shown(app, "estimate"))

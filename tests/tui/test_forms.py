@@ -7,6 +7,7 @@ from typing import Any
 
 import fake_run
 import pytest
+from helpers import until
 from test_runs_screen import UNSET, ScreenApp
 
 from tests import HANG
@@ -15,6 +16,7 @@ from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.runs import new_run
 from tui_llm.tui.runs.branch import BranchScreen
+from tui_llm.tui.runs.new_ladder import NewLadderScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.run_form import RunForm
 
@@ -80,3 +82,38 @@ async def test_no_pairs_are_no_error_until_they_are_submitted() -> None:
         await pilot.press("ctrl+s")
         await pilot.pause()
         assert note.has_class("-wrong") and app.answer is UNSET
+
+
+@pytest.mark.parametrize(
+    ("make", "stops"), [(a_branch, "Training"), (NewRunScreen, "Training"), (NewLadderScreen, "S on its")]
+)
+async def test_a_form_closed_while_it_starts_a_run_says_that_the_start_goes_on(
+    make: Callable[[], RunForm], stops: str
+) -> None:
+    form = make()
+    app = ScreenApp(form)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        form._starting = True
+        await pilot.press("escape")
+        await until(pilot, lambda: app.answer is not UNSET)  # type: ignore[arg-type]
+        (note,) = app._notifications
+        assert "is being started already" in note.message and stops in note.message
+
+
+@pytest.mark.parametrize("measures", [False, True])
+async def test_a_form_that_starts_nothing_or_only_measures_is_closed_silently(measures: bool) -> None:
+    form = NewRunScreen()
+    app = ScreenApp(form)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        if measures:  # of a time budget: closing the form cancels it, and the start
+            form._starting, form.estimate.measurement = True, Measurement()  # type: ignore[assignment]
+        await pilot.press("escape")
+        await until(pilot, lambda: app.answer is not UNSET)  # type: ignore[arg-type]
+        assert not app._notifications
+
+
+class Measurement:
+    def cancel(self) -> None:
+        """It was not begun."""

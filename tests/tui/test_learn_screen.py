@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
+from tests import HANG
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
@@ -27,6 +29,7 @@ from tui_llm.instruments.learn.question import (
 )
 from tui_llm.training.run import pins
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.copy_saver import WRITING
 from tui_llm.tui.instruments.learn.learn import LearnScreen
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 
@@ -200,7 +203,8 @@ async def test_nothing_to_learn_without_a_prediction() -> None:
 
 async def test_a_question_superseded_by_closing_the_screen_reports_nothing() -> None:
     async with learning() as (app, pilot, screen, _):
-        await pilot.press("space", "q")
+        await pilot.press("space")
+        screen.dismiss(None)
         await until(pilot, lambda: app.screen is app.lab_screen)
         await pilot.press("L")
         await until(pilot, lambda: isinstance(app.screen, LearnScreen) and app.screen is not screen)
@@ -213,3 +217,49 @@ async def test_at_60_columns_no_number_is_broken_and_no_note_is_cut() -> None:
         await until(pilot, lambda: "after 1 step" in drawn(app)[0])
         assert "…" not in drawn(app)[0]
         assert any("rank 3 → 3" in line for line in drawn(app))
+
+
+async def test_esc_first_cancels_the_steps_that_are_taken_and_a_second_one_closes() -> None:
+    async with learning() as (app, pilot, screen, fake):
+        await pilot.press("space")
+        await at(pilot, screen, 1)
+        waiting, go_on, learn = threading.Event(), threading.Event(), fake.learn
+
+        def slow(question: LearnQuestion) -> Learned:
+            if question.at > 1:
+                waiting.set()
+                assert go_on.wait(HANG)
+            return learn(question)
+
+        fake.engine.answers[LearnQuestion] = slow
+        await pilot.press("n", "space")
+        await until(pilot, waiting.is_set)
+        assert screen._can_cancel
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen is screen and screen.at == 1
+        go_on.set()
+        await at(pilot, screen, 1)
+        assert len(fake.plan) == 1 and "after 1 step " in text(app)  # what is shown is what the copy is
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_esc_closes_while_the_folder_is_written() -> None:
+    async with learning() as (app, pilot, screen, fake):
+        await pilot.press("space")
+        await at(pilot, screen, 1)
+        go_on, keep = threading.Event(), fake.keep
+
+        def slow(question: KeepQuestion) -> Kept:
+            assert go_on.wait(HANG)
+            return keep(question)
+
+        fake.engine.answers[KeepQuestion] = slow
+        await pilot.press("k", *"mine", "enter")
+        await until(pilot, lambda: screen.progress.doing == WRITING)
+        assert not screen._can_cancel  # nothing says that Esc does
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+        go_on.set()
+        await until(pilot, lambda: fake.kept == ["mine"])

@@ -14,7 +14,7 @@ from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.hub import model_list, pull
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.models.info import InfoLines, ModelInfoScreen
-from tui_llm.tui.models.models import ModelsScreen
+from tui_llm.tui.models.models import ModelsScreen, fitting
 from tui_llm.tui.models.pull import ModelPull, progress_line
 
 CACHED = ModelInfo("some/small[/]\x1b", "cache", "/cache/x", 1_000_000, 1024, 50257, size=2_500_000, origin="Hugging Face cache, commit 0a")  # fmt: skip
@@ -151,3 +151,48 @@ def test_a_line_of_progress() -> None:
     assert progress_line({"doing": "asking x", "done": 0, "total": 0}) == "asking x"
     assert progress_line({"doing": "f", "done": 1, "total": "x"}) == "f"
     assert progress_line({"doing": "f", "done": 10, "total": 10}).startswith("█" * 20 + " 100 %")
+
+
+def test_numbers_are_shown_whole_or_not_at_all() -> None:
+    numbers = ("12.3 M", "context 1,024", "vocabulary 50,257")
+    whole = "12.3 M · context 1,024 · vocabulary 50,257 · Hugging Face cache"
+    for room in range(len(whole) + 2):
+        shown = fitting(numbers, "Hugging Face cache", room)
+        assert len(shown) <= room and (shown == whole or not room or shown.endswith("…"))
+        assert set(shown.removesuffix("…").rstrip(" ·").split(" · ")[:3]) <= {*numbers, ""}
+    assert fitting(numbers, "", len(" · ".join(numbers))) == " · ".join(numbers)
+    assert fitting((), "cache", 9) == "cache" and fitting((), "", 9) == ""
+
+
+@pytest.mark.parametrize("size", [(80, 24), (92, 30)])
+async def test_no_number_of_a_model_is_cut(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    long = ModelInfo("long", "cache", "/c", 124_439_808, 1024, 50257, size=548_105_171, step=123_456, origin="Hugging Face cache")  # fmt: skip
+    monkeypatch.setattr(model_list, "cached", lambda: [long])
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._cached and app.screen._own)
+        await until(pilot, lambda: shows(app, "548.1 MB"))
+        line = next(line for line in drawn(app) if "548.1 MB" in line)
+        row = next(part for part in line.split("┃") if "548.1 MB" in part).rstrip()
+        assert row.endswith(" · …"), row
+        assert row.removesuffix(" · …").endswith(("548.1 MB", "context 1,024", "vocabulary 50,257", "step 123,456"))
+
+
+async def test_a_model_is_not_opened_while_another_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, f"import time; time.sleep({HANG})")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pulls(app, pilot)
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen.pull.child is not None)
+        screen = app.screen
+        assert isinstance(screen, ModelsScreen) and screen.pull.child is not None
+        await pilot.press("enter")
+        await until(pilot, lambda: any("c cancels it" in str(note.message) for note in app._notifications))
+        assert app.screen is screen and screen.pull.child.poll() is None
+        await pilot.press("c")
+        await until(pilot, lambda: not screen.pull.is_running)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.lab_screen)

@@ -32,6 +32,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.reward.reward import RewardScreen
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.columns import columns
+from tui_llm.tui.kit.progress import SHOWN_AFTER
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +244,14 @@ def test_columns() -> None:
     assert columns([0, 4], 6, 2) == ["   ███", "▁▁▁███"]
     assert columns([1, 2, 3], 2, 1) == ["▅█"] and columns([], 4, 2) == [] and columns([1.0], 0, 1) == []
     assert columns([0.5], 1, 1, least=1) == ["▄"] and columns([-1, 1], 2, 1) == ["▁█"]
+
+
+async def test_the_title_says_that_esc_stops_only_where_it_does(tiny: str) -> None:
+    async with rewarding(tiny) as (app, pilot, screen):
+        for goal, stops in ((screen.at + 10, True), (screen.at + 1, False), (screen.at, False)):
+            screen.goal = goal
+            screen.progress.start("taking a step")
+            screen.progress._since -= SHOWN_AFTER
+            assert ("Esc stops" in screen.subject()) is stops and "taking a step" in screen.subject()
+        await pilot.press("escape")  # as the title says, it does not stop but closes
+        await until(pilot, lambda: app.screen is app.lab_screen)

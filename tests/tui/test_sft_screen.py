@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
-from helpers import answered, drawn, unsafe, until
+from fake_engine import FakeEngine
+from helpers import answered, drawn, make_app, unsafe, until
 
+from tests import HANG
 from tui_llm.common import paths
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.instruments.sft.question import PairsFileQuestion, SftQuestion
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.copy_saver import WRITING
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen, PairsEditor
 from tui_llm.tui.instruments.sft.sft import SftScreen
 from tui_llm.tui.kit.ask import AskScreen
@@ -110,3 +116,45 @@ async def test_pairs_that_do_not_fit_are_one_line_and_others_can_be_typed() -> N
         assert isinstance(app.screen, InstructionPairsScreen)
         await pilot.press("escape", "escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_esc_stops_what_is_waited_for_and_keeps_the_pairs() -> None:
+    engine = FakeEngine()
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def slow(question: object) -> object:
+        waiting.set()
+        assert go_on.wait(HANG)
+        raise UserError("nobody waits for this")
+
+    engine.answers |= {SftQuestion: slow, PairsFileQuestion: slow}
+    app = make_app(engine)
+    try:
+        async with app.run_test(size=(100, 30)) as pilot:
+            await answered(pilot, app.lab_screen)
+            await pilot.press("escape", "I")
+            await until(pilot, lambda: isinstance(app.screen, InstructionPairsScreen))
+            app.screen.query_one(PairsEditor).set_text("a => b\nc => d")
+            await pilot.press("ctrl+s")
+            await until(pilot, waiting.is_set)
+            screen = app.screen
+            assert isinstance(screen, SftScreen)
+            await until(pilot, lambda: "reading the pairs" in "\n".join(drawn(app)))
+            await pilot.press("escape")
+            await pilot.pause()
+            assert app.screen is screen and not screen.progress.doing and len(screen.pairs) == 2
+            assert "2 pairs, not read yet: Space" in "\n".join(drawn(app))
+            for doing in ("reading the file", "undoing"):  # the first key stops it, whatever it is
+                screen.progress.start(doing)
+                await pilot.pause()
+                assert f"{doing} … Esc stops" in "\n".join(drawn(app))
+                await pilot.press("escape")
+                assert app.screen is screen and not screen.progress.doing
+            screen.progress.start(WRITING)  # nothing stops this: closing the screen does not either
+            await pilot.pause()
+            assert WRITING in "\n".join(drawn(app)) and "Esc stops" not in "\n".join(drawn(app))
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.lab_screen)
+            go_on.set()
+    finally:
+        go_on.set()

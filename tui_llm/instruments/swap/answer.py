@@ -93,5 +93,6 @@ def _steps(
     for index, (id, score) in enumerate(zip(given, read.scores, strict=True), first):
         token = open_model.token(id, ids[index - 1] if index else None)
         p, rank = (score.probability, score.rank) if score is not None else (math.nan, 0)
-        steps.append(GeneratedToken(index - first, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, ()))
+        steps.append(GeneratedToken(index - first, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, (),
+                                    interventions=request.interventions))  # fmt: skip
     return tuple(steps)

@@ -35,7 +35,7 @@ def has_tokens(context: LabContext) -> bool:
     return not problem
 
 
-@opens("letters", LabContext.has_reading, LabContext.has_text, has_tokens)
+@opens("letters", LabContext.has_reading, LabContext.has_text, LabContext.has_current_reading, has_tokens)
 class LettersScreen(FullScreen):
     tour_name = "letters"
     TITLE_WORDS: ClassVar[str] = "Letters"

@@ -187,6 +187,8 @@ class CandidateTableController:
 
         reading = self.pane.reading
         assert reading is not None
+        if not self.context.has_current_reading():
+            return
 
         def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
             self.lab.temperatures = temperatures
@@ -203,8 +205,7 @@ class CandidateTableController:
         reading = pane.reading
         if row is None or reading is None or reading.distribution is None:
             return
-        if reading.request.number != self.lab.number:
-            self.context.notify("the table is still updating; try again")
+        if not self.context.has_current_reading():
             return
         if reading.position < len(reading.prompt_ids):
             self.context.notify("the table shows a position inside the text: move the token cursor to the end first")
@@ -219,6 +220,7 @@ class CandidateTableController:
                 len(self.lab.steps), row.id, row.bytes, stream.feed(row.bytes), None, row.probability, row.raw_probability,
                 row.rank, reading.distribution.candidates[:STEP_CANDIDATES], reading.request.sampler, self.lab.seed,
                 reading.distribution.kept, by_hand=True, overrides=reading.request.overrides,
+                interventions=reading.request.interventions,
             ),
         )  # fmt: skip
         self.lab.note = ""

@@ -29,8 +29,7 @@ class LossController:
             return
         if not self.context.is_unchanged():
             return
-        if not self.context.reading_is_current:
-            self.context.notify("the panes are still updating; press L again")
+        if not self.context.has_current_reading():
             return
         try:
             pinned = tuple(pins.of_user())

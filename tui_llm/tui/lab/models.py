@@ -61,11 +61,14 @@ class ModelsController:
         if target is not None and target.id is not None and lab.target_model not in ("", weights.name):
             notes.append(f"the remembered target was a token of {lab.target_model}, so it was dropped")
             lab.choose_target(None)
+        if other and lab.target_before_own is not None and lab.target_before_own.id is not None:
+            lab.target_before_own = None  # it is not shown, so its text is not known
         if lab.steps and other:
             self.context.stop_generation()  # what was asked for meanwhile continues these tokens
             lab.clear("the model changed: the continuation was dropped")
         if other:
             lab.history.forget_steps()
+            lab.speed = None  # the model's before
         if lab.chat and not weights.choices.chat:
             lab.chat = False
             notes.append(f"{weights.name} has no chat template: the prompt is plain text")

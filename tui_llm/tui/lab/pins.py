@@ -41,8 +41,7 @@ class PinsController:
         lab, reading = self.context.lab, self.context.reading
         if lab.position is None:
             return lab.prompt + lab.generated_text
-        if reading is None or reading.request.number != lab.number:
-            self.context.notify("the panes are still updating; press P again")
+        if not self.context.has_current_reading() or reading is None:
             return None
         if lab.position == 0:
             self.context.notify("there is no text before the first token: move the token cursor on, then pin")

@@ -15,14 +15,16 @@ class TokenSettingsController:
         self.context.request_reading()
 
     def toggle_special(self) -> None:
-        self.lab.allow_special = not self.lab.allow_special
+        self.context.stop_generation()
+        self.lab.change_format(allow_special=not self.lab.allow_special)
         self.context.notify(
             "special tokens in the text are read as " + ("special tokens" if self.lab.allow_special else "plain text")
         )
         self.context.request_reading()
 
     def toggle_start_token(self) -> None:
-        self.lab.start_token = not self.lab.start_token
+        self.context.stop_generation()
+        self.lab.change_format(start_token=not self.lab.start_token)
         self.context.request_reading()
 
     def toggle_chat(self) -> None:
@@ -32,9 +34,8 @@ class TokenSettingsController:
         if not weights.choices.chat:
             self.context.warn(f"{weights.name} has no chat template: it is a base model and continues plain text")
             return
-        lab.chat = not lab.chat
         self.context.stop_generation()
-        lab.clear("the prompt's format changed: its continuation was dropped" if lab.steps else "")
+        lab.change_format(chat=not lab.chat)
         self.context.notify(
             "the prompt is now a message in the chat template" if lab.chat else "the prompt is now plain text"
         )

@@ -69,25 +69,29 @@ class TreeController:
         if dataclasses.replace(tree.request, sampler=self.lab.sampler) != self._root():
             request = tree.request
             self.context.set_prompt(request.prompt)
-            self.lab.allow_special, self.lab.start_token = request.allow_special, request.start_token
-            self.lab.chat = request.chat
-            self.lab.steps = steps(tree.continued, ())
-        self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.path_nodes)[len(tree.continued) :])
+            self.lab.change_format(
+                allow_special=request.allow_special, start_token=request.start_token, chat=request.chat
+            )
+            self.lab.steps = steps(tree, [])
+        self.lab.steps = (*self.lab.steps, *steps(tree, node.path_nodes)[len(tree.continued) :])
         self.lab.note = f"{node.depth} token{'' if node.depth == 1 else 's'} from the tree"
         self.context.refresh_generation()
         self.context.request_reading()
 
 
-def steps(before: tuple[Token, ...], way: list[Node] | tuple[()]) -> tuple[GeneratedToken, ...]:
+def steps(tree: Tree, way: list[Node]) -> tuple[GeneratedToken, ...]:
     """Generated tokens made of the tokens before the root (whose probabilities are not known here) and those of the
-    path."""
+    path, as the tree's sampler and its changed model gave them."""
     stream, found = TextStream(), []
-    for index, token in enumerate(before):
+    sampler, parts = tree.request.sampler, tree.request.interventions
+    for index, token in enumerate(tree.continued):
         found.append(GeneratedToken(index, token.id, token.bytes, stream.feed(token.bytes), None, math.nan, math.nan, 0, (),
-                                    by_hand=True))  # fmt: skip
-    for index, node in enumerate(way, len(before)):
+                                    sampler, by_hand=True, interventions=parts))  # fmt: skip
+    for index, node in enumerate(way, len(tree.continued)):
         assert node.token is not None
         data = node.token.bytes
+        # A greedy draw has no u: its token is the one that has all of the sampler's probability.
+        by_hand = node.u is None and not (sampler.greedy and node.drawn == 1.0)
         found.append(GeneratedToken(index, node.id, data, stream.feed(data), node.u, node.drawn, node.probability, node.rank,
-                                    (), by_hand=node.u is None))  # fmt: skip
+                                    (), sampler, by_hand=by_hand, interventions=parts))  # fmt: skip
     return tuple(found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events, work
 from textual.app import ComposeResult
@@ -12,7 +13,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui_llm.common.display import fit, visible
+from tui_llm.common.display import fit, truncate, visible
 from tui_llm.common.numbers import file_size
 from tui_llm.common.paths import run_model
 from tui_llm.facts.model import ModelInfo, Weights
@@ -25,6 +26,18 @@ from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.models.info import Ask, ModelInfoScreen
 from tui_llm.tui.models.pull import ModelPull
+
+
+def fitting(numbers: Sequence[str], text: str, room: int) -> str:
+    """As many of the numbers as fit, each whole, then the text; `…` stands for what is left out."""
+    whole = " · ".join([*numbers, text] if text else numbers)
+    for count in range(len(numbers), 0, -1):
+        shown = " · ".join(numbers[:count])
+        if shown == whole and cell_len(shown) <= room:
+            return shown
+        if cell_len(shown) + len(" · …") <= room:
+            return truncate(whole, room) if count == len(numbers) else f"{shown} · …"
+    return truncate(whole, room) if not numbers else "…"[:room]
 
 
 class ModelLines(Lines):
@@ -66,10 +79,10 @@ class ModelLines(Lines):
         line.append(fit(visible(model.name), 24 if width > 90 else 14), self.style("strong")).append(
             f"  {model.kind:<8}"
         )
+        room = max(0, width - line.cell_len)
         if model.problem:
-            line.append(visible(model.problem), self.style("bad"))
-            return line
-        parts = [
+            return line.append(truncate(visible(model.problem), room), self.style("bad"))
+        numbers = [
             None
             if model.parameters is None
             else f"{fmt.parameters(model.parameters)}{' parameters' if width > 90 else ''}",
@@ -77,10 +90,9 @@ class ModelLines(Lines):
             None if model.context is None else f"context {fmt.count(model.context)}",
             None if model.vocabulary is None else f"vocabulary {fmt.count(model.vocabulary)}",
             None if model.step is None else f"step {fmt.count(model.step)}",
-            visible(model.origin) or None,
         ]
-        line.append(" · ".join(part for part in parts if part), self.style("muted"))
-        return line
+        parts = fitting([part for part in numbers if part], visible(model.origin), room)
+        return line.append(parts, self.style("muted"))
 
 
 _key = CommandFactory("models", "Models")
@@ -158,7 +170,9 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
 
     def action_open(self) -> None:
         model = self.selected
-        if model is not None:
+        if self.pull.is_running:
+            self.files.notify("a model is being pulled, and opening one would end that; c cancels it", "warning")
+        elif model is not None:
             opened = {"folder": model.path, "cache": model.path, "run": run_model(model.name)}
             self.dismiss(opened.get(model.kind, model.name))
 

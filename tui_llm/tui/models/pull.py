@@ -59,6 +59,10 @@ class ModelPull:
         hint = "gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME on the hub"
         self.owner.app.push_screen(AskScreen("Pull a model", hint, "gpt2"), answered)
 
+    @property
+    def is_running(self) -> bool:
+        return self._pulling
+
     def _busy(self) -> bool:
         if self._pulling:
             self.files.notify("a model is being pulled already; c cancels it", "warning")

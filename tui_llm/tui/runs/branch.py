@@ -33,7 +33,7 @@ SHOWN_FILES = 4  # names of files beside the field that leaves some out
 _key = CommandFactory("branch", "A branch")
 KEYS = (
     _key("start_branch", "ctrl+s", "start", "Create the branch and start its worker", "start"),
-    _key("close_branch", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
+    _key("close_branch", "escape", "cancel", "Cancel: no run is created; one that is being started already goes on", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

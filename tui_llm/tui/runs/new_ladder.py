@@ -42,7 +42,7 @@ _START = {"name": "ladder", "amount": "300", "rungs": ", ".join(ladder_rungs.DEF
 _key = CommandFactory("new_ladder", "New ladder")
 KEYS = (
     _key("start_ladder", "ctrl+s", "start", "Start the ladder: its rungs are trained one after another, in the background", "start"),
-    _key("close_new_ladder", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
+    _key("close_new_ladder", "escape", "cancel", "Cancel: no run is created; one that is being started already goes on", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ class NewLadderScreen(RunForm):
     """Dismissed with the run of the first rung, after the ladder was started in the background, or with None."""
 
     BINDINGS = bindings(KEYS, modal=True)
+    GOES_ON = "the ladder is being started already: S on its screen stops it"
     DEFAULT_CSS = """
     NewLadderScreen #form { width: 100; }
     """

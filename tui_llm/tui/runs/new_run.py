@@ -29,7 +29,7 @@ from tui_llm.training.run.promises import USUAL_CORPORA, usual_corpus
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.runs.estimate import Fields, RunEstimate, plan_run
 from tui_llm.tui.runs.find_lr import FindRateScreen
@@ -62,7 +62,7 @@ SETTLE = 0.15  # seconds after the last key before files are checked
 _key = CommandFactory("new_run", "New run")
 KEYS = (
     _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
-    _key("close_form", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
+    _key("close_form", "escape", "cancel", "Cancel: no run is created; one that is being started already goes on", "close", importance=WAY_OUT),
     _key("estimate_run", "ctrl+e", "estimate", "Begin the run for some seconds: the time of all of it, and a band; again to stop", "estimate", priority=True),
     _key("find_rate", "ctrl+r", "find a rate", "Find a learning rate: a minute of short runs, their losses on a chart, a pick", "find_rate", priority=True),
 )  # fmt: skip
@@ -364,6 +364,15 @@ class NewRunScreen(RunForm):
             self.text("name"), (self.given, self.preset, self.text("device"), self.corpora), beside, self.app.call_later
         )
 
+    def start_ended(self, run: Run | None, problem: str) -> None:
+        if run is None and is_live(self):
+            self.estimate.forget()  # the measurement that the start made, and what was said of it
+        super().start_ended(run, problem)
+
+    def action_close(self) -> None:
+        """Closing cancels the measurement that the start made, and with it the start, which then says so."""
+        self._close(goes_on=self._starting and self.estimate.measurement is None)
+
     @work(thread=True, group="start")
     def _start(
         self,
@@ -374,6 +383,7 @@ class NewRunScreen(RunForm):
     ) -> None:
         try:
             plan = self.estimate.plan_of(fields) or plan_run(fields, self.estimate.own)
+            self.estimate.measurement = None  # it has ended: there is nothing to cancel any more
             given, preset, device, corpora = fields
             run = create_and_start(name, corpora, given, preset, device, beside, plan)
         except (UserError, OSError) as error:

@@ -27,6 +27,7 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
     """
 
     NARROW: ClassVar[int] = 90  # columns; with fewer, the fields are narrow
+    GOES_ON: ClassVar[str] = "the run is being started already: S in the Training pane stops it"
 
     DEFAULT_CSS = """
     RunForm { align: center middle; background: transparent; }
@@ -129,4 +130,10 @@ class RunForm(BaseScreen, ModalScreen[Run | None]):
             self.dismiss(run)
 
     def action_close(self) -> None:
+        self._close(goes_on=self._starting)
+
+    def _close(self, *, goes_on: bool) -> None:
+        """Closes the form. `goes_on`: the run is being started, which nothing here can stop."""
+        if goes_on:
+            self.notify(self.GOES_ON, severity="warning", markup=False)
         self.dismiss(None)

@@ -101,6 +101,13 @@ class LabContext:
             self.notify(refusal("this trains a copy of the model as it is", self.lab.interventions))
         return not self.lab.interventions
 
+    def has_current_reading(self) -> bool:
+        """Whether the reading that is shown is of the newest request; if not, notifies the user: its numbers are of an
+        older text."""
+        if not self.reading_is_current:
+            self.notify("the panes are still updating; try again")
+        return self.reading_is_current
+
     def has_reading(self) -> bool:
         """Whether there is any reading; if not, notifies the user."""
         if self.reading is None:

@@ -172,15 +172,16 @@ class History:
         while len(self._undo) > 1 and (len(self._undo) > MOST_CHANGES or self._size > MOST_SIZE):
             self._size -= self._undo.pop(0).size
 
-    def forget_steps(self) -> None:
-        """Drops the generated tokens when another model is opened: their ids belong to the old vocabulary. Typed text
-        can still be undone."""
+    def forget_steps(self, *, keep_parts: bool = False) -> None:
+        """Drops the generated tokens: when another model is opened, as their ids belong to the old vocabulary, and when
+        the prompt becomes tokens in another way (then with `keep_parts`), as they were drawn after other tokens. Typed
+        text can still be undone; so can, with `keep_parts`, changes of the model's parts."""
         self.steps, self._before = (), None
         for kept in (self._undo, self._redo):
             kept[:] = [
-                TextChange(change.at, change.removed, change.inserted, 0, (), ())
+                TextChange(change.at, change.removed, change.inserted, 0, (), (), parts=change.parts)
                 for change in kept
-                if change.removed or change.inserted
+                if change.removed or change.inserted or (keep_parts and change.parts is not None)
             ]
         self._size = sum(change.size for change in (*self._undo, *self._redo))
 

@@ -132,6 +132,7 @@ class Lab:
     target: Target | None = None  # None: nobody chose one, so it is the likeliest token
     target_at: tuple[object, ...] | None = None  # `where` it was chosen; None: unknown
     target_model: str = ""  # of a remembered target by id: the model that it is a token of
+    target_before_own: Target | None = None  # what `n` of the Loss pane restores
     tokenizer: str | None = None
     allow_special: bool = False
     start_token: bool = False
@@ -322,6 +323,19 @@ class Lab:
             self.interventions = self.history.interventions
         return change
 
+    def change_format(
+        self, *, allow_special: bool | None = None, start_token: bool | None = None, chat: bool | None = None
+    ) -> None:
+        """Changes how the prompt becomes tokens. That drops the continuation, which was drawn after other tokens, and undo
+        does not bring it back."""
+        before = self.allow_special, self.start_token, self.chat
+        self.allow_special = self.allow_special if allow_special is None else allow_special
+        self.start_token = self.start_token if start_token is None else start_token
+        self.chat = self.chat if chat is None else chat
+        if (self.allow_special, self.start_token, self.chat) != before:
+            self.clear("the prompt's format changed: its continuation was dropped" if self.steps else "")
+            self.history.forget_steps(keep_parts=True)
+
     def clear(self, note: str = "") -> bool:
-        had, self.steps, self.note = bool(self.steps), (), note
+        had, self.steps, self.note, self.speed = bool(self.steps), (), note, None
         return had

@@ -28,7 +28,7 @@ WARM = 1.2  # a draw below this temperature is first replayed hotter, any other 
 
 def was_drawn(step: GeneratedToken) -> bool:
     """Whether the token was sampled (or, if greedy, had the largest logit), not set by the user or given in the text."""
-    return step.u is not None or (step.sampler.greedy and not step.by_hand and bool(step.candidates))
+    return step.u is not None or (step.sampler.greedy and not step.by_hand)
 
 
 class StepScreen(OverLab):
@@ -65,17 +65,20 @@ class StepScreen(OverLab):
         self.query_one(AnswerLines).show_problem(line)
         self.show_title()
 
+    @property
+    def note(self) -> str:
+        """What the title says about the token; empty if it is the one that was drawn."""
+        steps = self.lab.steps
+        if self.index < len(steps) and not was_drawn(steps[self.index]):
+            return "not drawn: chosen by the user, or part of the text; these tokens could have been drawn"
+        return ""
+
     def show_title(self) -> None:
         steps = self.lab.steps
         which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
         parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]
-        if self.index < len(steps) and not was_drawn(steps[self.index]):
-            parts.append(
-                (
-                    "  not drawn: chosen by the user, or part of the text; these tokens could have been drawn",
-                    "$text-accent",
-                )
-            )
+        if note := self.note:
+            parts.append((f"  {note}", "$text-accent"))
         if changed := len(self.lab.before_step(self.index).overrides):
             parts.append((f"  what if: {changed} logit{'' if changed == 1 else 's'} changed", "$text-accent"))
         if self.problem:
@@ -131,6 +134,17 @@ class DrawScreen(StepScreen):
     def _was_drawn(self) -> bool:
         return self.index < len(self.lab.steps) and was_drawn(self.lab.steps[self.index])
 
+    @property
+    def _another_now(self) -> bool:
+        """Whether the same u, with the token's own settings, now selects another token than the one that was drawn."""
+        if self.u is not None or self.draw is None or self.waiting or not self._was_drawn:
+            return False
+        return self.draw.landings[0].hit.candidate.id != self.lab.steps[self.index].id
+
+    @property
+    def note(self) -> str:
+        return "another token now: the model has changed since" if self._another_now else super().note
+
     def ask(self) -> None:
         request = self.lab.before_step(self.index)
         drawn = self.lab.steps[self.index] if self.index < len(self.lab.steps) else None
@@ -151,7 +165,8 @@ class DrawScreen(StepScreen):
     def _take(self, draw: Draw) -> None:
         self.draw, self.problem, self.waiting = draw, "", False
         drawn = self.index < len(self.lab.steps)
-        first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"
+        own = "now" if self._another_now else "drawn" if self._was_drawn else "could be"
+        first = "tried" if self.u is not None else own if drawn else "next"
         self.query_one(DrawLines).show(draw, (first, "replay"))
         self.show_title()
 

@@ -13,7 +13,7 @@ from tui_llm.facts.pin import Pin
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import OPTIMIZERS, USUAL, Recipe, check
 from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Learned, LearnQuestion
-from tui_llm.tui.instruments.copy_saver import ELSEWHERE, CopySaver
+from tui_llm.tui.instruments.copy_saver import ELSEWHERE, WRITING, CopySaver
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.ask import AskScreen, ask_setting, typed_number
@@ -26,6 +26,7 @@ from tui_llm.tui.state.lab import step
 
 SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
 MANY = (1, 5, 20)
+CANCELLING = "going back to what is shown"
 
 
 _key = CommandFactory("learn", "Learn this")
@@ -40,7 +41,7 @@ KEYS = (
     _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
     _key("learn_keep", "k", "keep", "Save the copy as a new model folder; asks for its name", "keep"),
     _key("copy_learn", "y", "copy", "Copy everything shown (tab-separated)", "copy"),
-    _key("close_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "close", importance=WAY_OUT),
+    _key("close_learn", "escape,q,L", "back", "Cancel what is being computed; otherwise back to the five panes, which drops the copy (k saves it)", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -97,6 +98,18 @@ class LearnScreen(OverLab):
         self.at = min(self.at, len(self.learned.steps) if self.learned is not None else 0)
         self.progress.end(problem)
 
+    @property
+    def _can_cancel(self) -> bool:
+        """Whether Esc cancels what is waited for, and does not close the screen, which would drop the copy."""
+        return self.learned is not None and self.progress.doing not in ("", WRITING, CANCELLING)
+
+    def action_close(self) -> None:
+        if self._can_cancel and self.learned is not None:
+            self.at = len(self.learned.steps)
+            self._ask(CANCELLING)  # in place of the question that is being answered
+        else:
+            super().action_close()
+
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _show_top(self) -> None:
@@ -107,7 +120,8 @@ class LearnScreen(OverLab):
         if progress.problem:
             parts += [("  ! ", "bold $text-error"), (visible(progress.problem), "$text-error")]
         elif progress.is_long:
-            parts += [f"  {progress.doing} … {progress.seconds:.0f} s", ("  Esc cancels", "$text-muted")]
+            parts.append(f"  {progress.doing} … {progress.seconds:.0f} s")
+            parts += [("  Esc cancels", "$text-muted")] if self._can_cancel else []
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
             note = "  the open model does not change"

@@ -294,7 +294,7 @@ class RewardScreen(FullScreen):
         doing, several = self.progress.doing, self.goal > self.at + 1
         if self.progress.is_long or (doing and several):
             done = f", {self.at} of {self.goal}" if several else ""
-            return f"{doing}{done} … {self.progress.seconds:.0f} s  Esc stops"
+            return f"{doing}{done} … {self.progress.seconds:.0f} s{'  Esc stops' if several else ''}"
         if self.run is None:
             return ""
         name = self.run.weights.name

@@ -22,7 +22,7 @@ from tui_llm.instruments.sft.question import (
     TunedPair,
 )
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
-from tui_llm.tui.instruments.copy_saver import CopySaver
+from tui_llm.tui.instruments.copy_saver import WRITING, CopySaver
 from tui_llm.tui.instruments.open_keys import SFT
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen
 from tui_llm.tui.kit import format as fmt
@@ -53,7 +53,7 @@ KEYS = (
     _key("sft_keep", "k", "keep", "Save the copy as a new model folder with a card; asks for its name", "keep", importance=1),
     _key("sft_open", "o", "open it", "Open the model that was saved in the five panes", "open"),
     _key("sft_copy", "y", "copy", "Copy the answers' tokens with their losses as a table (tab-separated)", "copy"),
-    _key("close_sft", "escape,q,I", "back", "Stop; otherwise back to the five panes", "leave", importance=WAY_OUT),
+    _key("close_sft", "escape,q,I", "back", "Stop; otherwise back to the five panes, which drops the pairs and the copy (k saves it)", "leave", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -190,10 +190,15 @@ class SftScreen(FullScreen):
     def action_open(self) -> None:
         self.saver.open()
 
+    @property
+    def _can_stop(self) -> bool:
+        return self.progress.doing not in ("", WRITING)
+
     def action_leave(self) -> None:
-        """Stop taking steps; if none is being taken, close."""
-        if self.progress.doing and self.goal > (len(self.state.losses) if self.state is not None else 0):
-            self.context.questions.forget(SftQuestion)
+        """Stop what is waited for; if there is nothing to stop, close, which drops the pairs and the copy."""
+        if self._can_stop:
+            for kind in (SftQuestion, PairsFileQuestion):
+                self.context.questions.forget(kind)
             self.goal = len(self.state.losses) if self.state is not None else 0
             self.progress.end()
         else:
@@ -230,6 +235,9 @@ class SftScreen(FullScreen):
             lines += wrapped(text, width)
         elif not self.pairs:
             lines += wrapped(Text(NONE, style=muted), width)
+        elif not self.progress.doing and not self.progress.problem:  # stopped before they were read
+            words = f"{counted(len(self.pairs), 'pair')}, not read yet: Space takes the first steps, i types others"
+            lines += wrapped(Text(words, style=muted), width)
         note = f"next: {counted(self.many, 'step')} of AdamW, learning rate {self.learning_rate:g}"
         if self.saver.folder:
             note += f" · saved as {visible(PurePath(self.saver.folder).name)}: o opens it"
@@ -239,7 +247,8 @@ class SftScreen(FullScreen):
             lines += wrapped(Text(visible(progress.problem), style=self.style("bad")), width)
         if progress.doing:
             seconds = f"{progress.seconds:.0f} s  " if progress.is_long else ""
-            lines.append(Text(f"{progress.doing} … {seconds}Esc stops"[:width], style=self.style("accent")))
+            stops = "Esc stops" if self._can_stop else ""
+            lines.append(Text(f"{progress.doing} … {seconds}{stops}"[:width], style=self.style("accent")))
         return [*lines, Text()]
 
     def _pair(self, at: int, one: TunedPair, width: int) -> list[Text]:

@@ -206,7 +206,7 @@ class GeneratePane(ReadingPane):
             else "by hand"
             if step.by_hand
             else "greedy"
-            if step.candidates
+            if step.sampler.greedy
             else "given"
         )
         cells = step_cells(

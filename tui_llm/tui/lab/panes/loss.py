@@ -41,7 +41,6 @@ class LossPane(ReadingPane):
         self._gradient: Gradient | None = None
         self._no_gradient = ""
         self._reveal = False  # scroll to the gradient once it arrives
-        self._before_own: Target | None = None
         self._lines: list[Text] = []  # those that scroll
         self._target: list[Text] = []
         self._equation: list[Text] = []  # the loss and its terms
@@ -197,10 +196,10 @@ class LossPane(ReadingPane):
     def action_own_target(self) -> None:
         target = self.lab.target
         if target is None or not target.own:
-            self._before_own = target
+            self.lab.target_before_own = target
             self.post_message(TargetChosen(Target(own=True)))
         else:
-            self.post_message(TargetChosen(self._before_own))
+            self.post_message(TargetChosen(self.lab.target_before_own))
 
     def action_learn(self) -> None:
         self.post_message(LearnWanted())
