@@ -7,6 +7,7 @@ checks.py       validate a folder before transformers reads it
 gguf_header.py  parse and validate the header of a GGUF file
 gguf_splits.py  how the names in tokenizer.ggml.pre cut text into words
 gguf_vocabulary.py  a GGUF file's vocabulary as a tokenizer.json
+gguf_config.py  what transformers leaves out of a GGUF file's settings
 gguf_weights.py  a GGUF file's weights through transformers
 llama_cpp_library.py  llama.cpp: one model with a KV cache
 gguf_quantized.py  a quantized GGUF file through llama.cpp as a Predictor
