@@ -16,6 +16,7 @@ peers.py        ctranslate2, llama.cpp and transformers beside our GPT-2, for `b
 causal.py       a causal language model of transformers as a Predictor
 parts.py        where the values of such a model's parts stand: attribution, ablation, patching, lens
 text_blocks.py  the forward pass of such a model over one text, block by block
+tokenizer_steps.py  what comes before and after a tokenizer.json's model, and how much longer it can make a text
 vocabulary.py   tokenizer.json as a Tokenizer
 chat.py         chat templates
 description.py  parameters, context and vocabulary without opening the model
