@@ -11,7 +11,7 @@ from tui_llm.common.foreign_files import open_foreign
 from tui_llm.llm.data.formats import LONGEST
 from tui_llm.llm.data.packed import Saw
 
-_ROWS = 64  # read at a time
+_ROWS = 64  # read at a time, or fewer, of as many bytes as the longest record
 _BLOCK = 1 << 20
 
 
@@ -32,8 +32,13 @@ def rows(
         try:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
             column = choose(opened.schema_arrow.names, str(path))
+            leaves = opened.metadata.schema
+            if column in [leaves.column(at).path for at in range(len(leaves))]:  # as a dictionary: a repeated text once
+                opened = parquet.ParquetFile(
+                    file, metadata=opened.metadata, read_dictionary=[column], page_checksum_verification=True
+                )
             total, size = max(1, opened.metadata.num_rows), path.stat().st_size
-            for batch in opened.iter_batches(_ROWS, columns=[column], use_threads=False):
+            for batch in _batches(opened, column):
                 for value in batch.column(0):
                     done += 1
                     found = value.as_py()
@@ -50,3 +55,19 @@ def rows(
             raise UserError(
                 f"{path} can't be read as Parquet after row {done} ({message_line(error)[:100].rstrip('.')}); it may be damaged or cut short"
             ) from error
+
+
+def _batches(opened: Any, column: str) -> Iterator[Any]:
+    """The column's record batches. All rows of one are in memory before their length is known."""
+    for number in range(opened.num_row_groups):
+        group = opened.metadata.row_group(number)
+        chunks = [group.column(at) for at in range(group.num_columns)]
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.")
+        )
+        rows = LONGEST * max(1, group.num_rows) // max(1, size)
+        yield from opened.iter_batches(
+            max(1, min(_ROWS, rows)), row_groups=[number], columns=[column], use_threads=False
+        )
