@@ -50,6 +50,32 @@ def test_a_repeated_text_is_in_memory_once(tmp_path: Path, batches: list[Any]) -
     assert [record["m"] for _, record in parquet.rows(path, lambda _, __: "m")] == [[one] for one in texts]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"use_dictionary": False},
+        {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY", "large": "DELTA_LENGTH_BYTE_ARRAY"}},
+        {"dictionary_pagesize_limit": 100, "data_page_size": 200, "row_group_size": 33},
+        {"store_schema": False},
+    ],
+    ids=str,
+)
+def test_every_encoding_and_type_gives_the_same_rows(how: dict[str, Any], tmp_path: Path) -> None:
+    texts = ["é" * 3, None, "", "x" * 500, "z"] * 50
+    data = [text and text.encode() for text in texts]
+    table = pyarrow.table(
+        {
+            "text": texts, "large": pyarrow.array(texts, pyarrow.large_string()), "bytes": data, "a.b": texts,
+            "struct": [{"x": text} for text in texts], "i": range(len(texts)), "few": pyarrow.array(texts).dictionary_encode(),
+        }
+    )  # fmt: skip
+    path = tmp_path / "a.parquet"
+    library.write_table(table, path, **how)
+    for name in table.column_names:
+        found = [record[name] for _, record in parquet.rows(path, lambda _, __, name=name: name)]
+        assert found == library.read_table(path)[name].to_pylist() == table[name].to_pylist()
+
+
 def test_a_long_text_is_refused_by_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "LONGEST", 1000)
     library.write_table(pyarrow.table({"text": ["a", "b" * 1001]}), tmp_path / "a.parquet")

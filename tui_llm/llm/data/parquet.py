@@ -13,6 +13,13 @@ from tui_llm.llm.data.packed import Saw
 
 _ROWS = 64  # read at a time, or fewer, of as many bytes as the longest record
 _BLOCK = 1 << 20
+_ENCODINGS = {
+    "PLAIN",
+    "PLAIN_DICTIONARY",
+    "RLE_DICTIONARY",
+    "RLE",
+    "BIT_PACKED",
+}  # those of a dictionary and its indices
 
 
 def rows(
@@ -32,8 +39,7 @@ def rows(
         try:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
             column = choose(opened.schema_arrow.names, str(path))
-            leaves = opened.metadata.schema
-            if column in [leaves.column(at).path for at in range(len(leaves))]:  # as a dictionary: a repeated text once
+            if _in_dictionary(opened, column):
                 opened = parquet.ParquetFile(
                     file, metadata=opened.metadata, read_dictionary=[column], page_checksum_verification=True
                 )
@@ -57,17 +63,27 @@ def rows(
             ) from error
 
 
+def _in_dictionary(opened: Any, column: str) -> bool:
+    """Whether pyarrow can read the column so that a repeated text is in memory once. It can't in delta encodings."""
+    leaves = opened.metadata.schema
+    if column not in [leaves.column(at).path for at in range(len(leaves))]:
+        return False  # of lists or structs
+    groups = range(opened.num_row_groups)
+    return all(_ENCODINGS.issuperset(chunk.encodings) for group in groups for chunk in _chunks(opened, group, column))
+
+
+def _chunks(opened: Any, group: int, column: str) -> list[Any]:
+    """What the file says of the column in a row group, one for each leaf."""
+    found = opened.metadata.row_group(group)
+    chunks = [found.column(at) for at in range(found.num_columns)]
+    return [one for one in chunks if one.path_in_schema == column or one.path_in_schema.startswith(f"{column}.")]
+
+
 def _batches(opened: Any, column: str) -> Iterator[Any]:
     """The column's record batches. All rows of one are in memory before their length is known."""
-    for number in range(opened.num_row_groups):
-        group = opened.metadata.row_group(number)
-        chunks = [group.column(at) for at in range(group.num_columns)]
-        size = sum(
-            chunk.total_uncompressed_size
-            for chunk in chunks
-            if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.")
-        )
-        rows = LONGEST * max(1, group.num_rows) // max(1, size)
+    for group in range(opened.num_row_groups):
+        size = sum(chunk.total_uncompressed_size for chunk in _chunks(opened, group, column))
+        rows = LONGEST * max(1, opened.metadata.row_group(group).num_rows) // max(1, size)
         yield from opened.iter_batches(
-            max(1, min(_ROWS, rows)), row_groups=[number], columns=[column], use_threads=False
+            max(1, min(_ROWS, rows)), row_groups=[group], columns=[column], use_threads=False
         )
