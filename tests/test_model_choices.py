@@ -59,6 +59,29 @@ def test_a_llama_says_its_choices(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["choices"] == made
 
 
+def test_longrope_is_fed_its_first_context_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond it, all keys have other rotations, so that those in the cache are wrong: a text that is typed and one that is
+    pasted had different logits."""
+    rotary = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    reference = foreign.make("phi3", tmp_path / "phi", rope_parameters=rotary, original_max_position_embeddings=16)
+    text = "The cat sat on the mat and the dog sat on the log with a little girl"
+    typed, pasted = open_model(str(tmp_path / "phi"), "cpu"), open_model(str(tmp_path / "phi"), "cpu")
+    for end in range(10, len(text), 7):
+        typed.read(text[:end])
+    one, other = typed.read(text, top=400), pasted.read(text, top=400)
+    assert len(one.prompt_ids) > 16 and one.weights.context == 16
+    wanted = foreign.full_logits(reference, list(one.prompt_ids)[-16:])[-1]
+    for reading in (one, other):
+        assert reading.distribution is not None
+        for row in reading.distribution.candidates:
+            assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
+    said = "context of 16 tokens, not 48: without LongRoPE's long factors"
+    assert said in [choice.text for choice in one.choices]
+    assert cli.main(["models", "info", str(tmp_path / "phi"), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["context"] == 16 and said in info["choices"]
+
+
 def test_a_gpt2_says_the_same_from_its_files_and_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign.make("gpt2", tmp_path / "tied")
     foreign.make("gpt2", tmp_path / "untied", tie_word_embeddings=False)

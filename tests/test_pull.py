@@ -242,6 +242,34 @@ def test_a_repository_that_cannot_be_opened_is_refused(repository: Repository) -
     assert leftovers() == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}, {"activation_function": "silu"}],
+    ids=str,
+)
+def test_a_variant_of_gpt2_that_only_transformers_runs_is_pulled(
+    change: dict[str, Any], repository: Repository
+) -> None:
+    raw = json.loads(repository.files["config.json"]) | change
+    repository.files["config.json"] = json.dumps(raw).encode()
+    assert pull.pull("distilgpt2").fresh
+    repository.commit = "abcdef0123" * 4
+    repository.files["config.json"] = json.dumps(raw | {"n_head": 7}).encode()
+    made = pull.pull("distilgpt2")
+    assert made.fresh, "whether transformers runs it is checked when it is opened"
+    repository.commit = "0123456789" * 4
+    repository.files["config.json"] = json.dumps({"model_type": "gpt2", "n_head": 7, "n_embd": 64}).encode()
+    assert "can't be opened" in refused()
+
+
+def test_all_files_of_a_vocabulary_are_pulled(repository: Repository) -> None:
+    from tui_llm.llm.adapters import checks
+
+    repository.files |= dict.fromkeys(checks._OTHERS, b"\n")
+    folder = pull.pull("distilgpt2").folder
+    assert {path.name for path in folder.iterdir()} >= set(checks._OTHERS)
+
+
 def test_an_unreachable_hub_and_offline_mode_are_one_line(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

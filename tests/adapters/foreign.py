@@ -86,6 +86,7 @@ def make(kind: str, folder: Path, tokenizer: Tokenizer | None = None, **settings
     config = {
         "llama": lambda **s: transformers.LlamaConfig(num_key_value_heads=2, **SHAPE, **s),
         "qwen2": lambda **s: transformers.Qwen2Config(num_key_value_heads=2, **SHAPE, **s),
+        "phi3": lambda **s: transformers.Phi3Config(num_key_value_heads=2, **SHAPE, **s),
         "gpt_neox": lambda **s: transformers.GPTNeoXConfig(**SHAPE, **s),
         "gemma2": lambda **s: transformers.Gemma2Config(
             num_key_value_heads=2,

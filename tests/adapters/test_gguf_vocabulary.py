@@ -11,6 +11,7 @@ import pytest
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.llm.adapters import gguf_vocabulary
 from tui_llm.llm.adapters.gguf_header import read_gguf
 from tui_llm.llm.adapters.gguf_splits import SPLITS
 from tui_llm.llm.adapters.gguf_vocabulary import ARRAYS, read_vocabulary
@@ -70,6 +71,33 @@ def test_other_kinds_of_vocabulary_are_refused_by_name(tmp_path: Path) -> None:
         gguf_tiny.finish(writer, {})
         with pytest.raises(UserError, match=f"'{kind}'"):
             PipelineEngine("cpu").open(str(tmp_path / f"{kind}.gguf"))
+
+
+@pytest.mark.parametrize(("name", "most"), [("_MOST_MERGES", 10), ("_MOST_MERGED", 40)])
+def test_the_merges_of_scores_are_counted_while_they_are_made(
+    name: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token of n letters makes n - 1 merges."""
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    tokens = ["a" * length for length in range(1, 7)]  # 15 merges of 70 letters
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    gguf_tiny.finish(writer, {"bos_token_id": 0})
+    assert (
+        len(json.loads(read_vocabulary(read_gguf(tmp_path / "a.gguf", ARRAYS), tmp_path).json)["model"]["merges"]) == 15
+    )
+    monkeypatch.setattr(gguf_vocabulary, name, most)
+    made = gguf_vocabulary._scored_merges
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        gguf_vocabulary, "_scored_merges", lambda *given: (seen.append(merge) or merge for merge in made(*given))
+    )
+    with pytest.raises(UserError, match="merges"):
+        opened(tmp_path / "a.gguf")
+    assert len(seen) <= 10
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import foreign
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tui_llm.common.errors import UserError
@@ -74,3 +76,49 @@ def test_a_token_that_the_model_lacks_is_left_out() -> None:
 def test_damaged_files_are_one_line(text: str) -> None:
     with pytest.raises(UserError):
         JsonTokenizer("bad", text, Path("tokenizer.json"))
+
+
+def steps(*made: dict[str, object], kind: str = "normalizer") -> str:
+    raw = json.loads(MADE["sentence-piece"].to_str())
+    names = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+    halves = [{"type": "Sequence", names[kind]: list(half)} for half in (made[::2], made[1::2])]
+    return json.dumps(raw | {kind: {"type": "Sequence", names[kind]: halves}})
+
+
+def replace(pattern: str, content: str, of: str = "String") -> dict[str, object]:
+    return {"type": "Replace", "pattern": {of: pattern}, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        ("normalizer", [replace("a", "a")] * 33),
+        ("normalizer", [replace("q", "qqqqq")] * 5),
+        ("decoder", [replace("q", "qqqqq")] * 5),
+        ("normalizer", [replace("q", "")] * 3 + [replace("q" * 2, "q" * 10)] * 5),
+        ("normalizer", [replace("q+", "q", "Regex")] * 3 + [replace("q+", "q" * 400, "Regex"), replace("z", "zzz")]),
+        ("normalizer", [replace("", "q", "Regex")] * 10),
+        ("normalizer", [replace("(?=q)", "q", "Regex")] * 10),
+        ("normalizer", [replace("", "q")] * 10),
+        ("pre_tokenizer", [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 10),
+    ],
+)  # fmt: skip
+def test_steps_that_could_fill_the_memory_are_refused(kind: str, made: list[dict[str, object]]) -> None:
+    """Each step may make the text longer by a factor."""
+    with pytest.raises(UserError, match="could fill the memory") as caught:
+        JsonTokenizer("x", steps(*made, kind=kind), Path("tokenizer.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [replace("q", "z")] * 31 + [replace(" ", "▁")],
+        [replace(" {2,}", "▁", "Regex")] * 9 + [replace(" ", "▁")],
+        [replace("``", '"'), replace("''", '"'), replace("q", "qqqqq"), replace(" ", "▁")],
+    ],
+)
+def test_usual_steps_are_run(made: list[dict[str, object]]) -> None:
+    text = steps(*made)
+    ours = JsonTokenizer("x", text, Path("tokenizer.json"))
+    assert ours.encode("The cat  sat") == Tokenizer.from_str(text).encode("The cat  sat", add_special_tokens=False).ids

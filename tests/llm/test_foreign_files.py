@@ -20,6 +20,8 @@ from tui_llm.llm.hub import lookup, model_list
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.tensor_shapes import read_header
 from tui_llm.llm.tokens import folder_files, vocabulary_files, vocabulary_folder
+from tui_llm.training.run.foreign import trainer_state
+from tui_llm.training.run.foreign.log_curves import LogCurves
 
 KINDS = ["fifo", "socket", "device", "folder", "sparse"]
 
@@ -113,6 +115,18 @@ def test_json_of_a_large_tokenizer_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(value))
     assert read_json(path, foreign_files.TOKENIZER) == value
+
+
+def test_json_that_is_decoded_whole_may_have_64_mb(tmp_path: Path) -> None:
+    """Decoded, it can take up to nine times its size."""
+    tokenizer, state = tmp_path / "tokenizer.json", tmp_path / "trainer_state.json"
+    for path in (tokenizer, state):
+        path.write_text("{}")
+        os.truncate(path, (64 << 20) + 1)  # sparse
+    with pytest.raises(UserError, match="over the 67,108,864"):
+        folder_files.read_file(tokenizer)
+    with pytest.raises(UserError, match="over the 67,108,864"):
+        trainer_state.add_file(state, LogCurves(""))
 
 
 def readers(folder: Path) -> dict[str, object]:

@@ -61,6 +61,36 @@ def test_a_folder_here_needs_no_slash(tmp_path: Path, monkeypatch: pytest.Monkey
     assert lookup.find("local") == lookup.LocalModel("local", "folder", tmp_path / "local")
 
 
+@pytest.mark.parametrize("suffix", [".gguf", ".pt", ".bin"])
+def test_a_link_keeps_its_suffix(suffix: str, tmp_path: Path) -> None:
+    """The hub's cache: snapshots/COMMIT/m.gguf is a link to blobs/SHA256."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / ("ab" * 32)).write_bytes(b"GGUF")
+    (tmp_path / "snapshots").mkdir()
+    link = tmp_path / "snapshots" / f"m{suffix}"
+    link.symlink_to(tmp_path / "blobs" / ("ab" * 32))
+    assert lookup.find(str(link)) == lookup.LocalModel("m", "folder", link)
+
+
+def test_a_folder_with_a_config_whose_weights_are_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--one" / "snapshots" / "0a"
+    own = paths.models_dir() / "own"
+    run = make_run("mine", 5)
+    for folder in (snapshot, own, run):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "models--some--one" / "refs").mkdir()
+    (tmp_path / "models--some--one" / "refs" / "main").write_text("0a")
+    for name, folder in (("some/one", snapshot), (str(snapshot), snapshot), ("own", own), (str(own), own)):
+        assert lookup.find(name).folder == folder / "m.gguf"
+    assert [row.folder for row in lookup.every() if row.name == "own"] == [own / "m.gguf"]
+    assert lookup.find(str(run)).folder == run / "checkpoint-5", "a run that was exported into its folder"
+    (own / "model.safetensors").write_bytes(b"")
+    assert lookup.find("own").folder == own
+
+
 def test_vocabularies_to_train_with(tmp_path: Path) -> None:
     assert hub.training_tokenizer("byte").size == 257
     assert hub.training_tokenizer("nano").size == 4096

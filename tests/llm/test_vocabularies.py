@@ -58,8 +58,7 @@ def library_file(folder: Path, **changes: Any) -> Path:
 
 def test_a_tokenizer_json_under_a_name(tmp_path: Path) -> None:
     assert "give it a name with --name" in refused(library_file(tmp_path), None)
-    name, folder = add_vocabulary.add(tmp_path, "mine")
-    assert (name, folder) == ("mine", paths.vocabularies_dir() / "mine")
+    assert add_vocabulary.add(tmp_path, "mine") == ("mine", paths.vocabularies_dir() / "mine", "")
     nano, mine = vocabulary_folder.load_folder(NANO), catalog.load_named("mine")
     assert mine.encode(TEXT) == nano.encode(TEXT)
     assert mine.encode(END_OF_TEXT, allow_special=True) == nano.encode(END_OF_TEXT, allow_special=True)
@@ -75,13 +74,18 @@ def test_vocab_json_and_merges(file: str, tmp_path: Path) -> None:
     assert catalog.load_named("other").encode(TEXT) == vocabulary_folder.load_folder(NANO).encode(TEXT)
 
 
-def test_a_users_own_tiktoken_file(tmp_path: Path) -> None:
+def test_a_users_own_tiktoken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nano = vocabulary_folder.load_folder(NANO)
     assert nano.merges is not None
     lines = vocabulary_files.tiktoken_lines(vocabulary_files.tokens_of(nano.merges))
     (tmp_path / "own.tiktoken").write_bytes(lines)
-    add_vocabulary.add(tmp_path / "own.tiktoken", "own")
+    assert main(["vocabulary", "add", str(tmp_path / "own.tiktoken"), "--name", "own"]) == 0
     made = catalog.load_named("own")
+    said = capsys.readouterr().out
+    assert f"GPT-2's rule is assumed, and <|endoftext|> as id {made.end_of_text:,};" in said
+    assert "tokenizer.json" in said
+    assert main(["vocabulary", "add", str(NANO), "--name", "other"]) == 0
+    assert "assumed" not in capsys.readouterr().out
     assert [made.token_bytes(i) for i in made.encode(TEXT)] == [nano.token_bytes(i) for i in nano.encode(TEXT)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from tui_llm.common.display import visible
 from tui_llm.training.run.curve import Envelope
 from tui_llm.training.run.foreign import log_curves, wire
+from tui_llm.training.run.foreign import log_files as search
 from tui_llm.training.run.foreign.foreign_curves import ForeignReader, curves_reader
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
 from tui_llm.training.run.foreign.log_curves import LogCurves
@@ -227,6 +229,22 @@ def test_a_damaged_record_is_skipped_and_counted(tmp_path: Path) -> None:
     assert whole(path).damaged == 1 and not whole(path).curves
     path.write_bytes(data[: second - 3])  # being written
     assert whole(path).damaged == 0
+
+
+def test_few_texts_of_a_folder_are_read_to_find_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest first, up to the first one that prints steps."""
+    read: list[str] = []
+    prints_steps = search._prints_steps
+    monkeypatch.setattr(search, "_prints_steps", lambda path: read.append(path.name) or prints_steps(path))
+    for at in range(200):
+        path = text(tmp_path, NANOGPT if at in (20, 150, 190) else "no log\n", f"{at}.txt")
+        os.utime(path, ns=(at * 10**9, at * 10**9))
+    assert log_files(tmp_path) == (tmp_path / "190.txt",)
+    assert read == [f"{at}.txt" for at in range(199, 189, -1)]
+    read.clear()
+    for at in (150, 190):
+        (tmp_path / f"{at}.txt").unlink()
+    assert log_files(tmp_path) == () and len(read) == search.MOST_FILES
 
 
 # ── wandb ────────────────────────────────────────────────────────────────────────────────────────────────────────────

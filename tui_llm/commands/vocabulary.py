@@ -44,7 +44,7 @@ def _add_options(parser: Parser) -> None:
         "install a vocabulary: gpt2, cl100k_base or o200k_base, or another under a name",
         add_vocabulary,
         more="gpt2, cl100k_base and o200k_base are recognized by their hash. Any other vocabulary is checked by a round trip, and "
-        "needs --name.",
+        "needs --name. Of a .tiktoken file that is not one of them, GPT-2's rule to cut text is assumed.",
         examples=(
             "tui-llm vocabulary add cl100k_base.tiktoken",
             "tui-llm vocabulary add tokenizer.json --name theirs",
@@ -61,11 +61,13 @@ def add_vocabulary(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.llm.tokens import add_vocabulary
 
-    name, path = add_vocabulary.add(paths.expand(options.file), options.name, force=options.force)
+    name, path, note = add_vocabulary.add(paths.expand(options.file), options.name, force=options.force)
     if options.json:
-        put_json({"name": name, "path": str(path)})
+        put_json({"name": name, "path": str(path), "note": note})
         return
     put(f"{visible(name)} is saved in {visible(str(path))}; --tokenizer {visible(name)} uses it")
+    if note:
+        put(note)
 
 
 def train_vocabulary(options: argparse.Namespace) -> None:

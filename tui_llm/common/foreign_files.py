@@ -23,7 +23,7 @@ from tui_llm.common.errors import UserError, message_line
 # Maximum size in bytes, by kind of file.
 SETTINGS = 16 << 20  # JSON settings, a run's own files, a chat template (the largest known: about 2 MB)
 VOCABULARY = 64 << 20  # vocab.json, merges.txt, a .tiktoken file, tokenizer.model (the largest known: about 10 MB)
-TOKENIZER = 128 << 20  # tokenizer.json (the largest known: about 35 MB)
+TOKENIZER = 64 << 20  # tokenizer.json (the largest known: about 35 MB)
 
 # Python needs up to about 130 bytes for a value that takes three in JSON, so a limit on the file's size is not enough.
 MOST_VALUES = 6_000_000  # Gemma's tokenizer.json, the largest known, has about 2.5 million

@@ -29,6 +29,7 @@ class ModelChoices:
     start: the token that can precede a text, as text (empty: there is none); starts: whether training texts mostly
         began with it.
     chat: whether the model has a chat template.
+    longrope: (tokens that are fed, context in the config) of a model with LongRoPE, if they differ.
     switches: how its architecture differs from GPT-2's, beside the head (`llm/model/switches.py`).
     """
 
@@ -40,6 +41,7 @@ class ModelChoices:
     start: str = "<|endoftext|>"
     starts: bool = False
     chat: bool = False
+    longrope: tuple[int, int] | None = None
     switches: tuple[str, ...] = ()
 
     def lines(
@@ -57,6 +59,11 @@ class ModelChoices:
         if self.padding:
             rows = "1 padding row" if self.padding == 1 else f"{self.padding:,} padding rows"
             found.append(ModelChoice(f"{rows} left out of the softmax", True))
+        if self.longrope is not None:
+            fed_at_most, stated = self.longrope
+            found.append(
+                ModelChoice(f"context of {fed_at_most:,} tokens, not {stated:,}: without LongRoPE's long factors", True)
+            )
         if self.prefix_space:
             found.append(ModelChoice("a space is put in front of the text", True))
         if start_token:

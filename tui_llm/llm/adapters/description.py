@@ -14,6 +14,7 @@ from tui_llm.llm.model.shards import weight_files
 from tui_llm.llm.model.tensor_shapes import DTYPES, read_header, read_shapes
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
+_LONGROPE = ("longrope", "su")  # its name now, and its first one
 CONTEXT_UNKNOWN = 2048  # tokens: if the config has no limit
 HEADS = ("lm_head.weight", "embed_out.weight")  # how the names of output heads end
 
@@ -81,18 +82,52 @@ def stated_tying(path: Path) -> bool | None:
 
 
 def context_of(config: Any) -> int:
-    """The context length in the config, or a default."""
+    """The context length in the config, or a default; the first one of a model with LongRoPE."""
     return _stated(config) or CONTEXT_UNKNOWN
 
 
 def stated_context(raw: dict[str, Any]) -> int | None:
-    """The context length in a config.json; None if it has no limit."""
+    """As `context_of`, of a config.json; None if it has no limit."""
     return _stated(_Settings(raw))
 
 
 def _stated(config: Any) -> int | None:
+    most = _most(config)
+    longer = longrope(config)
+    return most if longer is None else longer[0]
+
+
+def _most(config: Any) -> int | None:
     for name in _CONTEXT_NAMES:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
+        if (value := _length(getattr(config, name, None))) is not None:
             return value
     return None
+
+
+def _length(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40 else None
+
+
+def longrope(config: Any) -> tuple[int, int] | None:
+    """(tokens that are fed, context in the config) of a model with LongRoPE; None for others. It rotates all keys by other
+    factors as soon as a text is longer than its first context, so the keys in a cache would be wrong from there on."""
+    most = _most(config)
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if most is None or not isinstance(rotary, dict):
+        return None
+    for one in (rotary, *rotary.values()):  # one for all layers, or one for each kind of layers
+        if isinstance(one, dict) and one.get("rope_type", one.get("type")) in _LONGROPE:
+            name = "original_max_position_embeddings"
+            first = _length(getattr(config, name, None)) or _length(one.get(name))
+            if first is not None and first < most:
+                return first, most
+    return None
+
+
+def longrope_of(folder: Path) -> tuple[int, int] | None:
+    """`longrope` of a model folder; None also if its config can't be read."""
+    try:
+        raw = read_json(folder / "config.json")
+    except UserError:
+        return None
+    return longrope(_Settings(raw)) if isinstance(raw, dict) else None

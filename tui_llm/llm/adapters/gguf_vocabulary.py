@@ -24,6 +24,8 @@ _KEY = "tokenizer.ggml."
 ARRAYS = frozenset(_KEY + name for name in ("tokens", "merges", "scores", "token_type"))
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types; others are tokens like any
 _SPACE = "▁"
+_MOST_MERGES = 1_500_000  # made from scores, by an estimate over twice those of Gemma's vocabulary
+_MOST_MERGED = 32 << 20  # characters of them
 _LONGEST = 512  # characters of a token: SentencePiece's pairs are quadratic in it
 
 # llama.cpp makes these control tokens, or plain added ones, whatever type the file gives them.
@@ -251,10 +253,18 @@ def _spaced(
 
 
 def _scored_merges(source: _Source, ids: dict[str, int]) -> Iterator[list[str]]:
-    """Every pair of tokens that makes a token, the one with the highest score first."""
+    """Every pair of tokens that makes a token, the one with the highest score first. Raises `UserError` if there are too
+    many: they grow with the tokens' length squared."""
+    count = characters = 0
     for token in sorted(source.tokens, key=lambda token: -source.scores[ids[token]]):
         for at in range(1, len(token)):
             if token[:at] in ids and token[at:] in ids:
+                count, characters = count + 1, characters + len(token)
+                if count > _MOST_MERGES or characters > _MOST_MERGED:
+                    raise UserError(
+                        f"{source.where}: its vocabulary makes over {_MOST_MERGES:,} merges, or {_MOST_MERGED:,} characters of "
+                        "them; it is none of a text"
+                    )
                 yield [token[:at], token[at:]]
 
 

@@ -10,7 +10,7 @@ import torch
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign, whole_number
-from tui_llm.llm.adapters import checks
+from tui_llm.llm.adapters import checks, gguf_config
 from tui_llm.llm.adapters.gguf_header import GgufInfo
 from tui_llm.llm.model.layouts import MOST_ROWS
 
@@ -27,6 +27,7 @@ def load(library: Any, path: Path, header: GgufInfo) -> tuple[Any, list[str]]:
     config = library.AutoConfig.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
     )
+    gguf_config.set_config(reader, config, header, path)
     if config.model_type == "gpt2":
         _set_gpt2(config, header, path)
     stored = checks.StoredWeights(len(header.tensors), header.numbers, 4 * header.numbers, header.numbers)
@@ -36,6 +37,7 @@ def load(library: Any, path: Path, header: GgufInfo) -> tuple[Any, list[str]]:
     model = library.AutoModelForCausalLM.from_config(
         config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
     )
+    gguf_config.check_rotary(model, header, path)
     _check_read(reader, model, header, path)
     tensors = reader.load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
@@ -49,8 +51,7 @@ def load(library: Any, path: Path, header: GgufInfo) -> tuple[Any, list[str]]:
 
 
 def _check_read(reader: Any, model: Any, header: GgufInfo, path: Path) -> None:
-    """Raises `UserError` if the file has tensors or a scaling of its positions that transformers (5.24) does not
-    read."""
+    """Raises `UserError` if the file has tensors that transformers (5.24) does not read."""
     kind = str(header.settings.get("general.architecture"))
     known = reader.get_gguf_hf_weights_map(model, reader.TENSOR_PROCESSORS.get(kind, reader.TensorProcessor)(config={}))
     ignored = sorted(
@@ -62,13 +63,6 @@ def _check_read(reader: Any, model: Any, header: GgufInfo, path: Path) -> None:
         raise UserError(
             f"{path} has weights that transformers would ignore, such as {ignored[0][:60]!r}: the numbers would be wrong; open "
             "the model's Hugging Face folder instead"
-        )
-    scaling = header.settings.get(f"{kind}.rope.scaling.type", "none")
-    linear = header.settings.get(f"{kind}.rope.scale_linear", 1)
-    if kind != "gpt-oss" and (scaling != "none" or linear != 1):
-        raise UserError(
-            f"{path} scales its positions ({kind}.rope.scaling), which transformers does not read from GGUF: the numbers would be "
-            "wrong; open the model's Hugging Face folder instead"
         )
 
 

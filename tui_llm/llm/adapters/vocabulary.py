@@ -16,6 +16,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import TOKENIZER, read_foreign_text, whole_number
+from tui_llm.llm.adapters.tokenizer_steps import check_growth, parts
 from tui_llm.llm.tokens.folder_files import FILE, parse_tokenizer, read_files
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.tokenizer import Tokenizer, byte_characters
@@ -44,6 +45,7 @@ class JsonTokenizer(Tokenizer):
         ends: Collection[str | int] = (),
     ) -> None:
         library, raw = _library(), parse_tokenizer(text.encode("utf-8", "surrogatepass"), where)
+        check_growth(raw, where)
         _check_ids(raw, where, rows)  # before anything is allocated per id
         try:
             self._whole = library.Tokenizer.from_str(text)
@@ -173,27 +175,17 @@ def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
         )
 
 
-def _parts(step: Any) -> list[dict[str, Any]]:
-    """A normalizer, pre-tokenizer or decoder as a list; a sequence is flattened."""
-    if not isinstance(step, dict):
-        return []
-    inner = step.get("normalizers") or step.get("pretokenizers") or step.get("decoders")
-    if step.get("type") == "Sequence" and isinstance(inner, list):
-        return [part for one in inner for part in _parts(one)]
-    return [step]
-
-
 def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
     """The same tokenizer without the space that it prepends to a text."""
     changed = copy.deepcopy({key: value for key, value in raw.items() if key != "model"})
     changed["model"] = raw["model"]
-    normalizers = _parts(changed.get("normalizer"))
+    normalizers = parts(changed.get("normalizer"))
     if any(part.get("type") == "Prepend" for part in normalizers):
         changed["normalizer"] = {
             "type": "Sequence",
             "normalizers": [part for part in normalizers if part.get("type") != "Prepend"],
         }
-    for part in _parts(changed.get("pre_tokenizer")):
+    for part in parts(changed.get("pre_tokenizer")):
         if part.get("type") == "Metaspace":
             part["prepend_scheme"] = "never"
             part.pop("add_prefix_space", None)
@@ -204,7 +196,7 @@ def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _suffix(raw: dict[str, Any]) -> str:
     """What ends a word's last token (`</w>` in GPT-1), so that a space follows it; empty: the decoder knows none."""
-    suffixes = [str(part.get("suffix", "")) for part in _parts(raw.get("decoder")) if part.get("type") == "BPEDecoder"]
+    suffixes = [str(part.get("suffix", "")) for part in parts(raw.get("decoder")) if part.get("type") == "BPEDecoder"]
     return suffixes[0] if suffixes else ""
 
 
@@ -217,9 +209,9 @@ def _pieces(raw: dict[str, Any], ids: dict[str, int], table: list[bytes | None])
 
 
 def _is_byte_level(raw: dict[str, Any]) -> bool:
-    kinds = {part.get("type") for part in _parts(raw.get("decoder"))}
+    kinds = {part.get("type") for part in parts(raw.get("decoder"))}
     return "ByteLevel" in kinds or (
-        not kinds and "ByteLevel" in {p.get("type") for p in _parts(raw.get("pre_tokenizer"))}
+        not kinds and "ByteLevel" in {p.get("type") for p in parts(raw.get("pre_tokenizer"))}
     )
 
 
@@ -227,7 +219,7 @@ def _token_bytes(
     library: Any, raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict[str, Any]]
 ) -> list[bytes | None]:
     """Each id's bytes inside a text; None for a gap. The bytes of added tokens are their text."""
-    decoders = _parts(raw.get("decoder"))
+    decoders = parts(raw.get("decoder"))
     kinds = {part.get("type") for part in decoders}
     table: list[bytes | None] = [None] * (max(ids.values(), default=-1) + 1)
     if _is_byte_level(raw):

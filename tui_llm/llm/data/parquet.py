@@ -11,8 +11,15 @@ from tui_llm.common.foreign_files import open_foreign
 from tui_llm.llm.data.formats import LONGEST
 from tui_llm.llm.data.packed import Saw
 
-_ROWS = 64  # read at a time
+_ROWS = 64  # read at a time, or fewer, of as many bytes as the longest record
 _BLOCK = 1 << 20
+_ENCODINGS = {
+    "PLAIN",
+    "PLAIN_DICTIONARY",
+    "RLE_DICTIONARY",
+    "RLE",
+    "BIT_PACKED",
+}  # those of a dictionary and its indices
 
 
 def rows(
@@ -32,8 +39,12 @@ def rows(
         try:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
             column = choose(opened.schema_arrow.names, str(path))
+            if _in_dictionary(opened, column):
+                opened = parquet.ParquetFile(
+                    file, metadata=opened.metadata, read_dictionary=[column], page_checksum_verification=True
+                )
             total, size = max(1, opened.metadata.num_rows), path.stat().st_size
-            for batch in opened.iter_batches(_ROWS, columns=[column], use_threads=False):
+            for batch in _batches(opened, column):
                 for value in batch.column(0):
                     done += 1
                     found = value.as_py()
@@ -50,3 +61,29 @@ def rows(
             raise UserError(
                 f"{path} can't be read as Parquet after row {done} ({message_line(error)[:100].rstrip('.')}); it may be damaged or cut short"
             ) from error
+
+
+def _in_dictionary(opened: Any, column: str) -> bool:
+    """Whether pyarrow can read the column so that a repeated text is in memory once. It can't in delta encodings."""
+    leaves = opened.metadata.schema
+    if column not in [leaves.column(at).path for at in range(len(leaves))]:
+        return False  # of lists or structs
+    groups = range(opened.num_row_groups)
+    return all(_ENCODINGS.issuperset(chunk.encodings) for group in groups for chunk in _chunks(opened, group, column))
+
+
+def _chunks(opened: Any, group: int, column: str) -> list[Any]:
+    """What the file says of the column in a row group, one for each leaf."""
+    found = opened.metadata.row_group(group)
+    chunks = [found.column(at) for at in range(found.num_columns)]
+    return [one for one in chunks if one.path_in_schema == column or one.path_in_schema.startswith(f"{column}.")]
+
+
+def _batches(opened: Any, column: str) -> Iterator[Any]:
+    """The column's record batches. All rows of one are in memory before their length is known."""
+    for group in range(opened.num_row_groups):
+        size = sum(chunk.total_uncompressed_size for chunk in _chunks(opened, group, column))
+        rows = LONGEST * max(1, opened.metadata.row_group(group).num_rows) // max(1, size)
+        yield from opened.iter_batches(
+            max(1, min(_ROWS, rows)), row_groups=[group], columns=[column], use_threads=False
+        )

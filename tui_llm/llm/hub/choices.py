@@ -30,6 +30,7 @@ def of_files(path: Path, name: str) -> ModelChoices:
         stored=description.stored_dtype(path),
         padding=0 if rows is None else max(0, rows - vocabulary.size),
         chat=template_of(path, name) is not None,
+        longrope=description.longrope_of(path),
         switches=_switches(path),
     )
 

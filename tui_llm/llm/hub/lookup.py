@@ -87,7 +87,7 @@ def _named(name: str) -> LocalModel | None:
         return _run(name, run)
     if detect.opens_by_name(own):
         return LocalModel(name, "model", own)
-    return LocalModel(name, "model", own) if (own / "config.json").is_file() else None
+    return _own(name, "model", own) if (own / "config.json").is_file() else None
 
 
 def with_weights(spec: str) -> tuple[str, str | None]:
@@ -129,7 +129,7 @@ def _from_hub(name: str) -> LocalModel | None:
         snapshot = kept / "snapshots" / commit
         if not commit.isalnum():
             return None
-        return LocalModel(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
+        return _own(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
     except (UserError, OSError, ValueError):
         return None
 
@@ -155,11 +155,12 @@ def _folder(folder: Path) -> LocalModel | None:
     """A model folder, a run directory, one of its checkpoints, or a file that can be opened (or a folder with nothing but
     one)."""
     if detect.opens_by_name(folder):
-        return LocalModel(folder.stem, "folder", folder.resolve())
+        # Not the link's own target: in the hub's cache that is named by its hash, without a suffix.
+        return LocalModel(folder.stem, "folder", folder.parent.resolve() / folder.name)
     if not folder.is_dir():
         return None
     folder = folder.resolve()
-    if not (folder / "config.json").is_file() and (files := sorted(folder.glob(f"*{GGUF}"))):
+    if files := _gguf_files(folder):
         if len(files) > 1:
             raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
         return LocalModel(folder.name, "folder", files[0])
@@ -172,6 +173,20 @@ def _folder(folder: Path) -> LocalModel | None:
     if (name := _snapshot(folder)) is not None:
         return LocalModel(name, "cache", folder)
     return LocalModel(folder.name, "folder", folder)
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder that has no other model."""
+    files = sorted(folder.glob(f"*{GGUF}"))
+    if not files or not (folder / "config.json").is_file():
+        return files
+    return [] if any(folder.glob("*.safetensors")) or newest_checkpoint(folder) is not None else files
+
+
+def _own(name: str, kind: str, folder: Path) -> LocalModel:
+    """The model in a folder with config.json: its only GGUF file, if that has the weights."""
+    files = _gguf_files(folder)
+    return LocalModel(name, kind, files[0] if len(files) == 1 else folder)
 
 
 def _run(name: str, run: Path) -> LocalModel:
@@ -198,7 +213,7 @@ def every() -> list[LocalModel]:
                     found.append(LocalModel(child.name, kind, newest[1], newest[0]))
             elif not child.name.startswith("."):  # being pulled or deleted
                 pulled = kind == "model" and (child / "pulled.json").is_file()
-                found.append(LocalModel(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
+                found.append(_own(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
     return found
 
 

@@ -124,7 +124,8 @@ def _origin(found: LocalModel) -> str:
     if found.kind == "run":
         return "trained here"
     if found.kind == "cache":
-        return f"Hugging Face cache, commit {found.folder.name[:12]}"
+        snapshot = found.folder if found.folder.is_dir() else found.folder.parent
+        return f"Hugging Face cache, commit {snapshot.name[:12]}"
     source = pull.origin(found.folder) if found.kind == "model" else None
     if source is None:
         return "a file of yours" if found.folder.is_file() else "a folder of yours"

@@ -251,6 +251,7 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
         computed=computed,
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
         chat=model.chat is not None,
+        longrope=None if own is not None else description.longrope_of(path),
         switches=named,
     )
 

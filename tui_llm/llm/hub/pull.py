@@ -28,7 +28,7 @@ from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.common.numbers import file_size
-from tui_llm.llm.model.model_config import read_config
+from tui_llm.llm.model.model_config import is_gpt2, read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
 
 SHORT = {  # short names of the GPT-2 family
@@ -46,7 +46,8 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 _WEIGHTS = re.compile(r"model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.index\.json")
 _OTHERS = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt",
+    "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt",
+    "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt",
 }  # fmt: skip
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _CHUNK = 1 << 20  # bytes between progress updates
@@ -294,7 +295,7 @@ def _check_headers(repo: str, part: Path) -> None:
     try:
         for weights in part.glob("*.safetensors"):
             read_shapes(weights)
-        if read_json(part / "config.json").get("model_type") == "gpt2":
+        if read_json(part / "config.json").get("model_type") == "gpt2" and is_gpt2(part):  # not transformers' variants
             read_config(part)
     except (UserError, AttributeError) as error:
         storage.rmtree(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
@@ -25,8 +26,16 @@ SAMPLES = (
 )  # fmt: skip
 
 
-def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[str, Path]:
-    """Store the vocabulary in `path`, a file or a folder. Returns its name and where it is stored.
+class Added(NamedTuple):
+    """A vocabulary's name, where it is stored, and what was assumed of it, or empty."""
+
+    name: str
+    folder: Path
+    note: str = ""
+
+
+def add(path: Path, name: str | None = None, *, force: bool = False) -> Added:
+    """Store the vocabulary in `path`, a file or a folder.
 
     Raises `UserError` if it is no usable vocabulary, if it is not a well-known one and has no `name`, or if the name is
     taken and `force` is not set.
@@ -42,7 +51,7 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
     lines = vocabulary_files.tiktoken_lines(tokens)
     for known in catalog.NAMED:
         if hashlib.sha256(lines).hexdigest() == catalog.sha256(known):
-            return known, catalog.add_file(known, lines)
+            return Added(known, catalog.add_file(known, lines))
     if name is None:
         raise UserError(
             f"{path} is not one of {', '.join(catalog.NAMED)}: its tokens don't have the SHA-256 that tiktoken expects; to add it as another "
@@ -57,7 +66,8 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
             raise UserError(f"{path} is damaged: {text[:20]!r}…, encoded and decoded, is not the same text")
     folder = paths.vocabularies_dir() / name
     write_folder(folder, lambda part: save_folder(made, part), last="vocab.json", force=force, inputs=(path,))
-    return name, folder
+    note = "" if path.suffix == ".json" or path.name in _MERGES else ASSUMED.format(made.end_of_text)
+    return Added(name, folder, note)
 
 
 def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
@@ -68,7 +78,7 @@ def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
             return tokens, from_files(read_file(path), path.parent.name)
         except UnknownRule as error:
             return tokens, f"{error}; open the model that it belongs to instead (--model FOLDER)"
-    if path.suffix == ".json" or path.name in ("merges.txt", "vocab.bpe"):
+    if path.suffix == ".json" or path.name in _MERGES:
         merges_path = path if path.suffix != ".json" else path.with_name("merges.txt")
         merges = vocabulary_files.read_merges(vocabulary_files.read_bytes(merges_path), merges_path)
         tokens = vocabulary_files.tokens_of(merges)
@@ -102,5 +112,11 @@ def _is_vocab(path: Path, data: bytes) -> bool:
     return b'"model"' not in data[:LOOK] and b'"merges"' not in data and (path.parent / "merges.txt").is_file()
 
 
+_MERGES = ("merges.txt", "vocab.bpe")
+# A .tiktoken file has neither; those of Qwen and Llama 3 have other rules and other special tokens.
+ASSUMED = (
+    "its file does not say how a text is cut, nor its special tokens: GPT-2's rule is assumed, and <|endoftext|> as id {:,}; "
+    "for another model's vocabulary (Qwen, Llama 3) add the model's tokenizer.json instead"
+)
 _MOST_WORK = 40_000_000  # steps; o200k_base needs 13 million
 LOOK = 1_000_000  # leading bytes of a JSON file that are searched for its kind

@@ -20,7 +20,7 @@ LONGEST = 1 << 20  # bytes of a line; a longer one is damaged
 MOST_BYTES = 64 << 30  # of a text log
 MOST_ENTRIES = 4096  # of a folder that is searched for logs
 DEEPEST = 3  # folders below it
-MOST_FILES = 64  # logs that are read
+MOST_FILES = 64  # logs that are read, and texts in which one is looked for
 BEGINNING = 1 << 18  # bytes of a text file in which a line of a log must occur
 TEXT = (".log", ".txt", ".out")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -139,7 +139,8 @@ def reader_of(path: Path) -> LogReader:
 def log_files(source: Path) -> tuple[Path, ...]:
     """The log files that `source` is or contains, of one kind: transformers' Trainer, else wandb, TensorBoard, text.
 
-    Of event files and wandb's, those of the folder that was written last. Empty if there are none. Never raises.
+    Of event files and wandb's, those of the folder that was written last; of texts, the newest one that prints steps, among
+    the `MOST_FILES` newest. Empty if there are none. Never raises.
     """
     if not source.is_dir():
         return (source,) if _is_log(source) else ()
@@ -151,8 +152,9 @@ def log_files(source: Path) -> tuple[Path, ...]:
         if found := [path for path in files if wanted(path)]:
             newest = max(found, key=_changed).parent
             return tuple(sorted(path for path in found if path.parent == newest))[:MOST_FILES]
-    texts = [path for path in files if path.parent == source and path.suffix in TEXT and _prints_steps(path)]
-    return (max(texts, key=_changed),) if texts else ()
+    texts = [path for path in files if path.parent == source and path.suffix in TEXT]
+    newest_first = sorted(texts, key=_changed, reverse=True)[:MOST_FILES]
+    return next(((path,) for path in newest_first if _prints_steps(path)), ())
 
 
 def _step(state: Path) -> int:

@@ -14,7 +14,7 @@ from tui_llm.training.run.status import number
 
 NAME = "trainer_state.json"
 KIND = "transformers' Trainer"
-MOST_BYTES = 256 << 20
+MOST_BYTES = 64 << 20  # decoding takes up to nine times that
 _NOT_CURVES = ("step", "epoch", "total_flos")
 
 

@@ -1,0 +1,83 @@
+"""Parquet files whose rows are long, or repeat one text: how much of them is in memory at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import parquet, records
+
+pyarrow = pytest.importorskip("pyarrow")
+from pyarrow import parquet as library  # noqa: E402
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The record batches that are read."""
+    seen: list[Any] = []
+    made = library.ParquetFile.iter_batches
+
+    def counted(self: Any, *given: Any, **words: Any) -> Any:
+        for batch in made(self, *given, **words):
+            seen.append(batch)
+            yield batch
+
+    monkeypatch.setattr(library.ParquetFile, "iter_batches", counted)
+    return seen
+
+
+def test_few_long_rows_are_read_at_a_time(tmp_path: Path, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes that a row group says it has, each on its own."""
+    monkeypatch.setattr(parquet, "LONGEST", 1000)
+    texts = [f"{at} " + "x" * 400 for at in range(20)] + [f"{at} short" for at in range(200)]
+    table = pyarrow.table({"id": range(len(texts)), "text": texts})
+    library.write_table(table, tmp_path / "a.parquet", row_group_size=20, use_dictionary=False, compression="none")
+    assert list(records.texts(tmp_path / "a.parquet", "parquet", "text")) == texts
+    rows = [batch.num_rows for batch in batches]
+    assert max(rows[:10]) == 2 and max(rows) == 20 and sum(rows) == len(texts)
+
+
+def test_a_repeated_text_is_in_memory_once(tmp_path: Path, batches: list[Any]) -> None:
+    texts = ["x" * 100_000, None, "y"] * 40
+    path = tmp_path / "a.parquet"
+    library.write_table(pyarrow.table({"text": texts, "m": [[one] for one in texts]}), path)
+    found = parquet.rows(path, lambda _, __: "text")
+    assert [record["text"] for _, record in found] == texts == library.read_table(path)["text"].to_pylist()
+    assert sum(batch.nbytes for batch in batches) < 1_000_000, "not 40 times 100,000"
+    assert [record["m"] for _, record in parquet.rows(path, lambda _, __: "m")] == [[one] for one in texts]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"use_dictionary": False},
+        {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY", "large": "DELTA_LENGTH_BYTE_ARRAY"}},
+        {"dictionary_pagesize_limit": 100, "data_page_size": 200, "row_group_size": 33},
+        {"store_schema": False},
+    ],
+    ids=str,
+)
+def test_every_encoding_and_type_gives_the_same_rows(how: dict[str, Any], tmp_path: Path) -> None:
+    texts = ["é" * 3, None, "", "x" * 500, "z"] * 50
+    data = [text and text.encode() for text in texts]
+    table = pyarrow.table(
+        {
+            "text": texts, "large": pyarrow.array(texts, pyarrow.large_string()), "bytes": data, "a.b": texts,
+            "struct": [{"x": text} for text in texts], "i": range(len(texts)), "few": pyarrow.array(texts).dictionary_encode(),
+        }
+    )  # fmt: skip
+    path = tmp_path / "a.parquet"
+    library.write_table(table, path, **how)
+    for name in table.column_names:
+        found = [record[name] for _, record in parquet.rows(path, lambda _, __, name=name: name)]
+        assert found == library.read_table(path)[name].to_pylist() == table[name].to_pylist()
+
+
+def test_a_long_text_is_refused_by_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LONGEST", 1000)
+    library.write_table(pyarrow.table({"text": ["a", "b" * 1001]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"row 2 has more than 1,000 characters"):
+        list(records.texts(tmp_path / "a.parquet", "parquet", "text"))
