@@ -177,6 +177,8 @@ def _start(home: Path) -> int:
     """Writes what is written before a worker starts."""
 
     class Begun:
+        pid = 0  # no process
+
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
 

@@ -112,6 +112,8 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts no worker: requests are written, but no process is started."""
 
     class Process:
+        pid = 0  # no process
+
         def poll(self) -> int:
             return 0
 
