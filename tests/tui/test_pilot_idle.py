@@ -78,10 +78,12 @@ async def test_a_worker_that_a_newer_one_cancels_is_not_waited_for() -> None:
     async with app.run_test(size=(20, 5)) as pilot:
         await pilot.press("a")
         waiting = asyncio.ensure_future(workers_done(pilot))
-        await pilot.press("a")
-        await until(pilot, lambda: app.looks == 2)
-        assert not waiting.done()
-        app.go.set()
+        try:
+            await pilot.press("a")
+            await until(pilot, lambda: app.looks == 2)
+            assert not waiting.done()
+        finally:
+            app.go.set()  # the threads would keep the process from ending
         await waiting
 
 
