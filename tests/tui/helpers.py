@@ -21,11 +21,18 @@ def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Runs the app until the condition holds; the tests' timeout ends a futile wait. What has taken long, such as a process
-    that starts, is looked for less often: conditions read the whole screen."""
+    that starts, is looked for less often: conditions read the whole screen. It is looked for once the app is idle, not
+    between a message and the layout that follows from it: a click would go to where its line was before."""
     began = time.monotonic()
     while not condition():
-        await pilot.pause()
         await asyncio.sleep(min(0.05, max(0.002, (time.monotonic() - began) / 10)))
+        await pilot.pause()
+
+
+async def workers_done(pilot: Pilot[None]) -> None:
+    """Waits until no worker is at work. Textual's `wait_for_complete` raises if one is cancelled meanwhile, as a watcher's look
+    that takes longer than a second is by the next one."""
+    await until(pilot, lambda: all(worker.is_finished for worker in pilot.app.workers))
 
 
 async def answered(pilot: Pilot[None], lab: LabScreen) -> None:

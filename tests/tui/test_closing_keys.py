@@ -262,6 +262,7 @@ async def test_the_key_that_closes_a_screen_is_in_sight_and_twice_of_it_closes_o
                 app.run_action = spied  # type: ignore[method-assign]
                 send(app, key, key)
                 await pilot.pause()
+                await until(pilot, lambda: not app.key_order.waiting)  # the second one waits for the first
                 app.run_action = run_action  # type: ignore[method-assign]
                 assert app.screen_stack[0] is app.lab_screen and len(results) <= 1
             closed = screen not in app.screen_stack

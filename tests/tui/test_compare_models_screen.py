@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fake_run import checkpoint, make
-from helpers import answered, drawn, unsafe, until
+from helpers import answered, drawn, unsafe, until, workers_done
 from textual import events
 from textual.keys import key_to_character
 
@@ -86,7 +86,7 @@ async def test_the_runs_are_listed_off_the_ui_thread_and_never_replace_what_is_t
         await pilot.press(*"nano")  # the screen listens while the runs are read
         asking = app.screen
         go.set()
-        await app.workers.wait_for_complete()
+        await workers_done(pilot)
         await pilot.pause()
         assert app.screen is asking and asking.query_one(PromptEditor).text == "nano"
         assert threading.main_thread() not in threads

@@ -7,7 +7,7 @@ from typing import Any
 
 import fake_run
 import pytest
-from helpers import until
+from helpers import until, workers_done
 from test_runs_screen import UNSET, ScreenApp
 
 from tests import HANG
@@ -44,7 +44,7 @@ async def test_a_form_is_not_checked_anew_for_each_field_that_it_fills_in(
     app = ScreenApp(form)
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.pause()
-        await app.workers.wait_for_complete()
+        await workers_done(pilot)
         await pilot.pause()
         assert 0 < checked < 6
         form.query_one("#name").focus()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until
+from helpers import answered, drawn, make_app, unsafe, until, workers_done
 from test_closing_keys import BY_ID, OPENED, opened
 from test_guess_screen import dealt
 from textual.pilot import Pilot
@@ -72,7 +72,7 @@ async def answer(app: LabApp, pilot: Pilot[None], text: str) -> None:
     asking: Any = app.screen
     asking.dismiss(text)
     await pilot.pause()
-    await app.workers.wait_for_complete()  # files are read and written on threads
+    await workers_done(pilot)  # files are read and written on threads
     await pilot.pause()
     assert not unsafe(drawn(app)), ascii(text)
     assert app._exception is None, ascii(text)
@@ -118,6 +118,8 @@ async def test_a_screens_dialogs(name: str, tmp_path: Path, monkeypatch: pytest.
             for number, text in enumerate(texts(name + key)):
                 monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / f"{key}-{number}"))  # each screen makes its own runs
                 screen = await opened(app, pilot, SCREENS[name], [])
+                await workers_done(pilot)  # without the runs or the curves that they read, some keys open nothing
+                await pilot.pause()
                 for action in [
                     one for one in vars(screen) if one.startswith("action_") and hasattr(SCREENS[name], one)
                 ]:

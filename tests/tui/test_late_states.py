@@ -11,7 +11,7 @@ import fake_run
 import pytest
 from draw_helpers import draw_tokens, make_engine
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, until
+from helpers import answered, drawn, make_app, until, workers_done
 from test_closing_keys import Unwilling, quiet
 from test_guess_screen import dealt
 from test_guess_screen import opened as guessing
@@ -267,7 +267,7 @@ async def test_keys_before_the_curves_are_read() -> None:
         go.set()
         await until(pilot, lambda: screen._loaded)
         await pilot.press("left")
-        await app.workers.wait_for_complete()
+        await workers_done(pilot)
         assert app._exception is None
 
 

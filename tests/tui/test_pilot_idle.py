@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 
 import pytest
-from helpers import drawn
+from helpers import drawn, until, workers_done
 from textual import work
 from textual.app import App, ComposeResult
 from textual.widgets import Static
 
-from tests import pilot_idle
+from tests import HANG, pilot_idle
 
 
 class Chain(App[None]):
@@ -57,6 +58,33 @@ async def test_a_blocked_thread_does_not_block_a_test() -> None:
         app.gate.set()
         await pilot.pause()
         assert "threaded" in "".join(drawn(app))
+
+
+class Watching(App[None]):
+    BINDINGS = [("a", "look")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.looks = threading.Event(), 0
+
+    @work(thread=True, exclusive=True)
+    def action_look(self) -> None:
+        self.looks += 1
+        self.go.wait(HANG)
+
+
+async def test_a_worker_that_a_newer_one_cancels_is_not_waited_for() -> None:
+    app = Watching()
+    async with app.run_test(size=(20, 5)) as pilot:
+        await pilot.press("a")
+        waiting = asyncio.ensure_future(workers_done(pilot))
+        try:
+            await pilot.press("a")
+            await until(pilot, lambda: app.looks == 2)
+            assert not waiting.done()
+        finally:
+            app.go.set()  # the threads would keep the process from ending
+        await waiting
 
 
 async def test_a_thread_that_waits_for_a_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
