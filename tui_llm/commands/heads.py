@@ -59,10 +59,6 @@ def heads(options: argparse.Namespace) -> None:
     for name, value in (("--seed", options.seed), ("--length", options.length)):
         if text and value is not None:
             raise UserError(f"{name} is for random tokens; leave it out, or the text")
-    if options.length is not None and options.length < 2:
-        raise UserError(f"--length is {options.length}; give 2 random tokens or more")
-    if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed is {options.seed}; give a whole number from 0 to {2**32 - 1:,}")
     engine = engine_of(options)
     request = request_of(options) if text else Request()
     seed = 1 if options.seed is None else options.seed
