@@ -95,9 +95,9 @@ def test_a_context_or_vocabulary_that_is_too_small(tmp_path: Path) -> None:
     lab = open_model(str(tmp_path / "small"))
     with pytest.raises(UserError, match="too short for the detector"):
         lab.heads()
-    for bad, why in (({"seed": 2**62}, "the seed is"), ({"seed": -1}, "the seed is"), ({"length": 1}, "the length is")):
+    for seed, length, why in ((2**62, 4, "the seed is"), (-1, 4, "the seed is"), (1, 1, "the length is")):
         with pytest.raises(UserError, match=why):
-            lab.heads(**bad)
+            lab.heads(seed=seed, length=length)
     assert len(lab.heads("aba").heads) == 2
 
 
