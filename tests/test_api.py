@@ -80,9 +80,22 @@ def test_any_text_is_read_or_refused_in_a_line(lab: LanguageModel, text: str) ->
 
 
 def test_invalid_arguments_are_refused(lab: LanguageModel) -> None:
-    for bad in (lambda: lab.read(""), lambda: lab.read("a", target=""), lambda: open_model("no such model")):
+    for bad in (
+        lambda: lab.read(""),
+        lambda: lab.read("a", target=""),
+        lambda: open_model("no such model"),
+        lambda: lab.read("The cat", position=3),
+        lambda: lab.read("The cat", position=-1),
+        lambda: lab.read("The cat", top=0),
+        lambda: lab.write("The cat", max_tokens=-1),
+        lambda: lab.compare("The cat", "nano:int8", max_tokens=-1),
+        lambda: lab.steer("The cat", "a", "b", max_tokens=-1),
+        lambda: lab.rank([("", " a", " b")]),
+        lambda: lab.heads(seed=2**62),
+    ):
         with pytest.raises(UserError):
             bad()
+    assert lab.read("The cat", position=2).position == 2 and lab.write("The cat", max_tokens=0) == ""
 
 
 def test_importing_the_package_is_free_and_typed() -> None:

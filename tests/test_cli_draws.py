@@ -46,6 +46,16 @@ def test_many_draws(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "(4,093 others)" in out and "χ² = " in out and "on 1 degrees" not in out
 
 
+def test_as_many_tokens_are_listed_as_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for top in (3, 300):
+        _, out, _ = run(capsys, "draw", "The", "--top", f"{top}", "--json")
+        assert len(json.loads(out)["draws"][0]["tokens"]) == top
+        _, out, _ = run(capsys, "draw", "The", "--count", "50", "--top", f"{top}", "--json")
+        found = json.loads(out)
+        assert len(found["tokens"]) == top and found["rest"]["kept"] == found["kept"] - top
+        assert sum(one["drawn"] for one in found["tokens"]) + found["rest"]["drawn"] == 50
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

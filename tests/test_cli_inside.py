@@ -16,7 +16,24 @@ TEXT = "The cat sat on the"
 
 def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "attention", TEXT)
-    assert list(made) == ["model", "step", "weights", "token", "first", "tokens", "mean", "layers"]
+    assert list(made) == [
+        "model",
+        "step",
+        "weights",
+        "token",
+        "first",
+        "tokens",
+        "layer",
+        "head",
+        "row",
+        "mean",
+        "layers",
+    ]
+    assert (made["layer"], made["head"], made["row"]) == (None, None, made["mean"])
+    one = run_json(capsys, "attention", TEXT, "--head", "1.2")
+    assert (one["layer"], one["head"], one["row"]) == (1, 2, made["layers"][1]["heads"][2])
+    mean = run_json(capsys, "attention", TEXT, "--layer", "3")
+    assert (mean["layer"], mean["head"], mean["row"]) == (3, None, made["layers"][3]["mean"])
     assert made["token"] == 4 and len(made["tokens"]) == 5
     assert [len(layer["heads"]) for layer in made["layers"]] == [4] * 4
     for layer in made["layers"]:

@@ -55,6 +55,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("find-lr", "stories", "--trial-steps", "-5"), "can't have -5 steps"),
         (("train", "pairs.tsv", "--from", "nano", "--instruct", "--exclude", "a"), "leave out --exclude"),
         (("serve", "--expose", "--host", "a..b"), "no host name"),
+        (("tour", "--json", "--model", "zzz"), "--json opens nothing, so --model would have no effect"),
+        (("tour", "--json", "--weights", "int8"), "--json opens nothing, so --weights would have no effect"),
+        (("tour", "--json", "--no-mouse"), "--json opens nothing, so --no-mouse would have no effect"),
+        (("tour", "--names", "tokens"), "--names opens nothing, so LESSON would have no effect"),
+        (("heads", "--run", "r", "--model", "zzz"), "so --model would have no effect"),
+        (("heads", "--run", "r", "--device", "cpu"), "so --device would have no effect"),
+        (("heads", "--run", "r", "--weights", "int8"), "so --weights would have no effect"),
+        (("heads", "--run", "r", "--bos"), "so --bos would have no effect"),
+        (("heads", "--chat"), "so --chat would have no effect"),
+        (("heads", "--allow-special"), "so --allow-special would have no effect"),
     ],
 )
 def test_one_line(arguments: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,9 @@ def test_growth_stays_within_its_bounds(count: int, depth: int, least: float, bu
     check(tree)
     assert len(tree) == growth.added <= budget
     assert all(n.depth <= depth and n.path_probability >= least - 1e-9 for n in tree.nodes())
-    if not growth.full:
+    if growth.full:
+        assert growth.added == budget
+    else:
         whole = sum(count**d for d in range(1, depth + 1))
         assert least or len(tree) == whole
         again = Growth(tree, tree.root, count, depth, least, budget)
@@ -249,10 +251,13 @@ def test_the_command_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "path p" in printed and "\x1b" not in printed and len(printed.splitlines()) == 5 + 6 + 1
     assert cli.main([*words, "--json", "--force"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == {**json.loads(out.read_text()), "full": False}
     assert len(load(out)) == 6 and all(isinstance(node, Node) for node in load(out).nodes())
     assert cli.main([*words[:2], "--depth", "5", "--max-nodes", "7", "--device", "cpu"]) == 0
-    assert "stopped at 6 tokens" in capsys.readouterr().out
+    assert "stopped at 7 tokens" in capsys.readouterr().out
+    assert cli.main([*words[:2], "--branch", "3", "--max-nodes", "2", "--device", "cpu", "--json"]) == 0
+    cut = json.loads(capsys.readouterr().out)
+    assert cut["full"] and len(cut["nodes"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.check import CheckReport
 from tui_llm.facts.interventions import Intervention
@@ -21,7 +22,7 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
-from tui_llm.instruments.inside_methods import InsideMethods, request_of
+from tui_llm.instruments.inside_methods import InsideMethods, check_count, request_of
 from tui_llm.instruments.prefer.question import Preferred, PreferTextQuestion
 from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
@@ -72,11 +73,17 @@ class LanguageModel(InsideMethods[PipelineEngine]):
         chat: apply the model's chat template to the prompt.
         interventions: changes of the model's parts for this reading.
 
-        Raises `UserError` with the reading's `problem` if nothing can be predicted.
+        Raises `UserError` with the reading's `problem` if nothing can be predicted, and if the text has no such `position`.
         """
         changes = tuple(interventions)
         request = request_of(prompt, start_token, allow_special, chat, target=target, sampler=sampler,
                              position=position, scores=scores, top=top, interventions=changes)  # fmt: skip
+        if top < 1:
+            raise UserError(f"top is {top}; give 1 or more")
+        if position is not None:
+            count = len(self.engine.ids(request))
+            if not 0 <= position <= count:
+                raise UserError(f"position is {position}; the text has {counted(count, 'token')}: give 0 to {count}")
         reading = self.engine.read(request)
         problem = reading.problem or (reading.loss.problem if reading.loss else None)
         if problem:
@@ -97,6 +104,7 @@ class LanguageModel(InsideMethods[PipelineEngine]):
     ) -> Iterator[GeneratedToken]:
         """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens.
         `start_token`, `allow_special`, `chat` and `interventions` as in `read`."""
+        check_count(max_tokens)
         changes = tuple(interventions)
         request = request_of(prompt, start_token, allow_special, chat, sampler=sampler, interventions=changes)
         return self.engine.generate(request, seed=seed, count=max_tokens)
@@ -257,6 +265,7 @@ class LanguageModel(InsideMethods[PipelineEngine]):
         `UserError` if one can't be opened."""
         from tui_llm.instruments.compare_models.question import CompareModelsQuestion
 
+        check_count(max_tokens)
         request = request_of(prompt, start_token, allow_special, chat, sampler=sampler)
         return self.engine.answer(CompareModelsQuestion(request, others, seed, max_tokens))
 

@@ -75,7 +75,7 @@ def test_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for words, why in (
         (["x", "--seed", "1"], "--seed is for random tokens"),
         (["--length", "1"], "2 random tokens or more"),
-        (["--seed", "-1"], "--seed"),
+        (["--seed", "-1"], "the seed is -1"),
         (["--run", "none"], "none"),
         (["--run", "none", "text"], "leave out"),
     ):
@@ -95,6 +95,9 @@ def test_a_context_or_vocabulary_that_is_too_small(tmp_path: Path) -> None:
     lab = open_model(str(tmp_path / "small"))
     with pytest.raises(UserError, match="too short for the detector"):
         lab.heads()
+    for seed, length, why in ((2**62, 4, "the seed is"), (-1, 4, "the seed is"), (1, 1, "the length is")):
+        with pytest.raises(UserError, match=why):
+            lab.heads(seed=seed, length=length)
     assert len(lab.heads("aba").heads) == 2
 
 

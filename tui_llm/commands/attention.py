@@ -67,7 +67,7 @@ def attention(options: argparse.Namespace) -> None:
     if head is not None and layer is None:
         raise UserError("--head needs --layer: each layer has its own heads; or give both, such as --head 1.2")
     found: AttentionMap = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
-    put_json(_attention_json(found)) if options.json else put(_attention_text(found, layer, head))
+    put_json(_attention_json(found, layer, head)) if options.json else put(_attention_text(found, layer, head))
 
 
 def _row_json(row: AttentionRow) -> dict[str, Any]:
@@ -79,10 +79,13 @@ def _row_json(row: AttentionRow) -> dict[str, Any]:
     }
 
 
-def _attention_json(found: AttentionMap) -> dict[str, Any]:
+def _attention_json(found: AttentionMap, layer: int | None, head: int | None) -> dict[str, Any]:
     return {
         **model_json(found.weights),
         **place_json(found.place),
+        "layer": layer,
+        "head": head,
+        "row": _row_json(found.row(layer, head)),
         "mean": _row_json(found.mean),
         "layers": [
             {"mean": _row_json(mean), "heads": [_row_json(row) for row in heads]}

@@ -72,11 +72,11 @@ def draw(options: argparse.Namespace) -> None:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
     engine, request = engine_of(options, numpy_first=True), request_of(options, sampler=samplers[0])
     if options.count is not None:
-        found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed))
-        put_json(histogram_json(found)) if options.json else put(histogram_text(found, options.top))
+        found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed, options.top))
+        put_json(histogram_json(found)) if options.json else put(histogram_text(found))
     else:
-        drawn: Draw = engine.answer(DrawQuestion(request, samplers, options.u, options.seed))
-        put_json(draw_json(drawn, options.top)) if options.json else put(draw_text(drawn, options.top))
+        drawn: Draw = engine.answer(DrawQuestion(request, samplers, options.u, options.seed, top=options.top))
+        put_json(draw_json(drawn)) if options.json else put(draw_text(drawn))
 
 
 # ── one draw ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +93,7 @@ def _segment_json(segment: TokenInterval) -> dict[str, Any]:
     }
 
 
-def draw_json(draw: Draw, top: int) -> dict[str, Any]:
+def draw_json(draw: Draw) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -107,21 +107,21 @@ def draw_json(draw: Draw, top: int) -> dict[str, Any]:
                 **asdict(landing.sampler),
                 "kept": landing.kept,
                 "hit": _segment_json(landing.hit),
-                "tokens": [_segment_json(segment) for segment in landing.segments[:top]],
+                "tokens": [_segment_json(segment) for segment in landing.segments],
             }
             for landing in draw.landings
         ],
     }
 
 
-def draw_text(draw: Draw, top: int) -> str:
+def draw_text(draw: Draw) -> str:
     from tui_llm.common.display import visible_token
     from tui_llm.facts import report
 
     parts = [f"u = {draw.u:.4f} on the cumulative distribution, most likely token first"]
     for landing in draw.landings:
         hit = landing.hit
-        shown = list(landing.segments[:top])
+        shown = list(landing.segments)
         if hit.place >= len(shown):
             shown.append(hit)
         rows = [
@@ -177,7 +177,7 @@ def histogram_json(found: Histogram) -> dict[str, Any]:
     }
 
 
-def histogram_text(found: Histogram, top: int) -> str:
+def histogram_text(found: Histogram) -> str:
     from tui_llm.common.display import visible, visible_token
     from tui_llm.facts import report
 
@@ -191,14 +191,13 @@ def histogram_text(found: Histogram, top: int) -> str:
             f"{one.deviation:.1f}",
             f"{one.score:+.1f}",
         )
-        for candidate, one in found.rows[:top]
+        for candidate, one in found.rows
     ]
-    below = [one for _, one in found.rows[top:]] + ([found.rest] if found.rest else [])
-    if below:
-        drawn, expected = sum(one.count for one in below), sum(one.expected for one in below)
-        others = found.kept - len(rows)
-        share = expected / found.count
-        rows.append((f"({others:,} others)", "", f"{share:.6f}", f"{drawn:,}", f"{expected:.1f}", "", ""))
+    if (rest := found.rest) is not None:
+        share = rest.expected / found.count
+        rows.append(
+            (f"({found.rest_kept:,} others)", "", f"{share:.6f}", f"{rest.count:,}", f"{rest.expected:.1f}", "", "")
+        )
     text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can be drawn\n"
     text += report.table(("token", "id", "probability", "drawn", "expected", "± error", "off"), rows, left=(0,))
     if found.chi_squared is not None:

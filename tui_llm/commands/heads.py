@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.inside import model_json, model_text
-from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
+from tui_llm.commands.shared.options import (
+    DEFAULT_MODEL,
+    MODEL,
+    json_option,
+    prompt_options,
+    refuse_ignored,
+    text_argument,
+    whole,
+)
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -44,6 +52,10 @@ def _add_options(parser: Parser) -> None:
     json_option(parser)
 
 
+TEXT_USUAL: dict[str, object] = {"bos": False, "allow_special": False, "chat": False}
+MODEL_USUAL: dict[str, object] = {"model": DEFAULT_MODEL, "device": "auto", "weights": "fp32", "kernel": ""}
+
+
 def heads(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts.head_scores import LENGTH
@@ -54,15 +66,14 @@ def heads(options: argparse.Namespace) -> None:
     if options.run is not None:
         if text or options.seed is not None or options.length is not None:
             raise UserError("--run prints what was recorded; leave out text, --seed and --length")
+        refuse_ignored(options, {**MODEL_USUAL, **TEXT_USUAL}, "--run prints what was recorded")
         _of_run(options)
         return
     for name, value in (("--seed", options.seed), ("--length", options.length)):
         if text and value is not None:
             raise UserError(f"{name} is for random tokens; leave it out, or the text")
-    if options.length is not None and options.length < 2:
-        raise UserError(f"--length is {options.length}; give 2 random tokens or more")
-    if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed is {options.seed}; give a whole number from 0 to {2**32 - 1:,}")
+    if not text:
+        refuse_ignored(options, TEXT_USUAL, "random tokens are no text")
     engine = engine_of(options)
     request = request_of(options) if text else Request()
     seed = 1 if options.seed is None else options.seed

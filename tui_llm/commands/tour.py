@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, start_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, refuse_ignored, start_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -56,7 +56,7 @@ def tour(options: argparse.Namespace) -> int:
     from tui_llm.tour.step import TOUR
     from tui_llm.tour.tour import Tour, path
 
-    if options.names or options.check:
+    if options.names or options.check or options.json:
         _refuse_ignored(options)
     if options.names:
         return _list_names(options.json)
@@ -82,18 +82,16 @@ def tour(options: argparse.Namespace) -> int:
 
 
 def _refuse_ignored(options: argparse.Namespace) -> None:
-    """Raises if an option was given that `--check` or `--names` would ignore: they open nothing."""
-    usual = {
-        "model": None, "device": "auto", "weights": "fp32", "prompt": None, "fresh": False, "no_mouse": False, "again": False,
-        "learner": None,
+    """Raises if an option was given that `--check`, `--names` or `--json` would ignore: they open nothing."""
+    usual: dict[str, object] = {
+        "model": None, "device": "auto", "weights": "fp32", "kernel": "", "prompt": None, "fresh": False, "no_mouse": False,
     }  # fmt: skip
+    if options.names or options.check:
+        usual |= {"again": False, "learner": None}
     if options.names:
         usual["lesson"] = "tour"
-    only = "--names" if options.names else "--check"
-    for name, value in usual.items():
-        if getattr(options, name, value) != value:
-            what = "LESSON" if name == "lesson" else f"--{name.replace('_', '-')}"
-            raise UserError(f"{only} opens nothing, so {what} would have no effect; leave it out")
+    only = "--names" if options.names else "--check" if options.check else "--json"
+    refuse_ignored(options, usual, f"{only} opens nothing")
 
 
 def read_lesson(name: str) -> Lesson:

@@ -73,7 +73,7 @@ def tree(options: argparse.Namespace) -> None:
     if out is not None:
         save(made, out, force=options.force, inputs=reads)
     if options.json:
-        put_json(tree_json(made))
+        put_json({**tree_json(made), "full": growth.full})
         return
     for line in lines(made):
         put(line)

@@ -179,6 +179,7 @@ class InsideMethods(Generic[Engine]):
         layer = self.weights.layers // 2 if layer is None and load is None else layer
         direction = Direction(toward, away, layer, load or "")
         request = request_of(prompt, sampler=sampler)
+        check_count(max_tokens)
         made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
         if save is not None:
             self.engine.answer(SteerSaveQuestion(request, direction, save, force))
@@ -205,6 +206,12 @@ def request_of(
         chat=chat,
         **fields,
     )
+
+
+def check_count(max_tokens: int) -> None:
+    """Raises `UserError` if that many tokens can't be drawn."""
+    if max_tokens < 0:
+        raise UserError(f"max_tokens is {max_tokens}; give 0 or more")
 
 
 def target_of(target: str | int | None) -> Target | None:

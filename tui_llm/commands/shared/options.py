@@ -6,6 +6,7 @@ import argparse
 
 from tui_llm.commands.shared import text_input
 from tui_llm.commands.shared.command import Parser
+from tui_llm.common.errors import UserError
 
 DEFAULT_MODEL = "nano"
 
@@ -43,6 +44,15 @@ def number(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number, such as 0.8")
+
+
+def refuse_ignored(options: argparse.Namespace, usual: dict[str, object], why: str) -> None:
+    """Raises `UserError` if one of the options named in `usual` has another value than the usual one there: it would have no
+    effect. The message begins with `why`."""
+    for name, value in usual.items():
+        if getattr(options, name, value) != value:
+            what = name.upper() if name == "lesson" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{why}, so {what} would have no effect; leave it out")
 
 
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────

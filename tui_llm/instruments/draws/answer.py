@@ -14,10 +14,8 @@ from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.draws.question import (
-    BINS,
     LEAST_EXPECTED,
     MOST_DRAWS,
-    SEGMENTS,
     Bin,
     Draw,
     DrawQuestion,
@@ -40,7 +38,7 @@ def draw(open_model: OpenModel, question: DrawQuestion, overtaken: Callable[[], 
     u = uniform(question.seed, question.index) if question.u is None else question.u
     if not 0 <= u < 1:
         raise UserError(f"u is {u}; give a number from 0 to below 1")
-    landings = tuple(_landing(open_model, question.request, sampler, u, overtaken) for sampler in question.samplers)
+    landings = tuple(_landing(open_model, question, sampler, u, overtaken) for sampler in question.samplers)
     return Draw(open_model.weights(), u, open_model.tokenizer.size, landings)
 
 
@@ -55,10 +53,10 @@ def _processed(
 
 
 def _landing(
-    open_model: OpenModel, request: Request, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
+    open_model: OpenModel, question: DrawQuestion, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
 ) -> Landing:
-    processed, sums = _processed(open_model, request, sampler, overtaken)
-    shown = processed.rows(min(SEGMENTS, processed.kept_count), open_model.bytes_of)
+    processed, sums = _processed(open_model, question.request, sampler, overtaken)
+    shown = processed.rows(min(question.top, processed.kept_count), open_model.bytes_of)
 
     def segment(candidate: Candidate, place: int) -> TokenInterval:
         # Rounding can leave the sum slightly off 1, where the last interval ends.
@@ -88,12 +86,13 @@ def histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Cal
         places = np.minimum(np.searchsorted(sums, numbers, side="right"), kept - 1)
         counts += np.bincount(places, minlength=kept)
     p = processed.probability[:kept]
-    shown = processed.rows(min(BINS, kept), open_model.bytes_of)
+    own = min(question.top, kept)
+    shown = processed.rows(own, open_model.bytes_of)
     rows = tuple((candidate, _bin(int(counts[place]), total, float(p[place]))) for place, candidate in enumerate(shown))
-    rest = _bin(int(counts[BINS:].sum()), total, float(p[BINS:].sum())) if kept > BINS else None
+    rest = _bin(int(counts[own:].sum()), total, float(p[own:].sum())) if kept > own else None
     chi_squared, freedom, chance = _fit(counts.astype(np.float64), p * total)
     return Histogram(
-        open_model.weights(), sampler, question.seed, total, kept, rows, rest, max(0, kept - BINS), chi_squared, freedom, chance
+        open_model.weights(), sampler, question.seed, total, kept, rows, rest, kept - own, chi_squared, freedom, chance
     )  # fmt: skip
 
 

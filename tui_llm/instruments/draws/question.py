@@ -9,8 +9,8 @@ from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Question
 from tui_llm.facts.sampler import SamplerSettings
 
-SEGMENTS = 60  # number of most probable tokens listed in each landing
-BINS = 200  # tokens with a bin of their own in a histogram; all others share one
+SEGMENTS = 60  # tokens listed in each landing, by default
+BINS = 200  # tokens with a bin of their own in a histogram, by default
 MOST_DRAWS = 1_000_000
 LEAST_EXPECTED = 5.0  # the χ² approximation needs an expected count of about 5 per bin
 
@@ -18,12 +18,13 @@ LEAST_EXPECTED = 5.0  # the χ² approximation needs an expected count of about 
 @dataclass(frozen=True, slots=True)
 class DrawQuestion(Question["Draw"]):
     """Which token `u` in [0, 1) selects under each of `samplers`. If `u` is None, it is the number that generation with
-    `seed` uses for token number `index`."""
+    `seed` uses for token number `index`. `top`: the number of most probable tokens listed in each landing."""
 
     samplers: tuple[SamplerSettings, ...] = ()
     u: float | None = None
     seed: int = 1
     index: int = 0
+    top: int = SEGMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,11 @@ class Draw:
 @dataclass(frozen=True, slots=True)
 class HistogramQuestion(Question["Histogram"]):
     """Sample the request's next token `count` times with its sampler. Draw number i uses the u that generation with
-    `seed` uses for token number i."""
+    `seed` uses for token number i. The `top` most probable tokens have a bin of their own; all others share one."""
 
     count: int = 1000
     seed: int = 1
+    top: int = BINS
 
 
 @dataclass(frozen=True, slots=True)

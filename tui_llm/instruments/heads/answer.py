@@ -12,17 +12,22 @@ from tui_llm.llm.model import head_scores
 from tui_llm.llm.model.head_scores import SEQUENCES, SHORTEST, Scorer
 from tui_llm.session.open_model import OpenModel
 
+MOST_SEED = 2**32 - 1
 LONGEST = 1024  # tokens of a text: the attention of one layer has heads × T² numbers
 
 
 @answers(HeadsQuestion)
 def answer(open_model: OpenModel, question: HeadsQuestion, overtaken: Callable[[], bool]) -> Heads:
-    """Raises `UserError` if the context is too short, the text has one token only, or the model has no attention
-    weights."""
+    """Raises `UserError` if the seed or the length is out of range, the context is too short, the text has one token only, or
+    the model has no attention weights."""
     start = None
     if question.own_text:
         texts, length, sequences = [_own_text(open_model, question)], 0, 0
     else:
+        if not 0 <= question.seed <= MOST_SEED:
+            raise UserError(f"the seed is {question.seed}; give a whole number from 0 to {MOST_SEED:,}")
+        if question.length < SHORTEST:
+            raise UserError(f"the length is {question.length}; give {SHORTEST} random tokens or more")
         vocabulary = open_model.tokenizer
         start, sequences = vocabulary.start, SEQUENCES
         ids = head_scores.ordinary(vocabulary.size, vocabulary.is_special)

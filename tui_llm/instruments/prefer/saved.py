@@ -9,17 +9,21 @@ from pathlib import Path
 
 from tui_llm.common import files
 from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
 from tui_llm.facts.preference import PairChange, RankedPair
 from tui_llm.llm.data import preference_pairs
 from tui_llm.llm.data.preference_pairs import PreferencePair
 from tui_llm.llm.tokens.tokenizer import Tokenizer
+from tui_llm.session.messages import NOTHING
 from tui_llm.session.open_model import OpenModel
 
 
 def as_text(tokenizer: Tokenizer, ranked: RankedPair) -> PreferencePair:
     """The pair as text. A character that the prompt begins and the answers end belongs to the answers. Raises
-    `UserError` if an answer has no text."""
+    `UserError` if there is no prompt, or an answer has no text."""
+    if not ranked.prompt:
+        raise UserError(NOTHING)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     prompt = decoder.decode(tokenizer.decode_bytes(ranked.prompt))
     begun = decoder.getstate()[0]

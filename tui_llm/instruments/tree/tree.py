@@ -10,6 +10,7 @@ Both use the raw probabilities. The sampler's probabilities are stored in additi
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import heapq
 import itertools
 import math
@@ -306,13 +307,19 @@ class Growth:
             if node is None:  # the user pruned it in the meantime
                 continue
             there = {child.id for child in node.children}
-            new = sum(found.token.id not in there for found in wanted(node, branching, self.least))
-            if self.added + new > self.budget:
-                self.full = True
+            new = [found for found in wanted(node, branching, self.least) if found.token.id not in there]
+            room = self.budget - self.added
+            self.full = len(new) > room
+            if self.full and not room:
                 return
-            self.added += new
+            if self.full:  # the likeliest of them
+                nexts = branching.nexts[: branching.nexts.index(new[room])]
+                branching, new = dataclasses.replace(branching, nexts=nexts), new[:room]
+            self.added += len(new)
             for child in self.tree.take(branching, self.least) or ():
                 self._visit(child)
+            if self.full:
+                return
 
     def _visit(self, node: Node) -> None:
         """Add the node to the frontier, to be expanded. If it is expanded already, do so with its children instead."""
