@@ -182,6 +182,12 @@ def _start(home: Path) -> int:
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
 
+        def kill(self) -> None:
+            pass
+
+        def wait(self) -> None:
+            pass
+
     launch.subprocess.Popen = Begun  # type: ignore[misc, assignment]
     launch.start(find("run"))
     return 0

@@ -135,7 +135,7 @@ def test_a_lost_gpu_is_one_line_and_the_run_goes_on_on_the_cpu_when_asked(
     assert status.message.endswith("Resume it from step 7, on the CPU with --device cpu")
     assert main(["train", "--run", "run", "--resume", "--device", "gpu"]) == 2
     assert "no device 'gpu'" in capsys.readouterr().err
-    monkeypatch.setattr(launch, "start", lambda run: run.write_status("running"))
+    monkeypatch.setattr(launch, "start", lambda run: run.write_status("stopped"))
     monkeypatch.setattr(launch, "wait_until_held", lambda *_: True)
     run.write_config(dataclasses.replace(run.config(), device="auto"))
     assert main(["train", "--run", "run", "--resume", "--device", "cpu", "--detach"]) == 0

@@ -150,7 +150,6 @@ def train(options: argparse.Namespace) -> int:
     else:
         run = _new_run(options, given, pinned) if options.branch is None else branch_run(options, given, pinned)
     if options.no_start:
-        launch.forget_requests(run)
         put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
         return 0
     launch.start(run)
@@ -335,3 +334,5 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         if not options.json:
             put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of the remaining steps follows the "
                 "schedule for the new number")  # fmt: skip
+    if options.no_start:
+        launch.forget_requests(run)

@@ -219,9 +219,13 @@ def start(run: Run) -> None:
             forget_requests(run)
             run.write_status("starting", "starting the worker")
             process = processes.start_worker(run, config)
-            _children.append((run, process))
-            with suppress(UserError):  # the disk is full: the worker will say so
+            try:
                 run.write_control(starting=process.pid)
+            except UserError:  # without its pid on record, a second start could come between
+                process.kill()
+                process.wait()
+                raise
+            _children.append((run, process))
     except Timeout:
         raise taken from None
     except OSError as error:
