@@ -13,9 +13,8 @@ from typing import Any
 from tui_llm.training.run import run_lock
 from tui_llm.training.run.config import RunConfig
 
-STARTING_GRACE = (
-    60.0  # seconds a new worker of unknown pid may take to acquire its lock: importing torch is slow on a busy machine
-)
+# Seconds that a new worker whose pid is not known may take to acquire its lock: importing torch is slow on a busy machine.
+STARTING_GRACE = 60.0
 LONGEST = 2000  # characters of a string in status.json
 MOST = 2**53  # of a count: larger integers are not exact in every JSON reader (float64)
 STATES = ("new", "starting", "running", "paused", "finished", "stopped", "failed", "died")

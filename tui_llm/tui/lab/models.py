@@ -68,7 +68,7 @@ class ModelsController:
             lab.clear("the model changed: the continuation was dropped")
         if other:
             lab.history.forget_steps()
-            lab.speed = None  # the model's before
+            lab.speed = None  # that of the previous model
         if lab.chat and not weights.choices.chat:
             lab.chat = False
             notes.append(f"{weights.name} has no chat template: the prompt is plain text")
