@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,17 @@ def test_step_5_2_takes_no_target_with_a_wrong_space(
     assert not (said and outcome.done) and (said in outcome.words or not said)
     wanted = CHECKS["target"].make({"target": target}, "")(now, Facts())  # what a lesson asks for by itself is right
     assert wanted.done
+
+
+def test_the_words_of_the_lesson_on_tokens_are_the_tokens_that_it_says(engine: PipelineEngine) -> None:
+    """It runs on nano without a network, so what it says of its words holds in nano's vocabulary."""
+    lesson = tomllib.loads(find("tokens").read_text(encoding="utf-8"))
+    parts = next(step["part"] for step in lesson["step"] if step["name"] == "words")
+    exact = [part["check"]["exact"] for part in parts if "exact" in part["check"]]
+    twice, capitals = ([token.text for token in engine.read(Request(prompt=text)).tokens.tokens] for text in exact)
+    assert len(twice) == 2 and twice[1] == f" {twice[0]}"
+    assert f"{twice[0]} and ·{twice[0]} are different tokens" in " ".join(part.get("then", "") for part in parts)
+    assert len(capitals) > len(exact[1].split()), "a rare spelling takes more tokens"
 
 
 def test_a_target_from_the_table_and_at_the_token_cursor(engine: PipelineEngine) -> None:

@@ -88,6 +88,17 @@ def whole_grid(screen: PatchScreen) -> PatchPiece:
     return engine.answer(PatchQuestion(screen.request, screen.context.lab.clean_prompt))
 
 
+async def test_a_coefficient_without_a_direction_names_the_key_that_opens_steer() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "5", "plus")
+        await until(pilot, lambda: any("opens Steer" in one.message for one in app._notifications))
+        (line,) = [one.message for one in app._notifications if "opens Steer" in one.message]
+        await pilot.press(line.partition(" opens Steer")[0][-1])
+        await until(pilot, lambda: isinstance(app.screen, SteerScreen))
+
+
 async def test_a_direction_by_key_saved_loaded_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     app = nano("The dog was")

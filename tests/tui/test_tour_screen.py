@@ -356,11 +356,11 @@ async def tokens_lesson(learner: Learner) -> None:
     at = learner.at
     await at("space", 0, "=The cat sat on the", "wait", "escape")
     await at("space", 1, "2", "i", "space", "escape", "wait")
-    await at("words", 0, "2", "i", "=dog dog", "wait", "escape")
+    await at("words", 0, "2", "i", "=king king", "wait", "escape")
     views = VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view)
     await at("words", 1, "1", *["b"] * views)
     await at("words", 2, "f5", "=no", "enter")
-    await at("words", 3, "i", "=dog Dog DOG", "wait", "escape")
+    await at("words", 3, "i", "=king King KING", "wait", "escape")
     await at("digits", 0, "i", "=12345 + 67890 =", "wait", "escape")
     await at("digits", 1, "f5", "=80,235", "enter")
     await at("digits", 2, "5", "space")

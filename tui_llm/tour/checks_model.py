@@ -100,7 +100,7 @@ def greedy(now: Facts, began: Facts) -> CheckResult:
     if token.by_hand or token.u is not None:
         return missing("draw once more with {draw}")
     return done(
-        f"{words(token.text)}: not drawn at random, always the likeliest ({precise_percent(token.raw_probability)}). Drawing again gives the same."
+        f"{words(token.text)}: not drawn at random, always the likeliest ({precise_percent(token.raw_probability)}). Undone and drawn again, it is the same."
     )
 
 

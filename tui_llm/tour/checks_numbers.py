@@ -171,7 +171,8 @@ def gradient_seen(now: Facts, began: Facts) -> CheckResult:
     down, up = (shown[found.rows.index(row)] for row in (own, other))
     return done(
         f"p − y: {down} for the target {words(own.token.text, 14)}, {up} for {words(other.token.text, 14)}, "
-        f"the sum over all tokens {total}. A step goes against it: the target up, the others down. That is the whole learning signal."
+        f"the sum over all tokens {total}. The loss falls if the target's logit rises and the others fall. A step changes weights that all logits share, so "
+        "similar tokens can rise with the target: Learn shows it."
     )
 
 

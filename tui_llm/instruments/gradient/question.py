@@ -1,5 +1,5 @@
-"""The gradient of the loss with respect to the logits, p − y: which logits a training step raises and which it
-lowers."""
+"""The gradient of the loss with respect to the logits, p − y: whether the loss falls if a logit
+rises, or if it falls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class GradientQuestion(Question["Gradient"]):
 
 @dataclass(frozen=True, slots=True)
 class LogitGradient:
-    """One component of p − y. `gradient` is p, or p − 1 for the target itself; gradient descent moves the logit in the
-    opposite direction."""
+    """One component of p − y. `gradient` is p, or p − 1 for the target itself; the loss falls if the logit moves in the
+    opposite direction. (A training step moves weights, which all logits share.)"""
 
     token: Token
     probability: float

@@ -2,7 +2,7 @@
 
 The player spreads 100 % of belief: some percents on tokens, at most `MOST` in all, and the rest over the whole vocabulary
 as the unigram model does. That is a probability for every token, so its −log2 at the true token compares with a model's
-surprisal, and honest bets score best on average. With no bet the score is that of unigram. (C. Shannon 1951, "Prediction
+surprisal, and on average the score is best where this probability (not the bet alone) is what the player believes. With no bet the score is that of unigram. (C. Shannon 1951, "Prediction
 and Entropy of Printed English"; T. Cover and R. King 1978, "A Convergent Gambling Estimate of the Entropy of English".)
 """
 

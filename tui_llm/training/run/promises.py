@@ -26,7 +26,7 @@ PROMISES: dict[str, Promise] = {
     BUDGET: Promise("what fits the time: the estimate says how good, in bits per byte of held-out text"),
     "nano": Promise("simple correct sentences, whole paragraphs of stories; who did what is lost after a few sentences"),
     "modern": Promise("simple correct sentences of stories after a tenth of its steps; the whole run was not made here"),
-    "gpt2": Promise("not run here: on 300 billion tokens its shape wrote GPT-2's paragraphs; it takes days on several GPUs"),
+    "gpt2": Promise("not run here: nanoGPT reached GPT-2's loss with this schedule (300 billion tokens); days on several GPUs"),
     "gpt2-medium": Promise("not run here: longer coherent paragraphs than gpt2's; weeks of GPUs"),
     "gpt2-large": Promise("not run here: longer coherent paragraphs than gpt2-medium's; weeks of many GPUs"),
     "gpt2-xl": Promise("not run here: GPT-2's best pages; months of GPUs"),

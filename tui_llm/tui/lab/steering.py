@@ -8,8 +8,6 @@ from tui_llm.facts.interventions import STEER
 from tui_llm.instruments.steer.question import steps_of
 from tui_llm.tui.state.context import LabContext
 
-NONE = "no direction is added: * opens Steer, which makes one"
-
 
 class SteeringController:
     def __init__(self, context: LabContext) -> None:
@@ -20,7 +18,9 @@ class SteeringController:
         on = self.lab.interventions
         at = next((at for at in reversed(range(len(on))) if on[at].how == STEER), None)
         if at is None:
-            self.context.notify(NONE)
+            from tui_llm.tui.instruments.steer import OPEN  # imported when it is needed: it imports a screen
+
+            self.context.notify(f"no direction is added: {OPEN.key_text} opens Steer, which makes one")
             return
         changed = dataclasses.replace(on[at], coefficient=steps_of(on[at].coefficient, direction))
         self.lab.intervene((*on[:at], changed, *on[at + 1 :]))

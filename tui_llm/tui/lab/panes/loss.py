@@ -245,7 +245,9 @@ class LossPane(ReadingPane):
         if gradient is None:
             return wrapped(Text(visible(self._no_gradient) or "computing p − y …", style=muted), width)
         name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
-        lines = wrapped(Text(f"gradient p − y{name}: a step moves each logit against it", style=muted), width)
+        lines = wrapped(
+            Text(f"gradient p − y{name}: ▲ the loss falls if this logit rises, ▼ if it falls", style=muted), width
+        )
         rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
         values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
         shown, total = adding(values, 0.0, 3)
@@ -268,7 +270,7 @@ class LossPane(ReadingPane):
         return lines
 
     def _push(self, line: Text, value: float, bar: int) -> None:
-        """▲ if a gradient step raises this logit, ▼ if it lowers it; the bar's length is |p − y|."""
+        """▲ if the loss falls when this logit rises, ▼ when it falls; the bar's length is |p − y|."""
         if value:
             line.append(" ▲ " if value < 0 else " ▼ ", self.style("good" if value < 0 else "bad"))
             line.append(fmt.bar(abs(value), bar), self.style("good" if value < 0 else "bad"))
