@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
+import shlex
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -198,7 +202,12 @@ def test_several_models_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
     path = published.llm_c(tmp_path / "gpt2.bin")
-    assert "meta.pkl" in refused(path) and "vocab.json" in refused(path)
+    command = refused(path).partition("data's name): ")[2].replace("python", sys.executable, 1)
+    dataset = tmp_path / "nanoGPT" / "data" / "NAME"
+    dataset.mkdir(parents=True)
+    (dataset / "meta.pkl").write_bytes(pickle.dumps({"stoi": {chr(97 + id): id for id in range(12)}}))
+    subprocess.run(shlex.split(command), cwd=dataset.parents[1], check=True)
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {chr(97 + id): id for id in range(12)}
     (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1}')
     assert "2 characters, the model 12" in refused(path)
     for ids in ('{"a": 0, "b": 2}', '{"a": 1, "b": 2}', '{"a": 0, "\\ud800": 1}'):

@@ -67,6 +67,8 @@ def test_what_has_no_gradient(engine: PipelineEngine) -> None:
         (Request(prompt="", target=Target(text=" mat")), "the first token has no prediction"),
         (Request(prompt="The cat", target=Target(own=True)), "the text ends here"),
         (Request(prompt="The cat", position=0, target=Target(own=True)), "the first token has no prediction"),
+        # a start token would not help before the window
+        (Request(prompt=" a" * 300, position=0, target=Target(own=True)), "the model's context is the last 256 tokens"),
     ):
         with pytest.raises(UserError, match=why):
             engine.answer(GradientQuestion(request))

@@ -12,7 +12,7 @@ from test_training_pane import HOSTILE, PaneApp
 from tui_llm.training.run import health
 from tui_llm.training.run.alarm_kinds import OVERFITTING, Alarm
 from tui_llm.training.run.run import Run
-from tui_llm.tui.runs.alarms import AlarmsScreen
+from tui_llm.tui.runs.alarms import AlarmsScreen, judged_words
 from tui_llm.tui.runs.log import LogLines, LogScreen
 from tui_llm.tui.runs.step import ReplayScreen
 
@@ -44,6 +44,26 @@ async def test_the_pane_has_the_band_before_any_alarm() -> None:
         low, high = snapshot.health.band.low, snapshot.health.band.high
         assert f"ends between {low:.2f} and {high:.2f} (80 %)" in app.text
         assert low < 1 + 5 * 2.718281828 ** (-4) + 0.3  # what fake_run's curve has at step 400
+
+
+async def test_the_screen_says_which_steps_were_not_looked_at() -> None:
+    run = fake_run.make("tales", steps=400, done=20)
+    fake_run.add(run, 21, 21, loss=9.0, grad_norm=40.0)  # a leap that no 64 steps stand before
+    fake_run.add(run, 22, 40)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("escape", "4")
+        await until(pilot, lambda: "no alarm" in text(app))
+        await pilot.press("N")
+        await until(pilot, lambda: isinstance(app.screen, AlarmsScreen) and "No step was looked at" in text(app))
+        assert "no alarm" in text(app)
+    assert health.run_health("tales").judged_from is None
+    fake_run.add(run, 41, 150)
+    first = (
+        max(run.config().settings.warmup_steps, 64) + 1
+    )  # whichever is longer: the warm-up, or what it is compared with
+    assert health.run_health("tales").judged_from == first
+    assert judged_words(first).startswith(f"Steps before {first} were not looked at")
 
 
 async def test_an_alarm_is_a_line_and_a_key_opens_all() -> None:

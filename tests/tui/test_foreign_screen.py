@@ -78,10 +78,15 @@ async def test_a_folder_is_opened_by_path(tmp_path: Path, size: tuple[int, int])
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.rows)
         await pilot.press("f")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        first = app.screen
         await pilot.press(*"/nowhere", "enter")
-        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
-        await pilot.press("f")
-        await until(pilot, lambda: isinstance(app.screen, AskScreen) and app.screen.query("#answer"))
+        await until(
+            pilot, lambda: isinstance(app.screen, AskScreen) and app.screen is not first and app.screen.query("#answer")
+        )
+        await until(
+            pilot, lambda: "there is no" in shown(app)
+        )  # the text is kept, and why it can't be opened stands below
+        assert app.screen.query_one("#answer").prompt_text == "/nowhere"  # type: ignore[attr-defined]
         editor = app.screen.query_one("#answer")
         editor.set_text(str(run.source))  # type: ignore[attr-defined]
         await pilot.press("enter")

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from textual._xterm_parser import XTermParser
+from textual.events import Key
 
 from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, InputDecoder
 
@@ -181,12 +183,38 @@ def test_much_text_at_once_becomes_a_paste_without_markers(text: str) -> None:
     assert InputDecoder().decode(little.encode()) == little  # a held key
 
 
-@pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1bx"])
+@pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1b[A"])
 def test_keys_within_much_text_stay_keys(keys: str) -> None:
     assert InputDecoder().decode(keys.encode()) == keys
     reader = InputDecoder()
     # a key split into two reads
     assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
+
+
+def keys_of(*reads: str) -> list[str]:
+    """The keys that Textual's own parser makes of what the terminal sends, in as many reads."""
+    parser, reader = XTermParser(), InputDecoder()
+    tokens = [token for read in reads for token in parser.feed(reader.decode(read.encode()))]
+    return [f"{token.key} {token.character}" for token in [*tokens, *parser.feed("")] if isinstance(token, Key)]
+
+
+@pytest.mark.parametrize("key", [*"14gA;-=/ é日", "§"])
+def test_esc_and_a_key_in_one_read_are_two_keys(key: str) -> None:
+    """tmux holds Esc for half a second, so the two arrive together: Textual alone reads Alt, and types a character."""
+    (alone,) = keys_of(key)
+    esc = "escape \x1b"
+    assert keys_of(f"\x1b{key}") == keys_of("\x1b", key) == [esc, alone]
+    assert keys_of(f"a\x1b{key}{key}") == [*keys_of("a"), esc, alone, alone]
+    assert keys_of(f"\x1b\x1b{key}") == [esc, esc, alone]
+
+
+@pytest.mark.parametrize(
+    "keys", ["\x1b[A", "\x1bOP", "\x1b\r", "\x1bf", "\x1bb", "\x1b[1;3C", "\x1b[49;5u", "\x1b\x7f"]
+)
+def test_sequences_of_other_keys_stay_as_they_are_however_they_are_split(keys: str) -> None:
+    for at in range(1, len(keys)):
+        reader = InputDecoder()
+        assert reader.decode(keys[:at].encode()) + reader.decode(keys[at:].encode()) == keys
 
 
 def test_a_paste_without_markers_arrives_whole(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ class OpenModel:
         fed = min(len(ids), self.window.context)
         before = position - (len(ids) - fed)
         if before < 1:
-            raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
+            raise UserError(FIRST if fed == len(ids) else NOT_FED.format(fed))
         return before
 
     def prediction_at(self, request: Request, ids: list[int], position: int) -> distribution.Processed:

@@ -1,14 +1,21 @@
-"""Makes terminal input safe to parse: invalid UTF-8, escape characters in a paste, pastes without paste sequences.
+"""Makes terminal input safe to parse: invalid UTF-8, escape characters in a paste, pastes without paste sequences, Esc and
+a key right behind it.
 
 Textual's own reader ends the app at the first invalid UTF-8 byte (a pasted binary, a Latin-1 terminal), and treats an
 escape character inside a bracketed paste as a key, which garbles the text around it. Some terminals have no bracketed
 paste mode: a megabyte of text would arrive as a million key events, which take a quarter of an hour and run commands
 if a pane has the focus.
+
+Terminals send Esc as the character with which their other keys begin, and Alt with a key as Esc and that key. tmux (it holds
+Esc for half a second) and slow links deliver Esc and the next key together, and Textual reads Alt: `Esc 1` typed ¡ into the
+prompt, `Esc g` a g. No key here is Alt with a character, but for the editor's Alt+f and Alt+b, which shells have too and
+which macOS terminals send for Option with an arrow.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 
 from textual import events
 from textual.driver import Driver
@@ -18,6 +25,10 @@ ESC = "\x1b"
 PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 # A Unicode noncharacter, which no text should contain: replaces ESC from here to the Paste event.
 STAND_IN = "\ufdeb"
+# "Mode 0 is not known": a terminal's answer that nobody waits for. It ends an Esc that waits for more characters.
+# [ and O begin the sequences of other keys; P, X, ], ^ and _ those that terminals answer with.
+APART = "\x1b[?0;0$y"
+_ESC_AND_KEY = re.compile("\x1b([^\x00-\x1f\x7f-\x9f[OPX\\]^_bf])")
 FLOOD = 256  # characters in one read: more than typing or a held key gives between two reads
 
 
@@ -29,6 +40,7 @@ class InputDecoder:
         self._pasting = False
         self._held = ""  # end of a chunk that may be the start of the end-of-paste sequence
         self._recent = ""  # last characters before a paste: its start sequence may be split, and no key may wait
+        self._escaped = False  # the last character was Esc, which may still wait in Textual's parser
 
     def decode(self, data: bytes, final: bool = False) -> str:
         text = self._decoder.decode(data, final)
@@ -40,6 +52,7 @@ class InputDecoder:
                 if not ended and not final:
                     pasted = self._hold(pasted)
                 out += pasted.replace(ESC, STAND_IN) + ended
+                self._escaped = False
                 self._pasting = not ended
             else:
                 seen = self._recent + text
@@ -50,8 +63,14 @@ class InputDecoder:
                 if not self._pasting and ESC not in self._recent and is_pasted(typed):
                     typed = PASTE_BEGINS + typed + PASTE_ENDS
                 self._recent = "" if self._pasting else seen[1 - len(PASTE_BEGINS) :]
-                out, text = out + typed, text[keys:]
+                out, text = out + self._apart(typed), text[keys:]
         return out
+
+    def _apart(self, typed: str) -> str:
+        """Returns `typed` with `APART` between an Esc and a key that is no part of a sequence."""
+        before = ESC if self._escaped else ""
+        self._escaped = typed.endswith(ESC) or (self._escaped and not typed)
+        return _ESC_AND_KEY.sub(lambda found: ESC + APART + found[1], before + typed)[len(before) :]
 
     def _hold(self, text: str) -> str:
         """Returns `text` without a trailing part of the end-of-paste sequence, which is held for the next chunk."""

@@ -113,7 +113,7 @@ class Classroom:
             f"<td>{_shown(row.where)}</td><td class=n>{row.done} of {self.parts}</td><td>{_age(row.age)}</td></tr>"
             for row in rows
         ]
-        head = "<tr><th>name</th><th>tab</th><th>is at</th><th>parts done</th><th>last progress</th></tr>"
+        head = "<tr><th>name</th><th>tab</th><th>is at</th><th>parts done</th><th>last change</th></tr>"
         here = sum(row.open for row in rows)
         body = f"<p>{here} of at most {self.most_tabs} tabs open. This page updates itself.</p><table>{head}{''.join(lines)}</table>"
         if not rows:

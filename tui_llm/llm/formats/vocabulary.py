@@ -3,6 +3,7 @@ nanochat's tokenizer.pkl) are never opened."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
@@ -15,7 +16,7 @@ from tui_llm.llm.tokens.vocab_json import read_vocab
 
 CHARACTERS = "vocab.json"  # of nanoGPT's models of characters
 GPT2, GPT2_PADDED = 50257, 50304  # gpt2's number of tokens; padded to a multiple of 64, as nanoGPT does
-_CONVERT = """python -c "import json, pickle; json.dump(pickle.load(open('meta.pkl', 'rb'))['stoi'], open('vocab.json', 'w'))\""""
+_CONVERT = """python -c "import json, pickle, sys; json.dump(pickle.load(open(sys.argv[1], 'rb'))['stoi'], open(sys.argv[2], 'w'))\""""
 
 
 def has_folder_layout(folder: Path) -> bool:
@@ -48,7 +49,8 @@ def load(path: Path, kind: str, name: str, rows: int | None) -> tuple[Tokenizer,
     tokens = "an unknown number of" if rows is None else f"{rows:,}"
     raise UserError(
         f"{path} has {tokens} tokens and no vocabulary beside it; put its tokenizer.json, or vocab.json and merges.txt, into "
-        f"{folder}; for nanoGPT's characters, write its meta.pkl there as vocab.json: {_CONVERT}"
+        f"{folder}; for nanoGPT's characters, write its meta.pkl there as vocab.json (in nanoGPT's folder, with your data's name): "
+        f"{_CONVERT} data/NAME/meta.pkl {shlex.quote(str(folder.absolute() / CHARACTERS))}"
     )
 
 

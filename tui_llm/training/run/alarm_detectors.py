@@ -96,6 +96,7 @@ class SpikeDetector:
 
     def __init__(self, first: int) -> None:
         self.first = first
+        self.judged_from: int | None = None  # the first step that was compared
         self._losses, self._norms = RecentValues(), RecentValues()
         self._last = -APART
 
@@ -103,6 +104,7 @@ class SpikeDetector:
         found = None
         if metric.step > self.first and self._losses.full:
             found = self._compare(metric)
+            self.judged_from = metric.step if self.judged_from is None else self.judged_from
         self._losses.add(metric.loss)
         self._norms.add(metric.grad_norm)
         return found

@@ -85,6 +85,11 @@ class AlarmReader:
         return self._rows.updates() if self._rows is not None else []
 
     @property
+    def judged_from(self) -> int | None:
+        """The first step whose loss was compared with those before it: after the warm-up, and `RECENT` steps. None before it."""
+        return self._spikes.judged_from
+
+    @property
     def diverges(self) -> bool:
         return self._divergence.raised
 

@@ -36,11 +36,12 @@ SMALL, LARGEST = 1 << 20, 8 << 20
 @dataclass(frozen=True, slots=True)
 class Health:
     """alarms: in the order of steps. left_out: how many more there were. band: None once the run is done, and where a loss has
-    no such band."""
+    no such band. judged_from: the first step that was looked at for a spike; None before it, and where it is not known."""
 
     alarms: tuple[Alarm, ...] = ()
     left_out: int = 0
     band: LossBand | None = None
+    judged_from: int | None = None
 
     @property
     def count(self) -> int:
@@ -158,7 +159,9 @@ class HealthReader:
         seen = {one.key for one in computed}
         more = [one for one in self._of_worker() if one.key not in seen]
         alarms = tuple(sorted((*computed, *more), key=lambda one: one.step))
-        return Health(alarms, self._alarms.left_out if self._alarms is not None else 0, band)
+        if (reader := self._alarms) is None:
+            return Health(alarms, 0, band)
+        return Health(alarms, reader.left_out, band, reader.judged_from)
 
     def _of_worker(self) -> list[Alarm]:
         try:

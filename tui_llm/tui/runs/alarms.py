@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from tui_llm.common.display import visible
+from tui_llm.training.run.alarm_detectors import RECENT
 from tui_llm.training.run.alarm_kinds import KINDS, Alarm
 from tui_llm.training.run.health import Health
 from tui_llm.training.run.loss_band import END
@@ -40,6 +41,14 @@ def band_words(health: Health) -> str:
         f"{band.words}: the mean training loss of the last {fmt.count(band.window)} steps ({100 * END:.0f} %), expected"
         f" {fmt.number(band.expected, 2)}; from this run so far, the learning rates that it still has, and {runs}"
     )
+
+
+def judged_words(first: int | None) -> str:
+    """From which step on a loss is compared with those before it. Before that a leap of the loss is no alarm."""
+    rule = f"a loss is compared with the {RECENT} before it, after the warm-up"
+    if first is None:
+        return f"No step was looked at for a spike or an outlier row yet: {rule}."
+    return f"Steps before {fmt.count(first)} were not looked at for a spike or an outlier row: {rule}."
 
 
 class AlarmLines(Lines):
@@ -88,7 +97,7 @@ class AlarmLines(Lines):
         health, muted = snapshot.health, self.style("muted")
         lines = wrapped(Text(words, style=self.style("strong")), width) if (words := band_words(health)) else []
         if not health.alarms:
-            kinds = f"no alarm: none of {', '.join(KINDS)}"
+            kinds = f"no alarm: none of {', '.join(KINDS)}. {judged_words(health.judged_from)}"
             if snapshot.objective != PRETRAINING:
                 kinds = "no alarm; a run that learns from answers has only the one for numbers that are not finite"
             return [*lines, *([Text()] if lines else []), *wrapped(Text(kinds, style=muted), width)]
@@ -105,6 +114,8 @@ class AlarmLines(Lines):
             self._alarms |= dict.fromkeys(range(first, len(lines)), alarm)
         if health.left_out:
             lines += [Text(), Text(f"and {fmt.count(health.left_out)} later ones", style=muted)]
+        if snapshot.objective == PRETRAINING:
+            lines += [Text(), *wrapped(Text(judged_words(health.judged_from), style=muted), width)]
         return lines
 
     def row_count(self, width: int) -> int:

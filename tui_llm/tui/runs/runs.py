@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import DataTable, Static
 
+from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.training.plan import launch
 from tui_llm.training.run.foreign import foreign_run
@@ -23,7 +24,7 @@ from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
-from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.kit.widgets.grid import Grid
 from tui_llm.tui.runs.loss_chart import OTHERS
 from tui_llm.tui.runs.run_actions import RunActions
@@ -206,12 +207,19 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | Path | None]):
             self.dismiss(("watch", self.selected))
 
     def action_foreign_run(self) -> None:
+        self._ask_for_foreign()
+
+    def _ask_for_foreign(self, text: str = "", why: str = "") -> None:
+        """`why`: why `text` could not be opened."""
+
         def answered(text: str | None) -> None:
             if text is not None and text.strip():
                 self._open_foreign(text.strip(), self.app.call_later)
 
         hint = "a folder of checkpoints (checkpoint-500, step_1000, …), or a log: it is only read"
-        self.app.push_screen(AskScreen("Path of another program's run", hint), answered)
+        self.app.push_screen(
+            AskScreen("Path of another program's run", f"{why}\n{hint}" if why else hint, text), answered
+        )
 
     @work(thread=True, group="foreign-open")
     def _open_foreign(self, text: str, call_later: Callable[..., object]) -> None:
@@ -219,9 +227,16 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | Path | None]):
             found = foreign_run.open_path(text)
             foreign_run.remember(found)
         except (UserError, OSError) as error:
-            call_later(self.files.notify, in_one_line(error), "error")
+            call_later(self._not_opened, text, in_one_line(error))
             return
         deliver(self, self._show_foreign, found)
+
+    def _not_opened(self, text: str, why: str) -> None:
+        """Asks for the path again, with what was typed; if this screen is not in front any more, only says why."""
+        if is_live(self) and self.app.screen is self:
+            self._ask_for_foreign(text, visible(why))
+        else:
+            self.files.notify(why, "error")
 
     def _show_foreign(self, run: ForeignRun) -> None:
         """Its checkpoints; of a log its curves."""

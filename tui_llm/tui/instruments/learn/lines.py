@@ -69,7 +69,8 @@ class LearnedLines(Lines):
         if learned.steps:
             text.append(f"  ({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
         p = f"p {common_numbers.precise_percent(before.probability)} → {common_numbers.precise_percent(after.probability)}"
-        rank = f"rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
+        of = "" if len(learned.target) == 1 else " of its first token"
+        rank = f"rank{of} {fmt.count(before.rank)} → {fmt.count(after.rank)}"
         return rows + packed([text, Text(p), Text(rank)], width, "   ")
 
     def _steps(self, learned: Learned, width: int) -> list[Text]:

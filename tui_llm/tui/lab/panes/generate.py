@@ -96,7 +96,7 @@ class GeneratePane(ReadingPane):
             lines += wrapped(Text(self._position_note(), style=self.style("accent")), width)[:2]
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
-            lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
+            lines += wrapped(Text(visible(lab.note), style=muted), width)[: 1 if self.size.height < 14 else 2]
         if not small:
             lines += self._candidate_lines(width)
         if lab.steps:
