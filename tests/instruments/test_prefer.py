@@ -236,6 +236,22 @@ def test_weights_for_inference_are_refused(folder: Path) -> None:
         made.answer(PreferQuestion(request()))
 
 
+def test_the_card_says_what_each_pair_s_loss_was(engine: PipelineEngine) -> None:
+    def sentence(*settings: DPOSettings) -> str:
+        recipes = (PreferenceRecipe(dpo, 1e-2) for dpo in settings)
+        made = tuple(pair(chosen, "x", recipe=recipe) for chosen, recipe in zip("abc", recipes, strict=False))
+        ask(engine, made)
+        saved = engine.answer(SavePreferredQuestion(request(), made, "card", force=True))
+        return (Path(saved.folder) / "README.md").read_text()
+
+    plain = "the loss is −ln σ(margin), a reward β (ln π − ln ref)"
+    assert f"T{plain[1:]}." in sentence(DPOSettings(), DPOSettings(0.3))
+    card = sentence(DPOSettings(), DPOSettings(0.1, True, 0.7), DPOSettings())
+    assert f"- pair 1, 3: {plain}\n" in card
+    wanted = "−ln σ(margin) + 0.7 · (−ln π(chosen) ÷ its tokens), a reward β (ln π − ln ref) ÷ its tokens"
+    assert f"- pair 2: the loss is {wanted}\n" in card
+
+
 def test_the_saved_copy_opens_here_and_in_transformers_with_the_same_greedy_text(engine: PipelineEngine) -> None:
     made = ask(engine, PAIRS)
     saved = engine.answer(SavePreferredQuestion(request(), PAIRS, "mine"))

@@ -4,11 +4,13 @@ group against single draws; undo bit for bit."""
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe, PolicySettings
@@ -77,7 +79,10 @@ def test_loss_and_gradient_equal_those_of_trl(average: str, beta: float) -> None
     assert logs.grad.norm().item() == pytest.approx(norm, rel=1e-12)
     assert logs.grad[0, 0].item() == pytest.approx(first, rel=1e-12)
     assert not logs.grad[~MASK].any()
-    assert terms.kl.item() == pytest.approx(TRL_KL, rel=1e-6) and terms.clipped.item() == pytest.approx(TRL_CLIPPED)
+    assert terms.kl.item() == pytest.approx(TRL_KL, rel=1e-6) and terms.answer_kl.item() == pytest.approx(
+        TRL_KL * 13 / 4
+    )
+    assert terms.clipped.item() == pytest.approx(TRL_CLIPPED)
 
 
 def test_advantages() -> None:
@@ -128,6 +133,57 @@ def test_the_kl_estimate_has_the_mean_of_the_divergence() -> None:
     exact = (ours.exp() * (ours - theirs)).sum()
     torch.testing.assert_close((ours.exp() * kl_estimate(ours, theirs)).sum(), exact, atol=1e-12, rtol=1e-12)
     assert (kl_estimate(ours, theirs) >= 0).all() and kl_estimate(ours, ours).eq(0).all()
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_what_a_step_descends_in_expectation_is_not_the_recorded_objective(average: str) -> None:
+    """All answers of 3 tokens over 2, enumerated, from policies that depend on the tokens before."""
+    torch.manual_seed(4)
+    answers = torch.tensor(list(itertools.product(range(2), repeat=3)))
+    weights = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)  # a row for each beginning of an answer
+    ours = weights.log_softmax(-1)
+    theirs = (weights.detach() + torch.randn(7, 2, dtype=torch.float64)).log_softmax(-1)
+    at = torch.stack([torch.zeros(8, dtype=torch.long), 1 + answers[:, 0], 3 + 2 * answers[:, 0] + answers[:, 1]], 1)
+    logs, reference = ours[at, answers], theirs[at, answers]
+    p, rewards, beta = logs.sum(-1).exp(), answers.double().sum(-1) ** 2, 0.7
+    advantages = rewards - (p.detach() * rewards).sum()
+    found, recorded = torch.zeros_like(weights), 0.0
+    for k in range(8):
+        terms = policy_loss(
+            logs[k : k + 1], logs[k : k + 1].detach(), reference[k : k + 1], advantages[k : k + 1],
+            torch.ones(1, 3, dtype=torch.bool), PolicySettings(average=average, beta=beta),
+        )  # fmt: skip
+        found += p[k].detach() * torch.autograd.grad(terms.loss, weights, retain_graph=True)[0]
+        recorded += float(p[k].detach() * (beta * terms.answer_kl - rewards[k]))
+
+    def divergence(of: Tensor, to: Tensor) -> Tensor:
+        """KL(of ‖ to) after the tokens before, summed over an answer, the mean over the answers."""
+        each = F.kl_div(to, of, reduction="none", log_target=True).sum(-1)
+        return (p.detach()[:, None] * each[at]).sum()
+
+    expected = (p * rewards).sum()
+    descended = torch.autograd.grad((beta * divergence(theirs, ours) - expected) / 3, weights, retain_graph=True)[0]
+    torch.testing.assert_close(found, descended, atol=1e-12, rtol=1e-9)
+    whole = F.kl_div(
+        reference.sum(-1), logs.sum(-1), reduction="sum", log_target=True
+    )  # of the distributions of answers
+    assert recorded == pytest.approx(float((beta * whole - expected).detach()), abs=1e-12)
+    gradient = torch.autograd.grad(beta * whole - expected, weights)[0]
+    assert F.cosine_similarity(gradient.flatten(), found.flatten(), 0) < 0.999
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("ratio", [0.3, 0.79, 0.81, 1.0, 1.19, 1.21, 3.0])
+def test_the_clip_holds_only_a_ratio_that_moved_in_the_advantage_s_direction(advantage: float, ratio: float) -> None:
+    """Schulman et al. 2017, equation 7 and figure 1, for ε = 0.2."""
+    log = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    settings, wanted = PolicySettings(beta=0.0), torch.tensor([advantage], dtype=torch.float64)
+    terms = policy_loss(log, torch.zeros_like(log), None, wanted, mask, settings)
+    terms.loss.backward()
+    held = ratio > 1.2 if advantage > 0 else ratio < 0.8
+    assert log.grad is not None and float(log.grad) == pytest.approx(0.0 if held else -advantage * ratio)
+    assert float(terms.clipped) == held
 
 
 def test_log_probabilities_are_those_of_each_answer_alone() -> None:

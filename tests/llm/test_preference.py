@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.preference import DPO, RECIPE, DPOSettings, PreferenceRecipe
@@ -67,6 +68,32 @@ def test_log_probabilities_of_a_padded_batch_are_those_of_each_answer_alone() ->
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(reference_log_probabilities(model, PAIRS, SIZE, batch=2), expected, rtol=0, atol=1e-12)
     assert answer_lengths(targets).tolist() == [[2, 3, 3], [4, 1, 3]]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_the_formulas_in_words_give_the_numbers(normalized: bool, weight: float) -> None:
+    settings, (logs, refs, lengths) = DPOSettings(0.2, normalized, weight), torch.tensor([[-7.0, -9], [-8, -6], [2, 3]])
+    terms = preference_loss(logs[:, None], refs[:, None], lengths[:, None], settings)
+
+    def value(formula: str, **known: float) -> float:
+        words = {"ln σ(margin)": "margin", "ln π(chosen)": "log", "ln π": "log", "ln ref": "ref", "its tokens": "tokens",
+                 "β": "0.2 *", "÷": "/", "·": "*", "−": "-"}  # fmt: skip
+        for word, code in words.items():
+            formula = formula.replace(word, code)
+        return float(eval(formula, {}, known))
+
+    rewards = [
+        value(settings.reward_formula(), log=float(log), ref=float(ref), tokens=float(length))
+        for log, ref, length in zip(logs, refs, lengths, strict=True)
+    ]
+    assert terms.rewards[:, 0].tolist() == pytest.approx(rewards, rel=1e-6)
+    margin = float(F.logsigmoid(torch.tensor(rewards[0] - rewards[1])))
+    loss = value(settings.loss_formula, margin=margin, log=-7.0, tokens=2.0)
+    assert float(terms.losses) == pytest.approx(loss, rel=1e-6)
+    even = preference_loss(logs[:, None], logs[:, None], lengths[:, None], settings)
+    wanted = settings.loss_at_start
+    assert wanted is None if weight else wanted == pytest.approx(float(even.losses), rel=1e-6)
 
 
 def test_the_first_loss_of_a_fresh_copy_is_ln_2() -> None:

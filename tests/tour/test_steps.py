@@ -23,7 +23,7 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.policy import PolicyRecipe
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.facts.preference import PairChange, PairState, RankedPair
+from tui_llm.facts.preference import DPOSettings, PairChange, PairState, PreferenceRecipe, RankedPair
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Request, Target
@@ -440,7 +440,10 @@ def test_preferences() -> None:
         now = Facts(screen="prefer", answers={PreferQuestion: found})
         said = told(checks_assistant.ranked(now, Facts()), count == 6)
         assert ("+0.000 → +0.030" in said and "0.69 → 0.68" in said) if count == 6 else f"{count} of 6" in said
-    assert "In 6 of 6 both" in said
+    assert "In 6 of 6 both" in said and "no preference: ln 2 = 0.69" in said
+    with_sft = RankedPair((1,), (5,), (6,), PreferenceRecipe(DPOSettings(sft_weight=1.0)))  # whose loss is above ln 2
+    now = Facts(screen="prefer", answers={PreferQuestion: dataclasses.replace(found, ranked=(with_sft,) * 6)})
+    assert "ln 2" not in told(checks_assistant.ranked(now, Facts()), True)
 
 
 def test_rewards() -> None:

@@ -185,6 +185,43 @@ def test_a_step_follows_the_policy_gradient_of_the_drawn_answers(tmp_path: Path,
     torch.testing.assert_close(trainer.model.tokens.weight.grad, wanted, atol=1e-6, rtol=1e-3)
 
 
+def test_the_recorded_loss_counts_the_kl_of_whole_answers(tmp_path: Path, model: Path) -> None:
+    trainer = _trainer(tmp_path, model, batch_size=2, kl_weight=0.5)
+    policy, reference = (GPT2LMHeadModel.from_pretrained(model).eval() for _ in range(2))
+    shift = torch.linspace(-8, 8, 16)
+    with torch.no_grad():  # away from the start model
+        trainer.model.norm.bias.add_(shift)
+        policy.transformer.ln_f.bias.add_(shift)
+    groups, kl, length = trainer._groups(1, 0), 0.0, 0
+    for group in groups:
+        for answer in group.answers:
+            ids, at = torch.tensor([group.prompt + answer]), slice(len(group.prompt) - 1, -1)
+            with torch.no_grad():
+                ours, theirs = (one(ids).logits[0, at].double().log_softmax(-1) for one in (policy, reference))
+            d = (theirs - ours)[range(len(answer)), answer]
+            kl, length = kl + float((d.exp() - d - 1).sum()), length + len(answer)
+    scores = [reward for group in groups for reward in group.rewards]
+    wanted = 0.5 * kl / len(scores) - sum(scores) / len(scores)
+    assert kl > 1 and trainer.measure_batch(0)["loss"] == pytest.approx(wanted, abs=1e-4)
+    assert trainer._backward(1) == pytest.approx(wanted, abs=1e-4)
+    assert trainer.measured["kl"] == pytest.approx(kl / length, abs=1e-4)
+
+
+def test_the_losses_of_drawn_answers_are_at_their_temperature_and_say_so(tmp_path: Path, model: Path) -> None:
+    run = begin("run", model, write_prompts(tmp_path / "prompts.txt"), "reward", temperature=0.6, steps=4)
+    assert work(run) == 0, run.log_path.read_text()
+    shown = batch.newest(run)
+    assert shown is not None and shown.temperature == 0.6 and shown.at_temperature == " at T = 0.6"
+    assert next(iter(shown.table()))[-1] == "loss at T = 0.6"
+    policy = GPT2LMHeadModel.from_pretrained(run.checkpoints()[-1][1]).eval()
+    for row in shown.shown:
+        prompt, answer = byte_level().encode(row.prompt), [at.target.id for at in row.positions]
+        with torch.no_grad():
+            logits = policy(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        wanted = F.cross_entropy(logits / 0.6, torch.tensor(answer), reduction="none")
+        assert [at.loss for at in row.positions] == pytest.approx(wanted.tolist(), abs=1e-3)
+
+
 def test_an_answer_that_ended_is_learned_with_its_one_end_token_and_scored_without_it(
     tmp_path: Path, model: Path
 ) -> None:

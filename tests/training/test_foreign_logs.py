@@ -80,6 +80,9 @@ def test_nanogpt(tmp_path: Path) -> None:
     assert found.points("val_loss") == ((0, 4.2823), (50, 2.5002))
     assert found.points("loss of the training split") == ((0, 4.2874), (50, 2.4001))
     assert found.points("mfu") == ((20, 20.45), (30, 20.45), (50, 20.45))
+    assert (
+        "last micro-batch" in found.curves["loss"].info.meaning
+    )  # train.py: loss.item() * gradient_accumulation_steps
     assert not found.clock().steps  # nine of ten steps are not timed
 
 
@@ -92,7 +95,8 @@ def test_nanochat(tmp_path: Path) -> None:
     assert found.points("Validation bpb") == ((0, 3.245678),) and not found.points("val_loss")
     assert found.points("grad_norm") == ((2, 1.2345),) and found.points("CORE metric") == ((2, 0.1234),)
     assert found.clock().at(2) == pytest.approx(15.50012 + 0.51234 + 0.5)
-    assert "moving average" in found.curves["loss"].info.meaning
+    # base_train.py: "raw unsmoothed loss from last microbatch", then ema_beta = 0.9
+    assert "moving average of the steps' last micro-batches" in found.curves["loss"].info.meaning
 
 
 def test_a_log_is_read_as_it_grows_and_again_if_it_is_replaced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -27,6 +28,7 @@ from tui_llm.training.run.metric_at import metric_at, of_steps
 from tui_llm.training.run.metrics import Metric, metric_line, parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_curves import ClockReader, MatrixTable, RunCurves, RunCurvesReader
+from tui_llm.training.run.settings import from_fields
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -82,6 +84,28 @@ def test_each_axis(run: Run) -> None:
     both = curve_charts.chart([found, found], info["gradient.q"], "step")
     assert both.lines[0].points[0][1] == pytest.approx(math.hypot(0.1, 0.2)) and len(both.lines) == 2
     assert "all layers together" in both.title
+
+
+def test_the_loss_is_named_by_what_the_run_learns(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    formulas = {
+        "preference": ({"sft_weight": 0.5, "length_normalized": "on"}, "−ln σ(margin) + 0.5 · (−ln π(chosen) ÷ its tokens); mean of the pairs"),
+        "reward": ({"reward": "full-stop"}, "KL weight · KL of the answer (the sum over its tokens) − its reward; mean of the answers"),
+        "pretraining": ({}, "nats per token"),
+    }  # fmt: skip
+    text, config, shown = read(run), run.config(), []
+    for objective, (fields, formula) in formulas.items():
+        fields |= {} if objective == "pretraining" else {"from_model": "nano"}
+        changed = from_fields({"objective": objective, **fields}, config.settings)
+        run.write_config(dataclasses.replace(config, settings=changed))
+        assert main(["runs", "curves", run.name, "--json"]) == 0
+        made = {row["chart"]: row["meaning"] for row in json.loads(capsys.readouterr().out)["charts"]}
+        assert made["loss"] == f"of the batch, before the update; {formula}"
+        assert made["val_loss"] == f"of the held-out rows, after the update; {formula}"
+        found = read(run)
+        (info,) = (one for one in found.infos if one.key == "loss")
+        assert formula in svg_text(curve_charts.chart([found], info, "step")).replace("&#x27;", "'")
+        shown.append(curve_charts.meaning([found, text], info))
+    assert shown == ["as each run measures it"] * 2 + ["of the batch, before the update; nats per token"]
 
 
 def test_pauses_are_no_time_of_training(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -38,9 +39,7 @@ def preference_run(steps: int = 20) -> Run:
     run = fake_run.make("liked", steps=steps, state="finished", train_rows=40)
     fields = {"objective": "preference", "from_model": f"/models/{HOSTILE}", "tokenizer": "x", "batch_size": 8}
     config = run.config()
-    from dataclasses import replace
-
-    run.write_config(replace(config, settings=from_fields({"steps": steps, **fields}, PRESETS["toy"])))
+    run.write_config(dataclasses.replace(config, settings=from_fields({"steps": steps, **fields}, PRESETS["toy"])))
     for step in range(1, steps + 1):
         margin = 0.1 * (step - 1)
         held_out = (
@@ -81,6 +80,36 @@ async def test_k_shows_each_curve_of_a_run_that_learns_preferences() -> None:
         head, *rows = app.pane.table()
         assert head[:4] == ("step", "loss", "val_loss", "margin") and "val_kl" in head and len(rows) == 20
         assert rows[4][head.index("val_agreement")] == "0.75"
+
+
+async def test_the_chart_says_what_the_loss_of_a_variant_is() -> None:
+    run = preference_run()
+    config = run.config()
+    changed = dataclasses.replace(config.settings, sft_weight=1.0, length_normalized="on")
+    run.write_config(dataclasses.replace(config, settings=changed))
+    app = PaneApp()
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.state == "finished" and "loss (1 of 5" in app.text)
+        chart = app.query_one(LossChart)
+        assert chart.curves.meaning == "−ln σ(margin) + 1 · (−ln π(chosen) ÷ its tokens); mean of the pairs"
+        assert "ln 2" not in app.text  # no line, as the loss of a margin of 0 is another one for each pair
+        await pilot.press("k", "k", "k")
+        await until(pilot, lambda: chart.curves.title.startswith("rewards"))
+        assert chart.curves.meaning.startswith("β (ln π − ln π of the start model) ÷ its tokens")
+
+
+async def test_a_batch_of_drawn_answers_says_its_temperature() -> None:
+    run = preference_run()
+    config = run.config()
+    fields = {"objective": "reward", "reward": "full-stop", "temperature": 0.7, "from_model": "nano"}
+    run.write_config(dataclasses.replace(config, settings=from_fields(fields, PRESETS["toy"])))
+    put_batch(run, [["a", "b", "c"]], [[1.0, 2.0]], objective="reward", tokens=2)
+    app = BatchApp(BatchScreen(run))
+    async with app.run_test(size=(160, 24)) as pilot:
+        await until(pilot, lambda: "loss 1.000 nats, p = 36.8 % at T = 0.7" in app.text)
+        words = " ".join(line.strip("│ ") for line in app.text.split("\n"))
+        assert "mean of 16 answers: KL weight · KL of the answer (the sum over its tokens) − its reward" in words
+        assert "−ln p of each answer token at T = 0.7, 1.500 nats" in words
 
 
 async def test_a_run_on_text_has_one_curve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from collections.abc import AsyncIterator
@@ -12,11 +13,15 @@ import pytest
 from copy_helpers import opened, tiny_model
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, text, unsafe, until
+from rich.style import Style
 from textual.pilot import Pilot
 
 from tests.hostile import TEXTS
+from tui_llm.commands.reward import _add_options, run_text
 from tui_llm.common.errors import UserError
-from tui_llm.facts.policy import PolicyRecipe
+from tui_llm.facts.model import Weights
+from tui_llm.facts.policy import CLIP, PolicyRecipe, PolicySettings
+from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.reward.question import (
     PRESETS,
@@ -29,7 +34,10 @@ from tui_llm.instruments.reward.question import (
     ScoredAnswer,
 )
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.reward.keys import KEYS
+from tui_llm.tui.instruments.reward.lines import RewardLines, rows
 from tui_llm.tui.instruments.reward.reward import RewardScreen
+from tui_llm.tui.instruments.reward.settings import ASKED
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.columns import columns
 from tui_llm.tui.kit.progress import SHOWN_AFTER
@@ -237,6 +245,27 @@ async def test_hostile_text_and_every_size(size: tuple[int, int]) -> None:
         assert unsafe(drawn(app)) == set() and screen.preset is None  # another rule is no longer the preset's
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+def test_ln_p_of_answers_at_another_temperature_says_so() -> None:
+    group = group_of(("a", "b"), learned=True)
+    for temperature, said in ((1.0, ""), (0.5, " at T = 0.5")):
+        recipe = PolicyRecipe(PolicySettings(temperature=temperature))
+        drawn_at = dataclasses.replace(group, step=dataclasses.replace(group.step, recipe=recipe))
+        weights = Weights("tiny", None, 1, 1, 1, 8, 16, 13, "cpu")
+        run = RewardRun(RewardQuestion(Request(), recipe=recipe), weights, "", (drawn_at.step,), drawn_at, False, 1, 1, 1)  # fmt: skip
+        lines, _ = RewardLines(lambda _: Style()).group(drawn_at, [None] * 2, 100, 0, False)
+        assert lines[0].plain.endswith(f" answer (ln p{said})" if said else " answer")
+        assert ("answer", "id", "token", f"ln p{said} before", f"ln p{said} after") in list(rows(run))
+        assert f"KL to the opened model{said}, nats a token" in run_text(run)
+        assert f"(ln p of the answer{said}, in nats)" in run_text(run)
+
+
+def test_the_clip_is_described_as_it_is_wherever_it_is_set() -> None:
+    (key,) = (key for key in KEYS if key.id == "reward_clip")
+    parser = argparse.ArgumentParser()
+    _add_options(parser)
+    assert all(CLIP in text for text in (key.tooltip, ASKED["clip"], " ".join(parser.format_help().split())))
 
 
 def test_columns() -> None:

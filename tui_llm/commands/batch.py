@@ -69,7 +69,7 @@ def batch(options: argparse.Namespace) -> None:
             (str(at.number + 1), visible_token(at.input.text), visible_token(at.target.text), f"{at.loss:.4f}")
             for at in row.positions
         ]
-        put(report.table(("position", "x", "y", "loss (nats)"), cells, left=(1, 2)))
+        put(report.table(("position", "x", "y", f"loss{found.at_temperature} (nats)"), cells, left=(1, 2)))
 
 
 def _answer(row: batches.Row) -> str:

@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
-    from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe
+    from tui_llm.facts.policy import ADVANTAGES, AVERAGES, CLIP, PolicyRecipe
     from tui_llm.llm.learn.reward import KINDS
 
     usual, policy = PolicyRecipe(), PolicyRecipe().policy
@@ -57,7 +57,7 @@ def _add_options(parser: Parser) -> None:
     for name, values, chosen in (("advantage", ADVANTAGES, policy.advantage), ("average", AVERAGES, policy.average)):
         text = "; ".join(f"{one}: {what}" for one, what in values.items())
         parser.add_argument(f"--{name}", default=chosen, choices=tuple(values), help=f"{text} (default {chosen})")
-    parser.add_argument("--clip", type=number, default=policy.clip, metavar="E", help=f"the ratio counts between 1 − E and 1 + E (default {policy.clip:g})")  # fmt: skip
+    parser.add_argument("--clip", type=number, default=policy.clip, metavar="E", help=f"ε: {CLIP} (default {policy.clip:g})")  # fmt: skip
     parser.add_argument("--beta", type=number, default=policy.beta, metavar="B", help=f"weight of the KL term, the pull to the opened model; 0: off (default {policy.beta:g})")  # fmt: skip
     parser.add_argument("--keep", metavar="FOLDER", help="write the changed weights as a new model folder")
     force_option(parser)
@@ -161,6 +161,7 @@ def _answers_json(group: RewardGroup) -> list[dict[str, Any]]:
 def run_text(run: RewardRun) -> str:
     from tui_llm.common.display import visible
     from tui_llm.facts import report
+    from tui_llm.facts.policy import at_temperature
     from tui_llm.instruments.reward.question import hacking
 
     def maybe(value: float | None) -> str:
@@ -179,8 +180,9 @@ def run_text(run: RewardRun) -> str:
         for step in run.steps
     ]
     head = ("step", "mean reward", "deviation", "KL", "distinct answers", "distinct tokens", "loss")
+    drawn = at_temperature(run.group.step.recipe.policy.temperature)
     lines = [
-        f"a copy of {visible(run.weights.name)}, rewarded for {visible(run.question.spec)}; KL to the opened model, nats a token",
+        f"a copy of {visible(run.weights.name)}, rewarded for {visible(run.question.spec)}; KL to the opened model{drawn}, nats a token",
         report.table(head, rows, left=()),
     ]
     skipped = [step for step in run.steps if step.why_not]
@@ -188,7 +190,9 @@ def run_text(run: RewardRun) -> str:
         lines.append(f"no step: {skipped[0].why_not}")
     if note := hacking(run.steps):
         lines.append(note)
-    lines.append("\nthe last answers, with their rewards and what the step changed (ln p of the answer, in nats)")
+    lines.append(
+        f"\nthe last answers, with their rewards and what the step changed (ln p of the answer{drawn}, in nats)"
+    )
     answers = [
         (
             maybe(one.reward),

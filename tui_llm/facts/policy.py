@@ -17,7 +17,15 @@ AVERAGES = {
     "token": "the mean over the tokens of all answers (DAPO): every token counts the same, long answers more",
     "constant": "the sum over all tokens ÷ (answers × the most tokens of an answer) (Dr. GRPO): no bias by length",
 }
+CLIP = "beyond 1 ± ε, a ratio π ÷ π_old gains nothing by moving further in the advantage's direction"
+"""What the clip does, wherever it is described: the minimum of r A and clip(r) A keeps a ratio that moved the other way
+whole (Schulman et al. 2017, arXiv 1707.06347, equation 7)."""
 MOST_SAMPLES, MOST_TOKENS, MOST_UPDATES = 64, 256, 16
+
+
+def at_temperature(temperature: float) -> str:
+    """What is appended to the name of a probability that is not raw but ∝ p^(1/T); empty at T = 1, where both are the same."""
+    return "" if temperature == 1 else f" at T = {temperature:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,7 @@ class PolicySettings:
     2402.03300; its mean-only form, "Dr. GRPO", Liu et al. 2025, arXiv 2503.20783).
 
     advantage: one of `ADVANTAGES`; average: one of `AVERAGES`.
-    clip: ε, the ratio π ÷ π_old counts between 1 − ε and 1 + ε only; it matters from the second update on one group on.
+    clip: ε, see `CLIP`; it matters from the second update on one group on.
     beta: the weight of the KL term, which pulls towards the model as it was opened; 0 turns it off.
     temperature: of the draws, and of the policy whose log-probabilities are learned.
 

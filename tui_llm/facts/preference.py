@@ -41,6 +41,22 @@ class DPOSettings:
     def __post_init__(self) -> None:
         _check(self, DPO)
 
+    @property
+    def loss_formula(self) -> str:
+        """The loss of a pair, wherever it is described."""
+        sft = f" + {self.sft_weight:g} · (−ln π(chosen) ÷ its tokens)" if self.sft_weight else ""
+        return f"−ln σ(margin){sft}"
+
+    def reward_formula(self, reference: str = "ref") -> str:
+        """The reward of an answer, wherever it is described; π and `reference` are those of the whole answer."""
+        ratio = f"β (ln π − ln {reference})"
+        return f"{ratio} ÷ its tokens" if self.length_normalized else ratio
+
+    @property
+    def loss_at_start(self) -> float | None:
+        """The loss of a pair whose margin is 0, as before the first step; None if that depends on the pair."""
+        return None if self.sft_weight else math.log(2)
+
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRecipe:
@@ -102,7 +118,7 @@ class RankedPair:
 class PairChange:
     """What the steps on one ranked pair changed.
 
-    losses[i]: before step i + 1, in nats; the first of a fresh copy is ln 2.
+    losses[i]: before step i + 1, in nats; the first of a fresh copy is ln 2, plus the SFT term.
     chosen_tokens, rejected_tokens: ln π of each token, (before, after).
     agreed: whether the margin was above 0 before the first step, so that the pair was held out until then; None if that
         says nothing: no pair had been learned, or this one had been.

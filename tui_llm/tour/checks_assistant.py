@@ -42,12 +42,13 @@ def ranked(now: Facts, began: Facts) -> CheckResult:
         if now.screen != "prefer":
             return not_yet(now, f"{count} of {RANKED} pairs are ranked", "{prefer}")
         return missing(f"{count} of {RANKED} pairs: {{prefer_left}} or {{prefer_right}}, then {{prefer_next}}")
-    last = found.changes[-1]
+    last, at_start = found.changes[-1], found.ranked[-1].recipe.dpo.loss_at_start
+    no_preference = "" if at_start is None else f" (no preference: ln 2 = {at_start:.2f})"
     fell = sum(change.both_fell for change in found.changes)
     said = f" In {fell} of {count} both answers became less probable: only their difference counts." if fell else ""
     return done(
         f"Margin of the last pair: {last.before.margin:+.3f} → {last.after.margin:+.3f}; its loss {nats(last.before.loss)} → "
-        f"{nats(last.after.loss)} (no preference: ln 2 = 0.69).{said}".replace("-", "−")
+        f"{nats(last.after.loss)}{no_preference}.{said}".replace("-", "−")
     )
 
 

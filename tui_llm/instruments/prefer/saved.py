@@ -81,10 +81,23 @@ an experiment of tui-llm's *Prefer*, not a model to rely on. Its licence and its
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-The loss is −ln σ(margin), the margin β [(ln π − ln ref)(chosen) − (ln π − ln ref)(rejected)], with sums over the answer's
-tokens; the reference is {visible(weights.name)}. KL(π ‖ ref) is that of the next token after the prompts ranked so far. AdamW, β 0.9
+{_losses(ranked)}
+
+A margin is the chosen answer's reward − the rejected one's; ln π and ln ref are sums over an answer's tokens, and the reference is
+{visible(weights.name)}. KL(π ‖ ref) is that of the next token after the prompts ranked so far. AdamW, β 0.9
 and 0.999, no weight decay, no warm-up, no clipping, one pair at a time.
 """
+
+
+def _losses(ranked: Sequence[RankedPair]) -> str:
+    """What the loss of each pair is, in a sentence for each kind."""
+    kinds: dict[str, list[int]] = {}
+    for number, one in enumerate(ranked, 1):
+        dpo = one.recipe.dpo
+        kinds.setdefault(f"{dpo.loss_formula}, a reward {dpo.reward_formula()}", []).append(number)
+    if len(kinds) == 1:
+        return f"The loss is {next(iter(kinds))}."
+    return "\n".join(f"- pair {', '.join(map(str, numbers))}: the loss is {text}" for text, numbers in kinds.items())
 
 
 def _cell(text: str) -> str:

@@ -77,7 +77,8 @@ class RewardStep:
     """A step, learned or still to be learned, in numbers.
 
     mean, deviation: of the rewards; None while they are given by hand.
-    kl: estimate of KL(π ‖ ref) of the policy that drew the group, mean per token, in nats; ref is the opened model.
+    kl: estimate of KL(π ‖ ref) of the policy that drew the group, mean per token, in nats; ref is the opened model,
+        both at the recipe's temperature.
     distinct: how many of the answers differ; variety: different tokens ÷ all tokens of the group ("distinct-1", Li et
         al. 2016, arXiv 1510.03055).
     learned: whether the weights moved; `why_not`: why they did not, if the step has been taken.
@@ -102,8 +103,8 @@ class RewardStep:
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
     """An answer with its reward and advantage, None while they are given by hand. before, after: ln π of each token before
-    and after the step, in nats; `after` is empty if it has not been learned. `ended`: its last token is an end-of-text
-    token, which is not part of `text`."""
+    and after the step, in nats, at the recipe's temperature; `after` is empty if it has not been learned. `ended`: its last
+    token is an end-of-text token, which is not part of `text`."""
 
     tokens: tuple[Token, ...]
     text: str

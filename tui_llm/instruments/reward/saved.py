@@ -35,7 +35,8 @@ Prompt ({counted(len(ids), "token")}; control characters are shown as symbols):
 {rows}
 
 Mean reward and KL are of the policy that drew the step's answers, before it was learned. KL(π ‖ {visible(weights.name)}) is estimated
-from the drawn tokens by ref ÷ π − ln (ref ÷ π) − 1. AdamW has β 0.9 and 0.999, no weight decay; the gradient's norm is limited to 1.
+from the drawn tokens by ref ÷ π − ln (ref ÷ π) − 1, both at the draws' temperature. AdamW
+has β 0.9 and 0.999, no weight decay; the gradient's norm is limited to 1.
 """
 
 

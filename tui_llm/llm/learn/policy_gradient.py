@@ -6,8 +6,9 @@ its mean-only form, "Dr. GRPO" (Liu et al. 2025, arXiv 2503.20783).
     r  = π(token) ÷ π_old(token), π_old the policy that drew the answers; 1 in the first update on them
     A  = the answer's advantage, the same for all of its tokens: reward − the group's mean, or that ÷ the standard deviation
     kl = ref(token) ÷ π(token) − ln [ref(token) ÷ π(token)] − 1: for tokens drawn from π an unbiased estimate of KL(π ‖ ref)
-         that is never negative, "k3" of Schulman 2020, "Approximating KL Divergence" (TRL multiplies it by r, unless its
-         use_bias_correction_kl is off)
+         that is never negative, "k3" of Schulman 2020, "Approximating KL Divergence". Its gradient is not that of
+         KL(π ‖ ref) but, in expectation, of KL(ref ‖ π) after the tokens before, which count as given (TRL multiplies
+         it by r, unless its use_bias_correction_kl is off: then the direction is π ‖ ref)
 
 What each choice biases is in `facts/policy.py`. Letters: K answers, T tokens of the longest row, V the vocabulary.
 """
@@ -92,11 +93,13 @@ def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | Non
 
 @dataclass(frozen=True, slots=True)
 class PolicyTerms:
-    """`loss` has a gradient. `kl`: the mean of the estimate over all answer tokens, in nats per token; `clipped`: the
-    fraction of tokens whose ratio the clip holds, which then have no gradient."""
+    """`loss` has a gradient. `kl`: the mean of the estimate over all answer tokens, in nats per token; `answer_kl`: of its
+    sum over an answer's tokens, the mean over the answers; `clipped`: the fraction of tokens whose ratio the clip holds,
+    whose advantage then gives no gradient."""
 
     loss: Tensor
     kl: Tensor
+    answer_kl: Tensor
     clipped: Tensor
 
 
@@ -136,8 +139,8 @@ def policy_loss(
         loss = (losses * keep).sum() / lengths.sum()
     else:
         loss = (losses * keep).sum() / (len(logs) * (longest or int(lengths.max())))
-    total = lengths.sum()
-    return PolicyTerms(loss, (kl.detach() * keep).sum() / total, ((held < own) & mask).sum() / total)
+    total, divergence = lengths.sum(), (kl.detach() * keep).sum()
+    return PolicyTerms(loss, divergence / total, divergence / len(logs), ((held < own) & mask).sum() / total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
+from tui_llm.facts.policy import at_temperature
 from tui_llm.facts.tokens import Token
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.metrics import float32
+from tui_llm.training.run.quantities import LOSS_OF, loss_formula
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import OBJECTIVES, PREFERENCE, PRETRAINING, REWARD
+from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, REWARD, TrainingSettings
 
 ROWS, TOKENS = 8, 64  # largest part of a batch that is kept
 NAME = "batch.json"
@@ -31,7 +33,8 @@ NAME = "batch.json"
 class Position:
     """One position of a row, counted from 0: the input token, its target, and the model's loss on the target.
 
-    `loss` = −ln p(target) in nats (NaN if the model's output was not finite); `probability` = e^−loss.
+    `loss` = −ln p(target) in nats (NaN if the model's output was not finite); `probability` = e^−loss. p is raw, but at the
+    batch's `temperature` in an answer that was drawn.
     """
 
     number: int
@@ -66,7 +69,7 @@ class Batch:
     tokens of each. `asked` is the number of the request that this batch answers, if any.
 
     If the run learns from answers, `objective` is not pretraining: `loss` is that of the step as a whole (see `Metric`), which
-    is no mean over targets, and `tokens` is the length of the longest answer.
+    is no mean over targets but that of `loss_formula`, and `tokens` is the length of the longest answer.
     """
 
     step: int
@@ -78,6 +81,8 @@ class Batch:
     shown: tuple[Row, ...]
     asked: int | None = None
     objective: str = PRETRAINING
+    loss_formula: str = ""
+    temperature: float = 1.0
 
     @property
     def first(self) -> int:
@@ -92,9 +97,15 @@ class Batch:
     @property
     def loss_text(self) -> str:
         """What `loss` is, where it is no mean over targets; empty for a batch of text."""
-        if self.objective == PREFERENCE:
-            return f"mean of {self.rows // 2:,} pairs: −ln σ(chosen reward − rejected reward)"
-        return f"KL weight · KL − the mean reward of {self.rows:,} answers" if self.objective == REWARD else ""
+        if self.objective == PRETRAINING:
+            return ""
+        count = self.rows // 2 if self.objective == PREFERENCE else self.rows
+        return f"mean of {count:,} {LOSS_OF[self.objective]}: {self.loss_formula}"
+
+    @property
+    def at_temperature(self) -> str:
+        """What is appended to "loss", "ln p" and "p" of a token where they are not of raw p; else empty."""
+        return at_temperature(self.temperature)
 
     @property
     def left_out(self) -> str:
@@ -109,7 +120,8 @@ class Batch:
 
     def table(self) -> Iterable[tuple[str, ...]]:
         """Yields a header, then one row for each position. The text is not sanitized for a terminal."""
-        yield "row", "position", "id", "bytes", "text", "target_id", "target_bytes", "target_text", "loss"
+        loss = f"loss{self.at_temperature}"
+        yield "row", "position", "id", "bytes", "text", "target_id", "target_bytes", "target_text", loss
         for row in self.shown:
             for at in row.positions:
                 yield (
@@ -140,14 +152,15 @@ def newest(run: Run) -> Batch | None:
         return None
     raw = read_json(path)
     try:
-        return _parse(raw)
+        of_text = raw.get("objective", PRETRAINING) == PRETRAINING
+        return _parse(raw, TrainingSettings() if of_text else run.config().settings)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not a batch ({error!r}); the next evaluation, or r in the app, writes it again"
         ) from error
 
 
-def _parse(raw: dict[str, Any]) -> Batch:
+def _parse(raw: dict[str, Any], settings: TrainingSettings) -> Batch:
     special = {int(id) for id in raw["special"]}
     vocabulary = {}
     for id, data in raw["bytes"].items():
@@ -165,12 +178,13 @@ def _parse(raw: dict[str, Any]) -> Batch:
         shown.append(Row(int(row["row"]), positions, _mean(losses), str(label), str(prompt), reward))
     every = [at.loss for row in shown for at in row.positions]
     asked, objective = raw.get("asked"), raw.get("objective", PRETRAINING)
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective {objective!r}")
+    if objective != settings.objective:
+        raise ValueError(f"objective {objective!r} in a run with the objective {settings.objective!r}")
     loss = _loss(raw["loss"]) if objective != REWARD or raw["loss"] is None else float32(raw["loss"])
     return Batch(
         int(raw["step"]), int(raw["updates"]), loss, _mean(every), int(raw["rows"]), int(raw["tokens"]),
-        tuple(shown), asked if isinstance(asked, int) else None, objective,
+        tuple(shown), asked if isinstance(asked, int) else None, objective, loss_formula(settings),
+        settings.temperature if objective == REWARD else 1.0,
     )  # fmt: skip
 
 

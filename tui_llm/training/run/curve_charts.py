@@ -93,24 +93,30 @@ def joined_words(key: str) -> str:
     return "all layers together" if key.startswith("gradient") else "mean of the layers"
 
 
+def meaning(runs: Sequence[RunCurves], info: CurveInfo) -> str:
+    """What a chart of the runs shows. A loss is not the same quantity in runs of different objectives or programs."""
+    own = {one.meaning for run in runs for one in run.infos if one.key == info.key}
+    return info.meaning if len(own) <= 1 else "as each run measures it"
+
+
 def chart(
     runs: Sequence[RunCurves], info: CurveInfo, axis: str, *, log_x: bool = False, log_y: bool = False
 ) -> ChartData:
     """The chart of one key: of one run a line a layer, of several runs a line a run."""
     lines: list[ChartLine] = []
-    meaning = info.meaning
+    words = meaning(runs, info)
     for run in runs:
         found = run.lines.get(info.key, ())
         marks = info.key == "val_loss"
         if len(runs) > 1:
-            meaning += "" if len(found) <= 1 or joined_words(info.key) in meaning else f"; {joined_words(info.key)}"
+            words += "" if len(found) <= 1 or joined_words(info.key) in words else f"; {joined_words(info.key)}"
             lines.append(ChartLine(run.name, tuple(placed(run, axis, joined(info.key, found))), marks))
             continue
         for line in found:
             name = "" if line.layer is None else f"layer {line.layer}"
             lines.append(ChartLine(name, tuple(placed(run, axis, line.points)), marks))
     of = f" of {runs[0].name}" if len(runs) == 1 else ""
-    title = f"{info.title}{of}" + (f" ({meaning})" if meaning else "")
+    title = f"{info.title}{of}" + (f" ({words})" if words else "")
     return ChartData(title, AXES[axis], tuple(lines), log_x, log_y, name=info.key)
 
 

@@ -27,7 +27,8 @@ def float32(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """The metrics of one optimizer step. Losses are in nats per token.
+    """The metrics of one optimizer step. Losses are in nats per token, but in runs that learn from answers: see `loss_meaning`
+    of `quantities.py`.
 
     `loss` is the batch's, before the update; `val_loss` is after it. `lr` is the learning rate of the step, `grad_norm`
     the L2 norm of the whole gradient before clipping. `val_loss`, `memory_bytes` (held by the worker; on a CUDA device,

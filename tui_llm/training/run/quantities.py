@@ -5,13 +5,13 @@ A run on text has its losses only, which `RunSnapshot` names itself. Does not im
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tui_llm.facts.policy import at_temperature
 from tui_llm.training.run.curve import SHARES, Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric
-from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, REWARD
+from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, REWARD, TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +32,55 @@ class Quantity:
     log: bool = False
 
 
-QUANTITIES: dict[str, tuple[Quantity, ...]] = {
-    PRETRAINING: (),
-    PREFERENCE: (
-        Quantity("loss", "loss", "val_loss", "−ln σ(margin), mean of the pairs; ln 2 where the margin is 0",
-                 levels=(("ln 2", math.log(2)),), log=True),
+LOSS_OF = {PREFERENCE: "pairs", REWARD: "answers"}
+"""What the loss of a run that learns from answers is the mean of."""
+
+
+def loss_formula(settings: TrainingSettings) -> str:
+    """The loss of one pair or answer (`LOSS_OF`), wherever it is described; empty for a run on text."""
+    if settings.objective == PREFERENCE:
+        return settings.dpo.loss_formula
+    return "KL weight · KL of the answer (the sum over its tokens) − its reward" if settings.objective == REWARD else ""
+
+
+def loss_meaning(settings: TrainingSettings) -> str:
+    """What a loss of the run is: its unit, or its formula."""
+    if settings.objective == PRETRAINING:
+        return "nats per token"
+    return f"{loss_formula(settings)}; mean of the {LOSS_OF[settings.objective]}"
+
+
+def quantities(settings: TrainingSettings) -> tuple[Quantity, ...]:
+    """What the chart of a run can show; the first one until another is chosen. None of a run on text."""
+    return {PREFERENCE: _of_preferences, REWARD: _of_rewards}.get(settings.objective, lambda _: ())(settings)
+
+
+def _of_preferences(settings: TrainingSettings) -> tuple[Quantity, ...]:
+    start = settings.dpo.loss_at_start
+    reward = settings.dpo.reward_formula("π of the start model")
+    return (
+        Quantity("loss", "loss", "val_loss", loss_meaning(settings) + ("" if start is None else "; ln 2 where the margin is 0"),
+                 levels=() if start is None else (("ln 2", start),), log=True),
         Quantity("margin", "margin", "val_margin", "chosen reward − rejected reward, mean of the pairs",
                  levels=(("start model", 0.0),)),
         Quantity("agreement %", "agreement", "val_agreement", "share of the pairs whose margin is above 0",
                  levels=(("chance", 50.0),), factor=100.0),
-        Quantity("rewards", "chosen_reward", "rejected_reward", "β (ln π − ln π of the start model), mean of the batch; both can fall",
+        Quantity("rewards", "chosen_reward", "rejected_reward", f"{reward}, mean of the batch; both can fall",
                  ("chosen", "rejected"), (("start model", 0.0),)),
         Quantity("KL", "kl", "val_kl", "KL(π ‖ start model) per token of the held-out answers, nats; 0 = identical",
                  levels=(("identical", 0.0),)),
-    ),
-    REWARD: (
+    )  # fmt: skip
+
+
+def _of_rewards(settings: TrainingSettings) -> tuple[Quantity, ...]:
+    drawn = f"KL(π ‖ start model){at_temperature(settings.temperature)} per drawn token"
+    return (
         Quantity("reward", "reward", "val_reward", "mean score of the drawn answers", ("batch", "evaluation")),
-        Quantity("KL", "kl", "val_kl", "KL(π ‖ start model) per drawn token, nats, an estimate; 0 = identical",
+        Quantity("KL", "kl", "val_kl", f"{drawn}, nats, an estimate; 0 = identical",
                  ("batch", "evaluation"), levels=(("identical", 0.0),)),
         Quantity("spread", "reward_std", "reward_std", "standard deviation of the scores within a prompt; 0: nothing to learn",
                  ("batch", ""), (("all equal", 0.0),)),
-    ),
-}  # fmt: skip
-"""The first one is shown until another is chosen."""
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +99,11 @@ class Series:
 
 
 class SeriesReader:
-    """Collects the curves of an objective's quantities from the metrics of a run."""
+    """Collects the curves of a run's quantities from its metrics."""
 
-    def __init__(self, objective: str) -> None:
-        self.objective = objective
-        self._curves = [(one, Envelope(), Envelope()) for one in QUANTITIES.get(objective, ())]
+    def __init__(self, settings: TrainingSettings) -> None:
+        self.objective = settings.objective
+        self._curves = [(one, Envelope(), Envelope()) for one in quantities(settings)]
 
     def add(self, metrics: Iterable[Metric]) -> None:
         for metric in metrics:

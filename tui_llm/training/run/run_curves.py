@@ -18,9 +18,9 @@ from tui_llm.training.run.curve import Envelope, Point
 from tui_llm.training.run.matrix_statistics import KINDS, MatrixStatistics, MatrixStatisticsTail
 from tui_llm.training.run.metric_at import metric_at
 from tui_llm.training.run.metrics import Metric, MetricsTail
-from tui_llm.training.run.quantities import QUANTITIES
+from tui_llm.training.run.quantities import loss_meaning, quantities
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 from tui_llm.training.run.snapshot import CHUNK, sampled_metrics, unreadable
 from tui_llm.training.run.status import Status, number
 
@@ -46,9 +46,16 @@ class CurveInfo:
     sparse: bool = False  # not of every step: where there is no value, the last one before counts
 
 
+def _losses(settings: TrainingSettings) -> tuple[CurveInfo, CurveInfo]:
+    what = loss_meaning(settings)
+    return (
+        CurveInfo("loss", "loss", f"of the batch, before the update; {what}"),
+        CurveInfo("val_loss", "validation loss", f"of the held-out rows, after the update; {what}", sparse=True),
+    )
+
+
 RUN_CURVES = (
-    CurveInfo("loss", "loss", "of the batch, before the update; nats per token"),
-    CurveInfo("val_loss", "validation loss", "of the held-out rows, after the update; nats per token", sparse=True),
+    *_losses(TrainingSettings()),
     CurveInfo("row_loss", "largest row loss", "of the batch's rows, the largest mean loss; nats per token"),
     CurveInfo("lr", "learning rate", "of the step"),
     CurveInfo("grad_norm", "gradient norm", "L2 norm of the whole gradient, before clipping"),
@@ -69,14 +76,14 @@ MATRICES = tuple(
 )
 
 
-def infos(objective: str) -> tuple[CurveInfo, ...]:
-    """The charts of a run with that objective, in their order."""
+def infos(settings: TrainingSettings) -> tuple[CurveInfo, ...]:
+    """The charts of a run with those settings, in their order."""
     names: dict[str, CurveInfo] = {}
-    for quantity in QUANTITIES.get(objective, ()):
+    for quantity in quantities(settings):
         for name, sparse in ((quantity.line, False), (quantity.marks, quantity.marks.startswith("val_"))):
             names.setdefault(name, CurveInfo(name, name.replace("_", " "), "", sparse))
-    run_curves = [info for info in RUN_CURVES if objective == PRETRAINING or info.key != "row_loss"]
-    own = {info.key for info in RUN_CURVES}
+    own = {info.key: info for info in RUN_CURVES} | {info.key: info for info in _losses(settings)}
+    run_curves = [info for info in own.values() if settings.objective == PRETRAINING or info.key != "row_loss"]
     return (*run_curves, *(info for key, info in names.items() if key not in own), *LAYERS, *MATRICES)
 
 
@@ -307,7 +314,7 @@ class RunCurvesReader:
             try:
                 return self._read()
             except Exception as error:  # of any kind: it is shown for this run, the other runs still work
-                return RunCurves(self.run.name, unreadable(self.run, error), infos(PRETRAINING))
+                return RunCurves(self.run.name, unreadable(self.run, error), RUN_CURVES)
 
     def at(self, step: int) -> dict[str, CurveValues]:
         """The values of all charts at `step`, those of one that is sparse at the last step before that has some."""
@@ -330,8 +337,7 @@ class RunCurvesReader:
             config = self.run.config()
         except UserError:
             config = None
-        objective = config.settings.objective if config else PRETRAINING
-        shown = infos(objective)
+        shown = infos(config.settings if config else TrainingSettings())
         new, rows = self.metrics.new(CHUNK), self.matrices.new()
         if self.metrics.restarted or self.matrices.restarted:
             self.metrics.offset = self.matrices.offset = 0

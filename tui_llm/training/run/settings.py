@@ -10,7 +10,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
 from tui_llm.facts.policy import ADVANTAGES, MOST_SAMPLES, MOST_TOKENS, MOST_UPDATES
-from tui_llm.facts.preference import BETA, SFT_WEIGHT
+from tui_llm.facts.preference import BETA, SFT_WEIGHT, DPOSettings
 from tui_llm.facts.setting import MOST, Range, Setting
 from tui_llm.llm.data.formats import FORMATS, TextFormat
 
@@ -46,7 +46,7 @@ def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None,
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """The settings of a run. Losses are in nats per token; a step is one optimizer update.
+    """The settings of a run; a step is one optimizer update.
 
     One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up
     linearly over `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
@@ -117,6 +117,11 @@ class TrainingSettings:
     def rows_per_example(self) -> int:
         """Rows that the model reads for each row of a batch: both answers of a pair, or all that are drawn to a prompt."""
         return {PREFERENCE: 2, REWARD: self.samples}.get(self.objective, 1)
+
+    @property
+    def dpo(self) -> DPOSettings:
+        """The loss of a run that learns preferences."""
+        return DPOSettings(self.beta, self.length_normalized == "on", self.sft_weight)
 
     def __post_init__(self) -> None:
         for message in problems(self).values():

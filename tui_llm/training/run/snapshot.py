@@ -24,7 +24,7 @@ from tui_llm.training.run.curve import SHARES, Average, Envelope, ParentCurve, P
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.quantities import Series, SeriesReader
 from tui_llm.training.run.run import Run, Sample, runs
-from tui_llm.training.run.settings import PRETRAINING
+from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
 from tui_llm.training.run.status import Status, number
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> fl
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """The state of a run's directory at one time. Losses are in nats per token.
+    """The state of a run's directory at one time. Losses are in nats per token, but see `loss_meaning`.
 
     `train` and `validation` are curves of bounded length (see `Envelope`), `averages` the moving averages of `train`,
     the shortest window first. `uniform_loss` is ln V, `unigram_loss` and `bigram_loss` are the corpus's entropies,
@@ -179,9 +179,10 @@ class RunReader:
         metrics = self.tail.new(CHUNK)
         if self.tail.restarted:
             self._restart()
-        objective = config.settings.objective if config else PRETRAINING
+        settings = config.settings if config else TrainingSettings()
+        objective = settings.objective
         if self._series_reader is None or self._series_reader.objective != objective:
-            self._series_reader = SeriesReader(objective)
+            self._series_reader = SeriesReader(settings)
         self._series_reader.add(metrics)
         self._add(metrics)
         status, answers = self.run.status(), objective != PRETRAINING

@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tui_llm.facts.preference import DPOSettings
 from tui_llm.llm.data.answer_rows import Ints
 from tui_llm.llm.learn import preference
 from tui_llm.llm.learn.answer_batch import token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.preference import EncodedPair, PreferenceTerms
 from tui_llm.llm.model.model import GPT, capped
-from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.worker.answers import ROWS, AnswerTrainer, mean, number_or_none
 
 POSITIONS = 512  # of the answers, over whose whole distributions the KL is computed at a time
@@ -54,7 +52,7 @@ class PreferenceTrainer(AnswerTrainer):
         with torch.no_grad():
             reference = preference.log_probabilities(self._logs(self.reference, inputs, targets))
         logs = self._logs(self.model, inputs, targets)
-        lengths, dpo = preference.answer_lengths(targets), dpo_settings(self.settings)
+        lengths, dpo = preference.answer_lengths(targets), self.settings.dpo
         return preference.preference_loss(preference.log_probabilities(logs), reference, lengths, dpo), logs
 
     def _backward(self, number: int) -> float:
@@ -125,10 +123,6 @@ class PreferenceTrainer(AnswerTrainer):
                                             f"{label}, line {line}", float(terms.rewards[side, at])))  # fmt: skip
         return {"step": updates + 1, "updates": updates, "loss": number_or_none(mean(losses)), "objective": s.objective,
                 "rows": 2 * s.batch_size * s.grad_accumulation_steps, "tokens": longest, "shown": shown}  # fmt: skip
-
-
-def dpo_settings(settings: TrainingSettings) -> DPOSettings:
-    return DPOSettings(settings.beta, settings.length_normalized == "on", settings.sft_weight)
 
 
 def measured(parts: Sequence[PreferenceTerms]) -> dict[str, float]:

@@ -54,8 +54,9 @@ class DrawnBatch:
 class RewardTrainer(AnswerTrainer):
     """One step: `samples` answers to each of `batch_size` × `grad_accumulation_steps` prompts, then `updates` updates on them.
 
-    The loss is β KL − the mean reward: what the update decreases in expectation. Answer k of a step depends on the seed, the
-    step and the weights alone. If all rewards of every group are equal, no update is made.
+    The loss that is recorded is β KL − reward, the mean over the answers, KL being the sum over an answer's tokens. It is what
+    such a run is after, not what an update descends (see `llm/learn/policy_gradient.py`), and may rise. Answer k of a step
+    depends on the seed, the step and the weights alone. If all rewards of every group are equal, no update is made.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class RewardTrainer(AnswerTrainer):
         self.step_tokens = sum(len(group.prompt) + len(one) - 1 for group in groups for one in group.answers)
         self.measured = {"reward": mean_reward(groups), "kl": mean([float(terms.kl) for terms in found]),
                          "reward_std": mean([statistics.stdev(group.rewards) for group in groups])}  # fmt: skip
-        return self._objective(self.measured["reward"], self.measured["kl"])
+        return self._objective(self.measured["reward"], found)
 
     def _gradient(self) -> None:
         self.model.train()
@@ -153,8 +154,9 @@ class RewardTrainer(AnswerTrainer):
             super()._apply(number, lr, total)
         return norm
 
-    def _objective(self, scored: float, divergence: float) -> float:
-        return self.policy.beta * divergence - scored
+    def _objective(self, scored: float, found: Sequence[PolicyTerms]) -> float:
+        """The loss that is recorded, from the mean reward and the terms of batches of equally many answers."""
+        return self.policy.beta * mean([float(terms.answer_kl) for terms in found]) - scored
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -162,18 +164,18 @@ class RewardTrainer(AnswerTrainer):
         the step's metric."""
         groups = self._draw(self.held_out, EVALUATION)
         drawn = self._drawn(groups)
-        divergence = float(self._terms(drawn, drawn.old).kl)
-        self.measured |= {"val_reward": mean_reward(groups), "val_kl": divergence}
-        return self._objective(self.measured["val_reward"], divergence)
+        terms = self._terms(drawn, drawn.old)
+        self.measured |= {"val_reward": mean_reward(groups), "val_kl": float(terms.kl)}
+        return self._objective(self.measured["val_reward"], [terms])
 
     @torch.no_grad()
     def measure_batch(self, updates: int) -> dict[str, Any]:
-        s, shown, scores, divergences, longest = self.settings, list[dict[str, Any]](), list[float](), list[float](), 1
+        s, shown, scores, terms, longest = self.settings, list[dict[str, Any]](), list[float](), list[PolicyTerms](), 1
         self.model.eval()
         for part in range(s.grad_accumulation_steps):
             groups = self._groups(updates + 1, part)
             drawn = self._drawn(groups)
-            divergences.append(float(self._terms(drawn, drawn.old).kl))
+            terms.append(self._terms(drawn, drawn.old))
             scores += [mean_reward(groups)]
             longest = max(longest, *(len(answer) for group in groups for answer in group.answers))
             for at, group in enumerate(groups):
@@ -183,7 +185,7 @@ class RewardTrainer(AnswerTrainer):
                     label = f"reward {group.rewards[number]:.3g}, advantage {float(drawn.advantages[at, number]):+.3g}"
                     shown.append(self.shown(part * s.batch_size * s.samples + row, group.prompt, answer, found, label,
                                             group.rewards[number]))  # fmt: skip
-        loss = self._objective(mean(scores), mean(divergences))
+        loss = self._objective(mean(scores), terms)
         return {"step": updates + 1, "updates": updates, "loss": number_or_none(loss), "objective": s.objective,
                 "rows": s.batch_size * s.grad_accumulation_steps * s.samples, "tokens": longest, "shown": shown}  # fmt: skip
 

@@ -52,7 +52,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot], number: int) ->
         Other(other.name, one.line, one.averages)
         for other in others
         for one in other.series
-        if one.quantity == quantity
+        if other.objective == snapshot.objective and one.quantity.name == quantity.name
     ]
     title = f"{quantity.name} ({number % len(snapshot.series) + 1} of {len(snapshot.series)}, k: next)"
     return Curves(

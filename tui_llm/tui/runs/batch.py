@@ -137,7 +137,7 @@ class BatchLines(Lines):
     def _answers_mean(self, found: Batch) -> Text:
         """The loss of a step that learns from answers, which is no mean over tokens."""
         muted, strong = self.style("muted"), self.style("strong")
-        return Text.assemble(("the step's loss ", muted), (fmt.number(found.loss, 3), strong), (f", {found.loss_text}; below: −ln p of each answer token, ", muted),
+        return Text.assemble(("the step's loss ", muted), (fmt.number(found.loss, 3), strong), (f", {found.loss_text}; below: −ln p of each answer token{found.at_temperature}, ", muted),
                              (fmt.number(found.shown_loss, 3), strong), (" nats on average", muted))  # fmt: skip
 
     def _legend(self) -> Text:
@@ -163,7 +163,8 @@ class BatchLines(Lines):
             line.append(visible_token(token.text[:40]) or "∅", self.style("strong"))
             line.append(f" {token.id}{' special' if token.special else ''}{end}", self.style("muted"))
         line.append(f"loss {fmt.number(at.loss, 3)}", self.style(shade(at.loss).style))
-        line.append(f" nats, {numbers.p_equals(at.probability)}", self.style("muted"))
+        tempered = self.found.at_temperature if self.found else ""
+        line.append(f" nats, {numbers.p_equals(at.probability)}{tempered}", self.style("muted"))
         line.truncate(width, overflow="ellipsis")
         return line
 

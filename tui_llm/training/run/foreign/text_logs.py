@@ -1,6 +1,7 @@
 """What nanoGPT and nanochat print while they train, as curves.
 
-nanoGPT (train.py), of the batch each `log_interval` steps, and of both splits each `eval_interval`:
+nanoGPT (train.py), each `log_interval` steps the loss of the last of the step's `gradient_accumulation_steps` micro-batches (of
+rank 0: `loss.item() * gradient_accumulation_steps`), and each `eval_interval` that of both splits:
 
     iter 100: loss 2.3456, time 12.34ms, mfu 1.23%
     step 250: train loss 2.1234, val loss 2.2345
@@ -10,8 +11,8 @@ nanochat (scripts/base_train.py), each step and at evaluations, with more or few
     step 00010/21400 (0.05%) | loss: 9.123456 | lrm: 1.00 | dt: 512.34ms | tok/sec: 1,023,456 | mfu: 47.12 | total time: 0.09m
     Step 00250 | Validation bpb: 1.2345
 
-nanochat's loss is a moving average (decay 0.9, without the bias of its start). Its validation measure is bits per byte, which
-is no loss in nats per token and has its own chart.
+nanochat's loss is a moving average (decay 0.9, without the bias of its start) of the same: the last micro-batches. Its validation
+measure is bits per byte, which is no loss in nats per token and has its own chart.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _nanogpt(text: str, into: LogCurves) -> bool:
     if found := _ITERATION.fullmatch(text):
         step = int(found[1][:16])
         into.kind = NANOGPT
-        into.add("loss", step, _number(found[2]), "of the batch; nats per token")
+        into.add("loss", step, _number(found[2]), "of the step's last micro-batch; nats per token")
         into.add("seconds per step", step, _number(found[3]) / 1000, "as printed")
         into.took(step, _number(found[3]) / 1000)
         if found[4] and _number(found[4]) >= 0:  # it prints −100 % until it has measured
@@ -92,7 +93,8 @@ def _nanochat(text: str, into: LogCurves) -> bool:
             into.add("seconds per step", step, seconds, "as printed")
             into.took(step, seconds)
         elif name == "loss":
-            into.add("loss", step, value, "moving average of the batches (decay 0.9), as printed; nats per token")
+            what = "moving average of the steps' last micro-batches (decay 0.9), as printed"
+            into.add("loss", step, value, f"{what}; nats per token")
         elif name == "Validation bpb":
             into.add(name, step, value, "bits per byte of the held-out text")
         else:

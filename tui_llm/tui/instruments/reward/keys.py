@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tui_llm.facts.policy import CLIP
 from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory
 
 OPEN = Command(
@@ -31,7 +32,7 @@ KEYS = (
     _key("reward_average", "l", "average", "Average over tokens: constant (Dr. GRPO), sequence (GRPO) or token (DAPO)", "average", importance=1),
     _key("reward_rate", "e", "learning rate", "Type the learning rate", "setting('learning_rate')", importance=2),
     _key("reward_beta", "B", "β", "Type β, the weight of the KL term: the pull to the opened model", "setting('beta')", importance=1),
-    _key("reward_clip", "c", "clip", "Type ε: the ratio counts between 1 − ε and 1 + ε", "setting('clip')"),
+    _key("reward_clip", "c", "clip", f"Type ε: {CLIP}", "setting('clip')"),
     _key("reward_samples", "g", "answers", "Type how many answers a group has", "setting('samples')"),
     _key("reward_tokens", "L", "tokens", "Type the most tokens of an answer", "setting('tokens')"),
     _key("reward_updates", "N", "updates", "Type how many updates each group is used for", "setting('updates')"),

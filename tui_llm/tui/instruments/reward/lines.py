@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui_llm.common.display import fit, visible
 from tui_llm.common.numbers import counted
-from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe, PolicySettings
+from tui_llm.facts.policy import ADVANTAGES, AVERAGES, PolicyRecipe, PolicySettings, at_temperature
 from tui_llm.instruments.reward.question import RewardGroup, RewardRun, RewardStep, ScoredAnswer, hacking
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.columns import columns
@@ -62,7 +62,7 @@ class RewardLines:
         wide = width >= BESIDE
         bar = max(4, min(16, width // 10))
         left = 4 + bar + NUMBERS if wide else width
-        lines, starts = [self._head(bar, width)], []
+        lines, starts = [self._head(bar, width, at_temperature(group.step.recipe.policy.temperature))], []
         rewards = [score if answer.reward is None else answer.reward for answer, score in zip(group.answers, scores, strict=True)]  # fmt: skip
         largest = max((abs(value) for value in rewards if value is not None), default=0.0) or 1.0
         for at, (answer, value) in enumerate(zip(group.answers, rewards, strict=True)):
@@ -72,8 +72,9 @@ class RewardLines:
             lines += beside(([facts], text), left, 1) if wide else [facts, *text]
         return lines, starts
 
-    def _head(self, bar: int, width: int) -> Text:
-        text = f"    {fit('reward', bar)}{'':>7}{'advantage':>9}{'Δ ln p':>8} answer"
+    def _head(self, bar: int, width: int, drawn: str) -> Text:
+        of = f" (ln p{drawn})" if drawn else ""
+        text = f"    {fit('reward', bar)}{'':>7}{'advantage':>9}{'Δ ln p':>8} answer{of}"
         return Text(fit(text, width).rstrip(), self.style("muted"), no_wrap=True)
 
     def _facts(self, answer: ScoredAnswer, value: float | None, largest: float, bar: int, at: int, marked: bool) -> Text:  # fmt: skip
@@ -146,7 +147,8 @@ def rows(run: RewardRun) -> Iterator[Row]:
     for number, one in enumerate(run.group.answers, 1):
         reward, advantage = ("" if value is None else repr(value) for value in (one.reward, one.advantage))
         yield str(number), str(one.seed), reward, advantage, visible(one.text)
-    yield "answer", "id", "token", "ln p before", "ln p after"
+    drawn = at_temperature(run.group.step.recipe.policy.temperature)
+    yield "answer", "id", "token", f"ln p{drawn} before", f"ln p{drawn} after"
     for number, one in enumerate(run.group.answers, 1):
         after = [repr(value) for value in one.after] or [""] * len(one.tokens)
         for token, before, later in zip(one.tokens, one.before, after, strict=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tui_llm.facts.policy import PolicyRecipe, PolicySettings
+from tui_llm.facts.policy import CLIP, PolicyRecipe, PolicySettings
 from tui_llm.tui.kit.ask import typed_number
 
 ASKED = {
     "learning_rate": "Learning rate: AdamW's step size",
     "beta": "β, the weight of the KL term: the pull to the opened model; 0: none",
-    "clip": "Clip, ε: the ratio π ÷ π_old counts between 1 − ε and 1 + ε",
+    "clip": f"Clip, ε: {CLIP}",
     "samples": "How many answers a group has",
     "tokens": "The most tokens of an answer",
     "updates": "How many updates each group is used for",
