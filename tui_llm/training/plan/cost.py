@@ -41,8 +41,8 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
     forward pass and 4 · N for the backward pass. The second term is attention over rows of T = `block_size` tokens, or
     over the tokens of a sliding window, counted as if it were not causal.
     """
-    looked_up = (0 if config.rope else config.context) + (0 if config.tied else config.vocabulary)
-    multiply = config.parameters() - looked_up * config.width
+    tokens = 0 if config.tied else config.vocabulary * config.width
+    multiply = config.parameters() - config.position_weights - tokens
     seen = min(block_size, config.window or block_size)
     return 6 * multiply + 12 * config.layers * config.width * seen
 
