@@ -72,7 +72,9 @@ def test_operations_of_a_step_on_drawn_answers_are_those_that_torch_counts(tmp_p
     # the estimate also counts the drawing: the prompt, then the tokens of each answer one after the other
     for _ in groups:
         found += counted(lambda: draw_group(policy, [97], [1, 2, 3, 4], size=257, count=8))
-    assert cost(trainer.settings, policy.config).flops / trainer.settings.steps == pytest.approx(found, rel=0.05)
+    estimate = cost(trainer.settings, policy.config)
+    assert estimate.flops / trainer.settings.steps == pytest.approx(found, rel=0.05)
+    assert estimate.flops_per_weight == 2 + 4 + 6 * updates
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
