@@ -92,7 +92,7 @@ def points(corpus: str, one: Wanted) -> Iterator[dict[str, Any]]:
         loss = trainer.validate()
         model.load_state_dict(weights)
         checkpoints.restore(trainer, state)
-        parameters = model.config.parameters() - model.config.context * model.config.width
+        parameters = model.config.parameters() - model.config.position_weights
         tokens = end * trainer.step_tokens
         yield {
             "corpus": corpus, **one._asdict(), "parameters": parameters, "tokens": tokens,

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
+from tests.llm.test_tokenizer import NANO
+from tests.llm.test_tokenizer_layouts import BYTES, END, LLAMA_3, MERGES, PREFIX, save_5
 from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
 from tui_llm.instruments.sft.question import LEARNED, LONGEST, Instructed, InstructQuestion
+from tui_llm.llm.adapters.chat import INSTRUCT, template_of
 from tui_llm.llm.data import instruction_pairs
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, example, loss, padded
+from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, example, loss, padded, prompt
 from tui_llm.llm.learn.undoable import enough_memory
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.tokenizer import Tokenizer
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +84,44 @@ def test_examples_mask_the_question_and_end_the_answer(engine: PipelineEngine) -
     assert one.answer_tokens == len(answer) and one.inputs[0] == asked[0]
     with pytest.raises(UserError, match="shorten"):
         example(Pair("word " * 300, "x"), vocabulary, 256)
+
+
+def _whole(pre: Any, folder: Path) -> tuple[Tokenizer, Any]:
+    """nano's vocabulary with a token for `?` and a line break, cut by the rule `pre`: ours, and transformers' with our template."""
+    vocab = json.loads((NANO / "vocab.json").read_text())
+    vocab["?Ċ"] = len(vocab)
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[*MERGES, ("?", "Ċ")]))
+    made.pre_tokenizer, made.decoder = pre, tokenizers.decoders.ByteLevel()
+    made.add_special_tokens([END])
+    save_5(folder, made, chat_template=INSTRUCT)
+    return load_folder(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("question", ["Who are you?", "Say your name", "Why?!"])
+@pytest.mark.parametrize(
+    "pre",
+    [
+        tokenizers.pre_tokenizers.Sequence([tokenizers.pre_tokenizers.Split(tokenizers.Regex(LLAMA_3), "isolated"), BYTES]),
+        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        PREFIX,
+    ],
+    ids=["Llama 3", "GPT-2", "a space in front"],
+)  # fmt: skip
+def test_what_is_learned_is_what_is_asked_and_answered(pre: Any, question: str, tmp_path: Path) -> None:
+    """The ids are those that transformers makes of the chat, where `?` and a line break can be one token."""
+    ours, theirs = _whole(pre, tmp_path)
+    asked = [{"role": "user", "content": question}]
+    told = [*asked, {"role": "assistant", "content": "I am Tim."}]
+    fed, whole = (theirs.encode(theirs.apply_chat_template(one, tokenize=False)) for one in (asked, told))
+    one = example(Pair(question, "I am Tim."), ours, 256)
+    assert prompt(question, ours) == fed == whole[: len(fed)]
+    assert [*one.inputs, whole[-1]] == whole
+    learned = [id for id in one.targets if id != IGNORE]
+    apart = ours.encode(question) == fed[:-1]  # the line break is a token of its own
+    assert learned == whole[len(fed) - apart :] and one.targets[-len(learned) :] == tuple(learned)
+    template = template_of(tmp_path, "x")
+    assert template is not None and template.encode(question, ours, False) == fed
+    assert apart or (question == "Who are you?" and "Split" in str(pre))
 
 
 def test_fine_tuning_changes_the_copy_only_and_continues_after_an_interruption() -> None:

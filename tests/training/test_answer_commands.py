@@ -90,6 +90,11 @@ def test_a_bad_row_is_named_and_nothing_is_made(
         (["PAIRS", "--preference", "--from", "MODEL", "--samples", "4"], "samples has no effect"),
         (["PAIRS", "--preference", "--from", "MODEL", "--beta", "0"], "beta is 0"),
         (["PAIRS", "--preference", "--from", "MODEL", "--compile", "on"], "torch.compile is for pre-training only"),
+        (["PAIRS", "--preference", "--from", "MODEL", "--dropout", "0.1"], "dropout is for pre-training only"),
+        (
+            ["--reward", "full-stop", "--from", "MODEL", "--dropout", "0.1", "--cost"],
+            "dropout is for pre-training only",
+        ),
         (["TEXT", "--from", "MODEL", "--beta", "0.2"], "beta has no effect in a run that learns text"),
     ],
 )

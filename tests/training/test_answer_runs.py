@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tui_llm.training.run import batch
 from tui_llm.training.run.run import ANSWERS, Run
 from tui_llm.training.run.settings import learning_rate
 from tui_llm.training.worker.preference import PreferenceTrainer
-from tui_llm.training.worker.reward import RewardTrainer
+from tui_llm.training.worker.reward import Group, RewardTrainer
 
 
 @pytest.fixture
@@ -37,8 +38,9 @@ def _corpus(folder: Path, objective: str) -> Path:
 @pytest.mark.parametrize(
     ("objective", "more"),
     [
+        # dropout: as a run of an earlier version can have it
         ("preference", {"dropout": 0.1, "grad_accumulation_steps": 2, "sft_weight": 0.5, "length_normalized": "on"}),
-        ("reward", {"batch_size": 2, "updates": 2, "advantage": "std"}),
+        ("reward", {"batch_size": 2, "updates": 2, "advantage": "std", "average": "token"}),
     ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(
@@ -220,6 +222,47 @@ def test_the_losses_of_drawn_answers_are_at_their_temperature_and_say_so(tmp_pat
             logits = policy(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         wanted = F.cross_entropy(logits / 0.6, torch.tensor(answer), reduction="none")
         assert [at.loss for at in row.positions] == pytest.approx(wanted.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize(("advantage", "average"), [("mean", "constant"), ("std", "sequence"), ("std", "token")])
+def test_the_average_over_tokens_is_that_of_the_step_however_it_is_split(
+    tmp_path: Path, model: Path, advantage: str, average: str, batches: int
+) -> None:
+    """Dr. GRPO's, GRPO's and DAPO's formulas on answers of 1 to 6 tokens, with transformers' ln π."""
+    trainer = _trainer(tmp_path, model, batch_size=2 // batches, grad_accumulation_steps=batches, clip=0.0,
+                       kl_weight=0.0, advantage=advantage, average=average)  # fmt: skip
+    whole = [group for part in range(batches) for group in trainer._groups(1, part)]
+    lengths = ((1, 3, 6, 2), (5, 6, 6, 4))
+    scores = ((1.0, 0.0, 0.0, 3.0), (0.0, 2.0, 1.0, 0.0))
+    cut = [
+        Group(group.prompt, [answer[:count] for answer, count in zip(group.answers, counts, strict=True)], list(own))
+        for group, counts, own in zip(whole, lengths, scores, strict=True)
+    ]
+    trainer._groups = lambda number, part: cut[part::batches]  # type: ignore[method-assign]
+    policy = GPT2LMHeadModel.from_pretrained(model).eval()
+    loss = torch.zeros((), dtype=torch.float64)
+    tokens = sum(len(answer) for group in cut for answer in group.answers)
+    for group in cut:
+        rewards = torch.tensor(group.rewards, dtype=torch.float64)
+        advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-4 if advantage == "std" else 1.0)
+        for answer, own in zip(group.answers, advantages, strict=True):
+            size = {"constant": 8 * trainer.settings.answer_tokens, "sequence": 8 * len(answer), "token": tokens}[average]  # fmt: skip
+            loss = loss - own * _log_probability(policy, group.prompt, answer) / size
+    loss.backward()  # type: ignore[no-untyped-call]
+    trainer._backward(1)
+    wanted = policy.transformer.wte.weight.grad
+    assert wanted is not None and float(wanted.abs().max()) > 0
+    torch.testing.assert_close(trainer.model.tokens.weight.grad, wanted, atol=1e-6, rtol=1e-3)
+
+
+def test_a_run_of_before_there_was_a_choice_reads_as_constant(tmp_path: Path, model: Path) -> None:
+    run = begin("run", model, write_prompts(tmp_path / "prompts.txt"), "reward", average="sequence")
+    path = run.path / "config.json"
+    raw = json.loads(path.read_text())
+    assert raw["settings"].pop("average") == "sequence"
+    path.write_text(json.dumps(raw))
+    assert run.config().settings.average == "constant"
 
 
 def test_an_answer_that_ended_is_learned_with_its_one_end_token_and_scored_without_it(

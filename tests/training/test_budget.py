@@ -18,6 +18,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
 from tui_llm.llm.data.formats import AUTO
 from tui_llm.llm.hub import hub
+from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import budget, cost, loss_law
 from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.loss_law import LAW
@@ -75,6 +76,18 @@ def test_the_law_is_chinchillas_and_repeated_text_counts_less() -> None:
     # Muennighoff et al. 2023, equation 5, and their limit: 1 + R times the text
     assert loss_law.effective(40.0, 10.0) == pytest.approx(10 + 10 * 15.4 * (1 - math.exp(-3 / 15.4)))
     assert loss_law.effective(1e9, 10.0) == pytest.approx(10 * 16.4)
+
+
+@pytest.mark.parametrize("arch", ["", "rope", "modern"])
+def test_the_laws_n_is_all_weights_but_the_position_embedding(arch: str) -> None:
+    """Rotary positions have none, so that nothing is left out there."""
+    settings, shape, _ = resolve_settings({"arch": arch}, PRESETS["toy"])
+    weights = {name: p.numel() for name, p in GPT(shape).named_parameters()}
+    n = sum(weights.values()) - weights.get("positions.weight", 0)
+    text = {"bytes": MB, "bytes_per_token": {"byte": 1.0}}
+    made = budget.option((settings, shape), 1000.0, 60.0, text, None)
+    wanted = LAW.bits_per_byte(n, 60_000.0, MB * (1 - settings.validation_fraction), 1.0)
+    assert made.bits_per_byte == pytest.approx(wanted, rel=1e-12)
 
 
 def test_more_time_and_a_faster_machine_pick_larger_models(machine: type[FakeMeasurement]) -> None:

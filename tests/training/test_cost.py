@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.training.answer_helpers import begin, model_folder
 from tests.training.run_helpers import TINY
 from tui_llm.cli import main
+from tui_llm.llm.data import answer_rows
+from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.predict.draw_group import draw_group
+from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan.cost import cost, shape
+from tui_llm.training.run.run import ANSWERS
 from tui_llm.training.run.settings import PRESETS, from_fields
 from tui_llm.training.worker.optimizers import optimizers
+from tui_llm.training.worker.reward import Group, RewardTrainer
 
 SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
 CONFIG = GPTConfig(300, 48, 3, 4, 64)
@@ -33,6 +42,39 @@ def test_operations_are_those_that_torch_counts() -> None:
     said = cost(SETTINGS, CONFIG)
     assert said.flops / SETTINGS.steps == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert (said.step_tokens, said.tokens) == (96, 7 * 96)
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_operations_of_a_step_on_drawn_answers_are_those_that_torch_counts(tmp_path: Path, updates: int) -> None:
+    """A prompt of one token, so that the output head, which runs on answers only, runs everywhere; answers of one length."""
+    model = model_folder(tmp_path / "model")
+    run = begin("run", model, None, "reward", updates=updates, sample_prompt="a", answer_tokens=8, block_size=8)
+    rows = answer_rows.load(run.path / ANSWERS, 257)
+    policy, start = checkpoint.load(model).requires_grad_(True), checkpoint.load(model)
+    trainer = RewardTrainer(policy, start, rows, byte_level(), run.config().settings, torch.device("cpu"))
+    trainer.products = torch.float32  # each answer is a row of its own
+
+    def counted(work: Callable[[], object]) -> int:
+        counter = FlopCounterMode(display=False)
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            work()
+        return counter.get_total_flops()
+
+    answers = [list(range(98 + row, 106 + row)) for row in range(4)]
+    groups = [Group([97], answers, [0.0, 1.0, 2.0, 3.0]) for _ in range(trainer.settings.batch_size)]
+    trainer._groups = lambda number, part: groups  # type: ignore[method-assign]
+    found = counted(lambda: trainer._update(1, 1e-3))
+    drawn = trainer._batches[0]
+    with torch.no_grad():
+        forward = counted(lambda: trainer._logs(trainer.model, drawn.inputs, drawn.targets))
+    assert found == pytest.approx(forward * (2 + 3 * updates), rel=0.01)
+    assert trainer.flops_per_token * trainer.step_tokens == pytest.approx(found, rel=0.05)
+    # the estimate also counts the drawing: the prompt, then the tokens of each answer one after the other
+    for _ in groups:
+        found += counted(lambda: draw_group(policy, [97], [1, 2, 3, 4], size=257, count=8))
+    estimate = cost(trainer.settings, policy.config)
+    assert estimate.flops / trainer.settings.steps == pytest.approx(found, rel=0.05)
+    assert estimate.flops_per_weight == 2 + 4 + 6 * updates
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -29,7 +29,7 @@ from tui_llm.llm.model.machine_reader import CudaDevice, MachineReader
 from tui_llm.llm.model.nvml import PROBLEMS
 from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
 from tui_llm.training.run import gauges
-from tui_llm.training.run.metrics import parse_metric
+from tui_llm.training.run.metrics import Metric, parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
 from tui_llm.training.worker import job, machine_sampler, measurements, process, worker
@@ -80,6 +80,13 @@ def test_mfu_of_gpt2_on_an_a100_is_what_nanogpt_says() -> None:
     whole = 312e12 / per_token
     assert gauges.mfu(facts, whole * 0.999) == pytest.approx(0.999) and not gauges.above_peak(facts, whole * 0.999)
     assert gauges.mfu(facts, whole * 1.001) is None and gauges.above_peak(facts, whole * 1.001)  # the peak is wrong
+
+
+def test_a_step_without_an_update_proves_no_peak_wrong() -> None:
+    """All rewards were equal: it took fewer operations than `flops_per_token` counts."""
+    found = object.__new__(measurements.Gauges)
+    found.facts = {"flops_per_token": 1.0, "peak_flops": 1.0}
+    assert gauges.above_peak(found.facts, 2.0) and found.discard_peak(Metric(1, -0.5, 1e-3, 0.0, 2.0)) == ""
 
 
 def test_the_cost_of_a_run_is_that_of_its_tokens() -> None:

@@ -56,7 +56,7 @@ def show_cost(
         ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
          f"{memory_size(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
-        ("operations", f"{found.flops:.2e}", f"floating-point, {'8' if found.most else '6'} · N a token and the attention{', at most' if found.most else ''}"),
+        ("operations", f"{found.flops:.2e}", f"floating-point, {found.flops_per_weight} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip
     if plan is None and not found.most and (text := promise_of(preset, settings)):
         rows.append(("text", "", f"to expect: {text}"))

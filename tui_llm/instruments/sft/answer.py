@@ -165,7 +165,7 @@ def _answers(
 ) -> list[str | None]:
     """The greedy answers of `model` to the first questions."""
     vocabulary = open_model.tokenizer
-    asked = [vocabulary.encode(pair.question + "\n") for pair in pairs[:ANSWERED]]
+    asked = [instruct.prompt(pair.question, vocabulary) for pair in pairs[:ANSWERED]]
     with enough_memory(16 * model.config.parameters(), instruct.FEWER):
         made = instruct.greedy_answers(model, asked, vocabulary.size, vocabulary.ends, ANSWER_TOKENS, overtaken)
     return [vocabulary.decode(ids, before[-1]) for ids, before in zip(made, asked, strict=True)]

@@ -67,8 +67,8 @@ class SftQuestion(Question["SftState"]):
 
 @dataclass(frozen=True, slots=True)
 class TunedPair:
-    """The tokens of a pair's answer (the line break before it and the end token included) with their losses −ln p in
-    nats, in the open model and in the copy; and what each answers, None if that was not asked for."""
+    """The tokens of a pair's answer (the line break before it, if it is a token of its own, and the end token included) with
+    their losses −ln p in nats, in the open model and in the copy; and what each answers, None if that was not asked for."""
 
     pair: Pair
     tokens: tuple[Token, ...]

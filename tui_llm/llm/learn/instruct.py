@@ -41,10 +41,19 @@ class Example:
         return sum(target != IGNORE for target in self.targets)
 
 
+def prompt(question: str, tokenizer: Tokenizer) -> list[int]:
+    """What is fed for a question, and what its answer follows in training: the question and a line break, encoded as one text,
+    as the chat template `INSTRUCT` is. Some vocabularies (Llama 3's, Qwen's) have a token for `?` and line break together."""
+    return tokenizer.encode(question + "\n")
+
+
 def example(pair: Pair, tokenizer: Tokenizer, context: int) -> Example:
-    """Tokenize the instruction, a line break, the answer and, if the vocabulary has it, `<|endoftext|>`, from which the
-    model learns to end the answer. Raises `UserError` if they exceed the context."""
-    asked, answer = tokenizer.encode(pair.question), tokenizer.encode("\n" + pair.answer)
+    """Tokenize the prompt, the answer and, if the vocabulary has it, `<|endoftext|>`, from which the model learns to end the
+    answer. A line break that is a token of its own is learned with the answer: so a question without it, as one types it, is
+    answered too. Raises `UserError` if all exceed the context."""
+    question, asked = tokenizer.encode(pair.question), prompt(pair.question, tokenizer)
+    given = len(question) if asked[: len(question)] == question else len(asked)
+    answer = tokenizer.encode_after(pair.answer)
     if tokenizer.end_of_text is not None:
         answer = [*answer, tokenizer.end_of_text]
     ids = asked + answer
@@ -53,7 +62,7 @@ def example(pair: Pair, tokenizer: Tokenizer, context: int) -> Example:
             f"a pair has {len(ids):,} tokens, {len(ids) - 1 - context:,} more than the model sees at once; shorten "
             f"{pair.question[:40]!r} or its answer"
         )
-    return Example(tuple(ids[:-1]), (*[IGNORE] * (len(asked) - 1), *answer))
+    return Example(tuple(ids[:-1]), (*[IGNORE] * (given - 1), *ids[given:]))
 
 
 def padded(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

@@ -88,12 +88,16 @@ class GPTConfig:
             self.key_heads == self.heads
         )
 
+    @property
+    def position_weights(self) -> int:
+        """Number of weights in the position embedding, which a model with rotary positions does not have."""
+        return 0 if self.rope else self.context * self.width
+
     def parameters(self) -> int:
         """Number of trainable parameters (a tied head counted once)."""
         norms = self.width * (self.gains + self.biased)
         biases = (self.projected + 2 * self.width + self.hidden) * self.biased
-        positions = 0 if self.rope else self.context * self.width
-        embeddings = self.vocabulary * (1 if self.tied else 2) * self.width + positions
+        embeddings = self.vocabulary * (1 if self.tied else 2) * self.width + self.position_weights
         return embeddings + self.layers * (self.block_matrices() + biases + 2 * norms) + norms
 
     def block_matrices(self) -> int:

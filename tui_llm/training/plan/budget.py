@@ -276,7 +276,7 @@ def option(
         settings = dataclasses.replace(settings, batch_size=rows)
     steps = max(1, int(tokens / (settings.batch_size * settings.grad_accumulation_steps * settings.block_size)))
     settings = scheduled(dataclasses.replace(settings, steps=steps), seconds, by_time=batches is not None)
-    parameters = shape.parameters() - shape.context * shape.width
+    parameters = shape.parameters() - shape.position_weights
     train = size * (1 - settings.validation_fraction)
     expected = LAW.bits_per_byte(parameters, tokens * per_token, train, per_token) if per_token and size else math.nan
     return Option(settings, shape, rate, steps, per_token, size, expected, LAW.spread)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tui_llm.llm.model import switches
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
+from tui_llm.training.run.settings import PREFERENCE, PRETRAINING, TrainingSettings
 
-ANSWERS_FACTOR = 4 / 3  # a step's operations to those of pre-training: forward 1, backward 2, the reference's forward 1
+FORWARD_BACKWARD = 3  # in forward passes: a backward pass is two, for the inputs' gradients and the weights'
 ROOM = 0.9  # fraction of the available memory to use: the estimate omits the libraries' own memory
 
 
@@ -26,6 +26,7 @@ class Cost:
     flops: float
     state_bytes: int  # weights, gradients and optimizer state
     activation_bytes: int  # saved for the backward pass of one batch; an estimate
+    flops_per_weight: int  # for each token; without the attention's
     most: str = ""
 
     @property
@@ -41,10 +42,28 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
     forward pass and 4 · N for the backward pass. The second term is attention over rows of T = `block_size` tokens, or
     over the tokens of a sliding window, counted as if it were not causal.
     """
-    looked_up = (0 if config.rope else config.context) + (0 if config.tied else config.vocabulary)
-    multiply = config.parameters() - looked_up * config.width
+    tokens = 0 if config.tied else config.vocabulary * config.width
+    multiply = config.parameters() - config.position_weights - tokens
     seen = min(block_size, config.window or block_size)
     return 6 * multiply + 12 * config.layers * config.width * seen
+
+
+def passes(settings: TrainingSettings, *, drawing: bool = False) -> int:
+    """Returns the operations of a step on each of its tokens, in forward passes.
+
+    A run that learns from answers also runs the model that it started from. One that learns a reward runs its own before the
+    updates too, for ln π of the answers as they were drawn; and it feeds each token once to draw them, which counts with `drawing`.
+    """
+    if settings.objective == PRETRAINING:
+        return FORWARD_BACKWARD
+    if settings.objective == PREFERENCE:
+        return 1 + FORWARD_BACKWARD
+    return drawing + 2 + FORWARD_BACKWARD * settings.updates
+
+
+def step_flops_per_token(settings: TrainingSettings, config: GPTConfig, length: int, *, drawing: bool = False) -> int:
+    """Returns the FLOPs of a step with `settings` on each of its tokens, in rows of `length`; see `passes`."""
+    return flops_per_token(config, length) // FORWARD_BACKWARD * passes(settings, drawing=drawing)
 
 
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
@@ -84,9 +103,10 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
         parameters=n,
         step_tokens=step_tokens,
         tokens=tokens,
-        flops=float(flops_per_token(config, settings.block_size)) * tokens * (ANSWERS_FACTOR if answers else 1),
+        flops=float(step_flops_per_token(settings, config, settings.block_size, drawing=True)) * tokens,
         state_bytes=4 * (4 * n - matrices + n * answers + n * (settings.ema_decay > 0)),
         activation_bytes=4 * rows * settings.block_size * numbers,
+        flops_per_weight=2 * passes(settings, drawing=True),
         most="at most " if answers else "",
     )
 

@@ -121,12 +121,19 @@ def resolve_settings(
     _check_objective(given)
     model = str(given.get("from_model", base.from_model))
     if not model:
-        settings = from_fields(dict(given), base)
+        settings = _new(from_fields(dict(given), base))
         return settings, cost.shape(settings, _vocabulary_size(settings, corpus)), None
     found, config = starting_model(model)
     # Keep a folder's full path: the config may be read from another working directory.
     name = str(found.folder) if found.kind == "folder" else found.name
-    return start.fit({**given, "from_model": name}, base, config), config, found
+    return _new(start.fit({**given, "from_model": name}, base, config)), config, found
+
+
+def _new(settings: TrainingSettings) -> TrainingSettings:
+    """Raises `UserError` where only a run of an earlier version can have these settings."""
+    for message in problems(settings).values():
+        raise UserError(message)
+    return settings
 
 
 def _check_objective(given: Mapping[str, Any]) -> None:

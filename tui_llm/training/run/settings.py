@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.suggestions import no_such
-from tui_llm.facts.policy import ADVANTAGES, MOST_SAMPLES, MOST_TOKENS, MOST_UPDATES
+from tui_llm.facts.policy import ADVANTAGES, AVERAGES, MOST_SAMPLES, MOST_TOKENS, MOST_UPDATES
 from tui_llm.facts.preference import BETA, SFT_WEIGHT, DPOSettings
 from tui_llm.facts.setting import MOST, Range, Setting
 from tui_llm.llm.data.formats import FORMATS, TextFormat
@@ -60,7 +61,7 @@ class TrainingSettings:
     heads: int = _setting(4, "H", COUNT, "attention heads in each block")
     width: int = _setting(128, "C", COUNT, "residual stream; a multiple of heads")
     block_size: int = _setting(128, "T", CONTEXT, "tokens per row: the model's context")
-    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0")
+    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0", PRETRAINING)
     tokenizer: str = _setting("nano", "NAME", None, "byte, char, word, gpt2, or a model's")
     batch_size: int = _setting(16, "B", COUNT, "rows per batch")
     grad_accumulation_steps: int = _setting(1, "N", COUNT, "batches per optimizer step")
@@ -104,6 +105,7 @@ class TrainingSettings:
     answer_tokens: int = _setting(24, "N", ANSWER_TOKENS, "most tokens of a drawn answer", REWARD)
     temperature: float = _setting(1.0, "T", TEMPERATURE, "of the drawn answers", REWARD)
     advantage: str = _setting("mean", "HOW", tuple(ADVANTAGES), "reward − mean; std: ÷ deviation too", REWARD)
+    average: str = _setting("constant", "HOW", tuple(AVERAGES), "over tokens, as GRPO, DAPO, Dr. GRPO", REWARD)
     updates: int = _setting(1, "N", UPDATES, "optimizer steps on the same answers", REWARD)
     clip_ratio: float = _setting(0.2, "F", SHARE_BETWEEN, "of π ÷ π_old, from the 2nd update on", REWARD)
     kl_weight: float = _setting(0.04, "F", KL_WEIGHT, "of the KL to the start model", REWARD)
@@ -124,7 +126,7 @@ class TrainingSettings:
         return DPOSettings(self.beta, self.length_normalized == "on", self.sft_weight)
 
     def __post_init__(self) -> None:
-        for message in problems(self).values():
+        for message in problems(self, earlier=True).values():
             raise UserError(message)
 
 
@@ -151,8 +153,9 @@ RENAMED = {"optimiser": "optimizer", "accumulation": "grad_accumulation_steps"}
 """Settings by the names that they had in earlier runs' config.json and on earlier command lines."""
 
 
-def problems(settings: TrainingSettings) -> dict[str, str]:
-    """Returns for each invalid field why it is invalid; an empty dict if all are valid."""
+def problems(settings: TrainingSettings, *, earlier: bool = False) -> dict[str, str]:
+    """Returns for each invalid field why it is invalid; an empty dict if all are valid. `earlier`: what an earlier version could
+    begin is valid too, so that its runs are read and resumed as they began."""
     found: dict[str, str] = {}
     for name, setting in SETTINGS.items():
         value = getattr(settings, name)
@@ -171,7 +174,7 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["momentum_warmup_steps"] = "momentum warmup steps are muon's: give the optimizer muon, or leave them out"
     if settings.cautious_decay == "on" and settings.weight_decay == 0:
         found["cautious_decay"] = "cautious decay is on, but weight decay is 0; give a weight decay, or leave it out"
-    return found | _objective_problems(settings, found)
+    return found | _objective_problems(settings, {*found, "dropout"} if earlier else found)
 
 
 def _arch_problems(settings: TrainingSettings, *, shaped: bool) -> dict[str, str]:
@@ -189,8 +192,9 @@ def _arch_problems(settings: TrainingSettings, *, shaped: bool) -> dict[str, str
     return {"arch": why} if why else {}
 
 
-def _objective_problems(settings: TrainingSettings, found: dict[str, str]) -> dict[str, str]:
-    """What contradicts the objective: a setting that has no effect in it, or a rule that can't score."""
+def _objective_problems(settings: TrainingSettings, found: Container[str]) -> dict[str, str]:
+    """What contradicts the objective: a setting that has no effect in it, or a rule that can't score; but for the settings in
+    `found`."""
     objective = settings.objective
     if "objective" in found:
         return {}
@@ -201,6 +205,10 @@ def _objective_problems(settings: TrainingSettings, found: dict[str, str]) -> di
             wrong[name] = (
                 f"{name.replace('_', ' ')} has no effect in a run that learns {LEARNS[objective]}; leave it out"
             )
+    if "dropout" in wrong:  # it would have one: the same weights would differ from those of the reference, and of π_old
+        wrong["dropout"] = (
+            f"dropout is for pre-training only: a run that learns {LEARNS[objective]} compares with models without it; leave it out"
+        )
     if objective != PRETRAINING and settings.compile == "on":
         wrong["compile"] = f"torch.compile is for pre-training only; leave out --compile to learn {LEARNS[objective]}"
     if objective == REWARD:

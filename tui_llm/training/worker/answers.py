@@ -58,7 +58,7 @@ class AnswerTrainer(Trainer):
 
     @property
     def flops_per_token(self) -> float:
-        return cost.ANSWERS_FACTOR * cost.flops_per_token(self.model.config, max(1, round(self.tokens_per_row)))
+        return cost.step_flops_per_token(self.settings, self.model.config, max(1, round(self.tokens_per_row)))
 
     @property
     def rows_text(self) -> str:

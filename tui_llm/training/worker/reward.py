@@ -138,9 +138,12 @@ class RewardTrainer(AnswerTrainer):
 
     def _gradient(self) -> None:
         self.model.train()
-        for drawn in self._batches:
+        weights = [1] * len(self._batches)
+        if self.policy.average == "token":  # every token of the step counts the same, in whatever batch it is
+            weights = [int((drawn.targets != IGNORE).sum()) for drawn in self._batches]
+        for drawn, weight in zip(self._batches, weights, strict=True):
             terms = self._terms(drawn, self._logs(self.model, drawn.inputs, drawn.targets))
-            (terms.loss / len(self._batches)).backward()
+            (terms.loss * weight / sum(weights)).backward()
 
     def _apply(self, number: int, lr: float, total: float | Tensor) -> float:
         if not self._learns:
@@ -193,6 +196,7 @@ class RewardTrainer(AnswerTrainer):
 def policy_settings(settings: TrainingSettings) -> PolicySettings:
     return PolicySettings(
         advantage=settings.advantage,
+        average=settings.average,
         clip=settings.clip_ratio,
         beta=settings.kl_weight,
         temperature=settings.temperature,

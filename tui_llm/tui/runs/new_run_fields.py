@@ -45,7 +45,7 @@ _GROUPS = {
     "Text and vocabulary": ("preset", "minutes", "name", "from_model", "tokenizer", "format", "field",
         "validation_fraction", "shuffle_documents"),
     "Objective": ("objective", "beta", "sft_weight", "length_normalized", "reward", "samples", "answer_tokens", "temperature",
-        "advantage", "updates", "clip_ratio", "kl_weight"),
+        "advantage", "average", "updates", "clip_ratio", "kl_weight"),
     "Shape": ("layers", "heads", "width", "block_size", "arch", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "momentum_warmup_steps",
         "learning_rate", "schedule", "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "cautious_decay", "beta1",
