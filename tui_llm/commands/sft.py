@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
+    from tui_llm.llm.data.instruction_pairs import MOST
+
     commands.add(
         "sft",
         "supervised fine-tuning on question–answer pairs, on a copy of the weights: before and after",
         sft,
         _add_options,
-        more="The loss is on the answers' tokens only; all pairs are in each step's batch. Prints it before and after, each pair's own, "
-        f"and the greedy answers. The model itself does not change; --keep writes the copy as a model folder. {MODEL}",
+        more=f"The loss is on the answers' tokens only; all pairs, at most {MOST}, are in each step's batch. Prints it before and "
+        f"after, each pair's own, and the greedy answers. The model itself does not change; --keep writes the copy as a model folder. {MODEL}",
         examples=(
             'tui-llm sft --pair "Who are you? => I am Tim." --steps 20 --keep tim',
             "tui-llm sft pairs.jsonl --steps 20 --json",
