@@ -144,6 +144,14 @@ def test_a_training_example_names_its_run() -> None:
     assert [line for line in shown if not {"--run", "--branch", "--cost"} & set(line.split())] == []
 
 
+def test_the_systems_are_those_that_are_tested_and_wheels_for_a_cpu_come_from_its_index() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (README, *PAGES))
+    found = [line for line in text.splitlines() if "Windows" in line]
+    assert found and all("WSL" in line for line in found)
+    (wheels,) = [line for line in text.splitlines() if "pip wheel" in line and "--find-links" in line]
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in wheels
+
+
 def test_every_method_of_a_model_is_in_the_page_on_python() -> None:
     named = set(
         re.findall(r"^\| `(\w+)", (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8"), re.MULTILINE)

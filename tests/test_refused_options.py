@@ -58,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "unrecognized arguments: --weights half",
         ),
         (("reward", "hi", "--score", "full-stop", "--weights", "int8"), "unrecognized arguments: --weights int8"),
-        (("--weights", "half", "backward", "hi there"), "unrecognized arguments: --weights=half"),
+        (("--weights", "half", "backward", "hi there"), "--weights can't come before backward"),
         (("find-lr", "stories", "--trial-steps", "0"), "can't have 0 steps"),
         (("find-lr", "stories", "--trial-steps", "-5"), "can't have -5 steps"),
         (("train", "pairs.tsv", "--from", "nano", "--instruct", "--exclude", "a"), "leave out --exclude"),
