@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from tui_llm.llm.data.instruction_pairs import MOST
-
     commands.add(
         "sft",
         "supervised fine-tuning on question–answer pairs, on a copy of the weights: before and after",
         sft,
         _add_options,
-        more=f"The loss is on the answers' tokens only; all pairs, at most {MOST}, are in each step's batch. Prints it before and "
-        f"after, each pair's own, and the greedy answers. The model itself does not change; --keep writes the copy as a model folder. {MODEL}",
+        more="The loss is on the answers' tokens only; all pairs are in each step's batch. Prints it before and after, each pair's own, "
+        f"and the greedy answers. The model itself does not change; --keep writes the copy as a model folder. {MODEL}",
         examples=(
             'tui-llm sft --pair "Who are you? => I am Tim." --steps 20 --keep tim',
             "tui-llm sft pairs.jsonl --steps 20 --json",
@@ -33,8 +31,9 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     from tui_llm.instruments.sft.question import LEARNING_RATE, STEPS
+    from tui_llm.llm.data.instruction_pairs import MOST
 
-    parser.add_argument("pairs", nargs="?", metavar="FILE", help='a file of pairs: .jsonl, {"question": …, "answer": …} a line; others, such as .tsv: question, tab, answer')  # fmt: skip
+    parser.add_argument("pairs", nargs="?", metavar="FILE", help=f'a file of pairs, at most {MOST} in all: .jsonl, {{"question": …, "answer": …}} a line; others, such as .tsv: question, tab, answer')  # fmt: skip
     parser.add_argument("--pair", action="append", metavar="QUESTION=>ANSWER", help="a pair; can be given several times, also beside a file")  # fmt: skip
     parser.add_argument("--steps", type=whole, default=STEPS, metavar="N", help=f"how many steps (default {STEPS})")
     parser.add_argument("--learning-rate", type=number, default=LEARNING_RATE, metavar="R", help=f"of AdamW (default {LEARNING_RATE:g})")  # fmt: skip
