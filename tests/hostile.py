@@ -48,7 +48,7 @@ LEFT_OUT = {("serve", "*"), ("train", "--measure"), ("train", "--detach"), ("tra
 MORE = {  # additional arguments that keep a call short
     "train": ["--no-start", "--preset", "toy"], "tour": ["--json"], "draw": [], "learn": ["--steps", "1"],
     "reward": ["--steps", "1", "--samples", "2", "--tokens", "2"],
-    "generate": ["--max-tokens", "2"], "runs delete": ["--yes"], "models delete": ["--yes"], "models pull": ["--offline"], "find-lr": ["--seconds", "2"],
+    "generate": ["--max-tokens", "2"], "runs delete": ["--yes"], "models delete": ["--yes"], "find-lr": ["--seconds", "2"],
 }  # fmt: skip
 FOREVER = {
     ("generate", "--max-tokens"): 1_000_000,

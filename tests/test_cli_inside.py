@@ -155,7 +155,6 @@ def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
         (("backward", TEXT, "--target", ""), "the target is empty"),
         (("backward", TEXT, "--target", "x", "--whole"), "give it without --target"),
         (("backward", "", "--target", "x"), "nothing is predicted before the first token"),
-        (("backward", TEXT, "--weights", "int8"), "open the model with --weights fp32"),
         (("neighbours", "\x1b]0;x\x07 of"), "tokens:"),
         (("neighbours", "#4096"), "there is no token 4096"),
         (("neighbours", " king", "--count", "-1"), "give 1 or more"),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+import tomllib
+from pathlib import Path
 
 import pytest
+import transformers
+from packaging.requirements import Requirement
 
+import tui_llm
 from tui_llm.cli import main
 from tui_llm.commands.shared.command import parsers
 from tui_llm.commands.shared.parser import build_parser
 from tui_llm.common.errors import UserError
-from tui_llm.training.run.settings import SETTINGS
+from tui_llm.llm.model import switches
+from tui_llm.training.run.settings import OBJECTIVE_DEFAULTS, SETTINGS
 from tui_llm.tui.runs.new_run_fields import HINTS
 
 ALL = dict(parsers(build_parser()))
@@ -50,6 +57,22 @@ def test_cheap_examples_run(line: str, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out
 
 
+def test_a_training_example_names_its_run() -> None:
+    """Else the command ends with "name the run"; the examples of `train` are too dear to run."""
+    shown = [ALL[""].parse_args(shlex.split(line)[1:]) for path, line in EXAMPLES if path == "train"]
+    assert [one for one in shown if not (one.run or one.branch or one.cost)] == []
+
+
+def test_a_warm_up_says_its_default_and_each_objective_its_own() -> None:
+    options = ALL["train"]._option_string_actions
+    assert "(default: the preset's, at most 1/10 of the steps; 10 with --preference; 5 with --reward)" in str(options["--warmup-steps"].help)  # fmt: skip
+    assert "at most 1/5 of the steps; 0 with another optimizer" in str(options["--momentum-warmup-steps"].help)
+    for objective, defaults in OBJECTIVE_DEFAULTS.items():
+        for name in set(defaults) - {"minutes"}:
+            assert f"--{objective}" in str(options[f"--{name.replace('_', '-')}"].help), name
+    assert "--reward" not in str(ALL["find-lr"]._option_string_actions["--steps"].help)  # it is for text only
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_every_option_and_argument_says_what_it_is(path: str) -> None:
     for action in ALL[path]._actions:
@@ -74,6 +97,32 @@ def test_the_top_page_says_where_things_are_and_what_a_status_means(monkeypatch:
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert left.value.code == 0
+
+
+def test_the_top_page_names_each_file_and_variable_of_the_package() -> None:
+    package, text = Path(tui_llm.__file__).parent, ALL[""].format_help()
+    paths = set(package.rglob("*.py")) - {package / "commands/shared/app.py"}  # it has the page's text
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(paths))
+    variables = sorted(set(re.findall(r"\bTUI_LLM_[A-Z_]+[A-Z]", code)))
+    assert len(variables) > 6 and [one for one in variables if one not in text] == []
+    aside = re.findall(r'"(?:svg|json|safetensors)", "(\w{4,})"[,)]', code)  # of `save_new` and `free_path`
+    files = {*re.findall(r'data_dir\(\) / "([\w.-]+)', code), *aside}
+    assert {"runs", "ladders", "pictures", "charts"} <= files
+    assert [one for one in sorted(files) if one not in text] == []
+
+
+def test_export_names_each_layout_and_the_extra_has_it() -> None:
+    description = " ".join((ALL["export"].description or "").split())
+    assert [
+        layout.title
+        for layout in switches.LAYOUTS
+        if layout.title.lower().replace("gpt2", "gpt-2") not in description.lower()
+    ] == []
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = project["optional-dependencies"]["transformers"]
+    (needed,) = [Requirement(one) for one in extra if one.startswith("transformers")]
+    assert "4.57.6" not in needed.specifier  # the last without NanoChat
+    assert transformers.__version__ in needed.specifier and hasattr(transformers, "NanoChatConfig")
 
 
 def test_every_command_takes_json_but_two() -> None:

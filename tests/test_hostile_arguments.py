@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from tests import hostile
@@ -31,6 +32,7 @@ def test_each_call_succeeds_or_fails_with_one_line(
         return started(module, *rest, **named)
 
     monkeypatch.setattr(subprocesses, "start", start)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # `models pull none/none`
     monkeypatch.chdir(tmp_path)
     hostile.furnish(tmp_path)
     before, count, wrong = hostile.state(tmp_path), 0, []

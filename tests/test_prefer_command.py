@@ -58,7 +58,6 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         ((*ASK[:3], " a", "--rejected", ""), "--rejected is empty"),
         ((*ASK[:3], " a" * 300, "--rejected", " b"), "the model sees 256 at once"),
         (("prefer", "", *ASK[2:]), "nothing to predict from"),
-        ((*ASK, "--weights", "int8"), "open the model with --weights fp32"),
     ],
 )
 def test_invalid_input_gets_one_line(words: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,7 +276,12 @@ def test_an_unreachable_hub_and_offline_mode_are_one_line(server: Hub, monkeypat
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "can't pull distilbert/distilgpt2 from http://127.0.0.1:9" in refused()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "offline (--offline, or HF_HUB_OFFLINE is set)" in refused()
+    assert "HF_HUB_OFFLINE is set, so distilbert/distilgpt2 can't be pulled" in refused()
+
+
+def test_pull_offers_no_option_with_which_it_only_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "pull", "distilgpt2", "--offline"]) == 2
+    assert "unrecognized arguments: --offline" in capsys.readouterr().err
 
 
 HOSTILE = ["../x", "a/b/c", "", "/etc", "a/../b", "a/b\x1b[31m", "a/b\n", "[/]", "a--b/c", "a/b..c", "\u202ea/b", "a/" + "b" * 300, "x", "a/.b"]  # fmt: skip

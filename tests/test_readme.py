@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm import facts, instruments
+from tui_llm import LanguageModel, facts, instruments
 from tui_llm.cli import main
 from tui_llm.commands.shared.parser import build_parser
 from tui_llm.facts.request import Question
@@ -132,6 +132,31 @@ def test_the_readmes_commands_are_among_the_examples_that_run() -> None:
 def test_python_runs(page: Path) -> None:
     """The blocks of a page form one program."""
     exec(compile("".join(blocks(page, "python")), page.name, "exec"), {})
+
+
+def test_a_training_example_names_its_run() -> None:
+    """`console` blocks are not run; without a name `train` ends at once."""
+    shown = []
+    for page in (README, *PAGES):
+        text = "".join(blocks(page, "(?:sh|console)")).replace("\\\n", " ")
+        shown += [line for line in re.findall(r"tui-llm train .*", text) if "--arch help" not in line]
+    assert len(shown) > 20
+    assert [line for line in shown if not {"--run", "--branch", "--cost"} & set(line.split())] == []
+
+
+def test_the_systems_are_those_that_are_tested_and_wheels_for_a_cpu_come_from_its_index() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (README, *PAGES))
+    found = [line for line in text.splitlines() if "Windows" in line]
+    assert found and all("WSL" in line for line in found)
+    (wheels,) = [line for line in text.splitlines() if "pip wheel" in line and "--find-links" in line]
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in wheels
+
+
+def test_every_method_of_a_model_is_in_the_page_on_python() -> None:
+    named = set(
+        re.findall(r"^\| `(\w+)", (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert named == {name for name in dir(LanguageModel) if not name.startswith("_")} - {"engine"}
 
 
 def slug(heading: str) -> str:

@@ -51,6 +51,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("steer", "hi", "--load", "x.safetensors", "--toward", "happy"), "leave out --toward"),
         (("steer", "hi", "--toward", "happy"), "give --toward and --away"),
         (("find-lr", "stories", "--minutes", "5"), "leave out --minutes"),
+        # Weights in fewer bits have no gradient, so these commands don't offer them.
+        (("learn", "hi", "--target", " a", "--weights", "int8"), "unrecognized arguments: --weights int8"),
+        (
+            ("prefer", "hi", "--chosen", " a", "--rejected", " b", "--weights", "half"),
+            "unrecognized arguments: --weights half",
+        ),
+        (("reward", "hi", "--score", "full-stop", "--weights", "int8"), "unrecognized arguments: --weights int8"),
+        (("--weights", "half", "backward", "hi there"), "--weights can't come before backward"),
         (("find-lr", "stories", "--trial-steps", "0"), "can't have 0 steps"),
         (("find-lr", "stories", "--trial-steps", "-5"), "can't have -5 steps"),
         (("train", "pairs.tsv", "--from", "nano", "--instruct", "--exclude", "a"), "leave out --exclude"),

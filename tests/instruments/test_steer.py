@@ -224,6 +224,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: 
         assert main(wrong) == 2
         printed, said = capsys.readouterr()
         assert not printed and said.count("\n") == 1, wrong
+    assert main([*words, "--layer", "9"]) == 2
+    blocks = model.weights().layers
+    assert f"the model's layers are 0 to {blocks - 1}, and {blocks} is after the last" in capsys.readouterr().err
 
 
 def test_changed_logits_are_not_the_models(model: PipelineEngine) -> None:

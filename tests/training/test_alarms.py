@@ -220,7 +220,7 @@ def test_a_worker_records_spikes_once_and_a_resumed_one_goes_on(
     assert snapshot.health is not None and snapshot.health.band is None  # the run is done
     spikes = [(one.kind, one.step) for one in snapshot.health.alarms if one.kind != OUTLIER_ROW]
     assert spikes == [(one["kind"], one["step"]) for one in found]
-    assert run_health("noisy").alarms == snapshot.health.alarms
+    assert run_health("noisy").alarms == snapshot.health.alarms and run_health("noisy").band is None
     assert cli.main(["runs"]) == 0
     assert f" at step {found[-1]['step']}" in capsys.readouterr().out
     assert cli.main(["runs", "--json"]) == 0
@@ -289,3 +289,18 @@ def test_the_steps_after_the_warm_up_are_counted_from_it() -> None:
     flat = curve(lambda _step, metric: _changed(metric, loss=FACTS["unigram_entropy"] * 1.2))
     (alarm,) = (one for one in raised(flat) if "no context is used" in one.evidence)
     assert f"{alarm.step - SETTINGS.warmup_steps:,} steps after the warm-up" in alarm.evidence
+
+
+def test_the_page_states_the_detectors_own_numbers() -> None:
+    """Two detectors raise a divergence, and two a plateau; the table has the evidence of each."""
+    d, page = alarm_detectors, (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = {name: next(line for line in page.splitlines() if line.startswith(f"| {name} |")) for name in KINDS}
+    assert f"(2 % of the run each, at least {d.SMALLEST_BLOCK} steps)" in rows[DIVERGENCE]
+    assert (
+        f"more than {100 * d.DIVERGED:.0f} %" in rows[DIVERGENCE]
+        and f"above {d.THROWN:.0f} × its usual" in rows[DIVERGENCE]
+    )
+    assert (
+        f"by less than {100 * d.FLAT:.1f} %" in rows[PLATEAU] and f"over {d.FLAT_BLOCKS} blocks after" in rows[PLATEAU]
+    )
+    assert f"at most {100 * d.HARDLY:.0f} % and stays above {d.ABOVE_UNIGRAM} × the entropy" in rows[PLATEAU]

@@ -20,6 +20,7 @@ from tui_llm.llm.model import checkpoint, cpu_reader, device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.run.settings import (
     PRECISIONS,
     PRESETS,
@@ -31,6 +32,7 @@ from tui_llm.training.run.settings import (
 )
 from tui_llm.training.worker import checkpoints, loop
 from tui_llm.training.worker.loop import Diverged, Trainer
+from tui_llm.training.worker.optimizers import momentum
 
 CPU = torch.device("cpu")
 
@@ -181,6 +183,16 @@ def test_a_schedule_that_is_all_warm_up_or_upside_down_stays_in_bounds() -> None
             TINY, learning_rate=1e-3, min_learning_rate=1.0, warmup_steps=100, steps=10, schedule=schedule
         )
         assert all(0 < learning_rate(s, step) <= 1e-3 for step in range(1, 200))
+
+
+@pytest.mark.parametrize("rate", [{}, {"learning_rate": "5e-3"}], ids=["preset's rate", "own rate"])
+def test_a_short_run_of_a_preset_reaches_its_rate_and_its_momentum(rate: dict[str, str]) -> None:
+    settings = resolve_settings({"steps": "100", **rate}, PRESETS["modern"])[0]
+    assert settings.learning_rate == float(rate.get("learning_rate", PRESETS["modern"].learning_rate))
+    assert learning_rate(settings, 10) == settings.learning_rate > learning_rate(settings, 9)
+    assert momentum(settings, 20) < momentum(settings, 21) == pytest.approx(0.95)
+    given = resolve_settings({"steps": "100", "warmup_steps": "50", **rate}, PRESETS["modern"])[0]
+    assert given.warmup_steps == 50
 
 
 def test_a_non_finite_loss_ends_the_run_before_the_weights_change(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def test_a_key_of_the_form_finds_a_rate_and_enter_takes_it_into_the_field(
         set_field(app, "steps", "60")
         finder = await opened(app, pilot)
         assert finder.settings.steps == 60 and finder.settings.learning_rate == 3e-3
-        assert finder.settings.warmup_steps == 20  # as in the run with the pick, whose rate is typed
+        assert finder.settings.warmup_steps == 6  # as in the run with the pick: a tenth of the steps
         await pilot.press("enter")  # there is no pick yet
         assert isinstance(app.screen, FindRateScreen)
         for record in (RateProgress("tokenizing\x1b[31m"), BEGIN, *WIDE, RateProgress("", 4e-3, 400, 20, 2.5, 31.2)):

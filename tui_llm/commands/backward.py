@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     text_argument(parser, "prompt")
-    prompt_options(parser)
+    prompt_options(parser, gradients=True)
     parser.add_argument(
         "--target",
         metavar="TEXT",

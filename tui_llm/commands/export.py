@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
         "copy a run's newest checkpoint, or a model, as a model folder",
         export,
         _add_options,
-        more="Writes config.json, model.safetensors, the vocabulary and a card: Hugging Face's layout for GPT-2, which `transformers` "
-        "opens. RUN can also be a model's name or folder. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.\n\n"
+        more="Writes config.json, model.safetensors, the vocabulary and a card, which `transformers` 5 opens: Hugging Face's layout for "
+        "GPT-2, with architecture switches that of Starcoder2, Arcee or NanoChat. RUN can also be a model's name or folder. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.\n\n"
         "With --gguf it writes a file that llama.cpp opens. The dtype is that of the "
         "matrices: f32, f16 or q8_0 (8 bits with a scale for every 32 weights; rows that are no multiple of 32 long are f16).",
         examples=(

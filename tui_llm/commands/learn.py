@@ -52,7 +52,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--pins", action="store_true", help="show the effect on your pinned prompts")
     parser.add_argument("--keep", metavar="FOLDER", help="write the changed weights as a new model folder")
     force_option(parser)
-    prompt_options(parser)
+    prompt_options(parser, gradients=True)
     json_option(parser)
 
 

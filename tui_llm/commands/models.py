@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -36,15 +35,14 @@ def _add_options(parser: Parser) -> None:
         "pull",
         "download a model from the Hugging Face Hub, or resume a download (extra `hub`)",
         pull,
-        more="Needs the extra `hub` and a network, or a cache or mirror that has the model. Resumes an interrupted download. Safetensors "
-        "and JSON only: nothing is unpickled, no code is downloaded.",
+        more="Needs the extra `hub`, and the Hub or a mirror (HF_ENDPOINT). Resumes an interrupted download. Safetensors and JSON only: "
+        "nothing is unpickled, no code is downloaded. A model in the Hugging Face cache opens without it: --model OWNER/NAME.",
         examples=("tui-llm models pull gpt2", "tui-llm models pull EleutherAI/pythia-70m --revision main"),
     )
     action.add_argument(
         "name", metavar="NAME", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME"
     )
     action.add_argument("--revision", metavar="R", help="a branch, a tag or a commit (default main)")
-    action.add_argument("--offline", action="store_true", help="use no network, as HF_HUB_OFFLINE=1 does")
     action.add_argument("--progress", action="store_true", help="print progress as JSON lines on stderr, for programs")
     action_json_option(action)
     action = actions.add(
@@ -161,9 +159,6 @@ def pull(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from tui_llm.common.display import visible
-
-    if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, below
     from tui_llm.llm.hub.pull import pull
 
     shown = _Progress(lines=options.progress)

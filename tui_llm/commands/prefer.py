@@ -46,7 +46,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--learning-rate", type=number, default=recipe.learning_rate, metavar="R", help=rate)
     parser.add_argument("--length-normalized", action="store_true", help=DPO["length_normalized"].help)
     parser.add_argument("--sft-weight", type=number, default=dpo.sft_weight, metavar="A", help=f"{DPO['sft_weight'].help} (default {dpo.sft_weight:g})")  # fmt: skip
-    prompt_options(parser)
+    prompt_options(parser, gradients=True)
     json_option(parser)
 
 

@@ -61,7 +61,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--beta", type=number, default=policy.beta, metavar="B", help=f"weight of the KL term, the pull to the opened model; 0: off (default {policy.beta:g})")  # fmt: skip
     parser.add_argument("--keep", metavar="FOLDER", help="write the changed weights as a new model folder")
     force_option(parser)
-    prompt_options(parser)
+    prompt_options(parser, gradients=True)
     json_option(parser)
 
 

@@ -31,8 +31,9 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     from tui_llm.instruments.sft.question import LEARNING_RATE, STEPS
+    from tui_llm.llm.data.instruction_pairs import MOST
 
-    parser.add_argument("pairs", nargs="?", metavar="FILE", help='a file of pairs: .jsonl, {"question": …, "answer": …} a line; others, such as .tsv: question, tab, answer')  # fmt: skip
+    parser.add_argument("pairs", nargs="?", metavar="FILE", help=f'a file of pairs, at most {MOST} in all: .jsonl, {{"question": …, "answer": …}} a line; others, such as .tsv: question, tab, answer')  # fmt: skip
     parser.add_argument("--pair", action="append", metavar="QUESTION=>ANSWER", help="a pair; can be given several times, also beside a file")  # fmt: skip
     parser.add_argument("--steps", type=whole, default=STEPS, metavar="N", help=f"how many steps (default {STEPS})")
     parser.add_argument("--learning-rate", type=number, default=LEARNING_RATE, metavar="R", help=f"of AdamW (default {LEARNING_RATE:g})")  # fmt: skip

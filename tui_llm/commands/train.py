@@ -30,10 +30,11 @@ def add(commands: Commands) -> None:
         train,
         _add_options,
         more="Makes a run and trains it in a separate process, which continues after the terminal is closed. Prints progress until it is "
-        "done; Ctrl+C asks it to save and end, a second Ctrl+C leaves it running. With --cost nothing is trained.",
+        "done; Ctrl+C asks it to save and end, a second Ctrl+C leaves it running. With --cost nothing is trained. A resumed run and a branch keep the "
+        "settings that are not given.",
         examples=(
             "tui-llm train book.txt --run first --preset toy --steps 60",
-            "tui-llm train stories --preset small --detach",
+            "tui-llm train stories --preset small --detach --run tales",
             "tui-llm train book.txt --minutes 5 --run five",
             "tui-llm train --preset shakespeare --run bard",
             "tui-llm train --resume --run first",
@@ -48,6 +49,8 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
+    from tui_llm.training.run.pins import LONGEST, MOST
+
     parser.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
     parser.add_argument("--run", metavar="NAME", help="the run's name")
     settings_options(parser)
@@ -59,7 +62,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--detach", action="store_true", help="return at once; the run continues in the background")
     parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
     branch_options(parser)
-    parser.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; can be given several times")  # fmt: skip
+    parser.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; can be given several times, at most {MOST} pins of {LONGEST:,} characters")  # fmt: skip
     parser.add_argument("--cost", action="store_true", help="only print what it would cost: parameters, memory, tokens, operations")  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="with --cost: also begin the run for some seconds, and print the time of all of it with a band")  # fmt: skip
     json_option(parser)
@@ -75,7 +78,9 @@ def settings_options(parser: Parser, *, text_only: bool = False) -> None:
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
     parser.add_argument("--minutes", metavar="M", help=f"{SETTINGS['minutes'].help}. Measuring and evaluations count; without --preset and --from it picks what is best in that time on this machine: model, vocabulary, schedule")  # fmt: skip
     if not text_only:
-        parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
+        from tui_llm.llm.data.instruction_pairs import MOST
+
+        parser.add_argument("--instruct", action="store_true", help=f"fine-tune the model named by --from on at most {MOST} question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
         parser.add_argument("--preference", action="store_true", help="learn preferences instead of text, from the model named by --from (DPO); CORPUS is a .jsonl with lines of prompt, chosen, rejected")  # fmt: skip
         parser.add_argument("--reward", metavar="SPEC", help=f"learn a reward instead of text, from the model named by --from (policy gradient): SPEC {SETTINGS['reward'].help}; CORPUS is a file of prompts, one a line (default: --sample-prompt)")  # fmt: skip
     parser.add_argument("--arch", metavar="LIST", help=f"architecture {SETTINGS['arch'].help} ({switches.SETS[switches.MODERN]}), or {switches.GPT2} (none); of {switches.NAMED}; help prints what each does and needs (default: the preset's)")  # fmt: skip
@@ -86,16 +91,34 @@ def settings_options(parser: Parser, *, text_only: bool = False) -> None:
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             learns = " and ".join(f"--{name}" for name in setting.objectives if name != PRETRAINING)
             about = f"{f'with {learns}: ' if learns else ''}{choices}{setting.help}"
-            about += "" if learns else " (default: the preset's)"
+            about += "" if learns else f" (default: {_default(name, text_only=text_only)})"
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=setting.metavar, help=about)
     for name, now in RENAMED.items():
         parser.add_argument(f"--{name}", dest=now, help=argparse.SUPPRESS)
 
 
+def _default(name: str, *, text_only: bool) -> str:
+    """What a setting is that is not given: the rules of `fields.adapted`."""
+    from tui_llm.training.run.settings import MOST_WARM_UP, OBJECTIVE_DEFAULTS
+
+    words = "the preset's"
+    if name in MOST_WARM_UP:
+        words += f", at most 1/{MOST_WARM_UP[name]} of the steps"
+    if name == "momentum_warmup_steps":
+        words += "; 0 with another optimizer than the preset's"
+    objectives: dict[str, list[str]] = {}  # value → the options that bring it
+    if not text_only:
+        for objective, defaults in OBJECTIVE_DEFAULTS.items():
+            if name in defaults:
+                value = defaults[name]
+                objectives.setdefault(f"{value:g}" if isinstance(value, float) else str(value), []).append(f"--{objective}")  # fmt: skip
+    return "; ".join([words, *(f"{value} with {_or(options)}" for value, options in objectives.items())])
+
+
 def _or(names: Collection[str]) -> str:
     """`a, b or c`."""
     *most, last = names
-    return f"{', '.join(most)} or {last}"
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def train(options: argparse.Namespace) -> int:

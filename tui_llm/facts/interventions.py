@@ -167,6 +167,7 @@ def check_parts(parts: Iterable[ModelPart], layers: int, heads: int) -> None:
     for part in parts:
         most = layers if part.kind == RESIDUAL else layers - 1
         if part.kind not in (TOKENS, POSITIONS, KEY) and not 0 <= part.layer <= most:
-            raise UserError(f"there is no {part.name}: the model's layers are 0 to {layers - 1}")
+            after = f", and {layers} is after the last" if part.kind == RESIDUAL else ""
+            raise UserError(f"there is no {part.name}: the model's layers are 0 to {layers - 1}{after}")
         if part.kind == HEAD and not 0 <= part.head < heads:
             raise UserError(f"there is no {part.name}: each layer's heads are 0 to {heads - 1}")

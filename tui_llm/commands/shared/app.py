@@ -27,18 +27,31 @@ EXAMPLES = (
 )
 SECTIONS = """exit status:
   0    success
-  1    a run that was followed failed after it had started; `check`: something
-       is broken
+  1    a run that was followed, or a rung of `ladder`, failed after it had
+       started; `check`: something is broken
   2    invalid input or an error: one line on stderr says what to do
   130  interrupted with Ctrl+C
 
 environment:
   TUI_LLM_HOME  keep everything in this folder: data, cache and log
   TUI_LLM_DEBUG show tracebacks, which otherwise go to LOG/errors.log
+  TUI_LLM_KERNEL
+                what multiplies by the weights on a CPU, as --kernel
+  TUI_LLM_NATIVE_TRAINING
+                0: a run on a CPU trains with torch, without the step in C
+  TUI_LLM_NATIVE_DIR
+                where that step's compiled code is kept, instead of CACHE
+  TUI_LLM_NICE  the niceness of the processes that train
+  TUI_LLM_VOCABULARY_MIRROR
+                an address with gpt2.tiktoken, cl100k_base.tiktoken and
+                o200k_base.tiktoken, instead of tiktoken's
+  CC            the C compiler (default gcc, then cc)
   NO_COLOR      the app in shades of grey
   COLUMNS       the width of this help, and of guess and ladder on a terminal
-  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
+  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN
                 as in huggingface_hub, for pulled models
+  HF_HUB_OFFLINE
+                1: `models pull` is refused
   TIKTOKEN_CACHE_DIR
                 also searched for gpt2, cl100k_base and o200k_base
 
@@ -47,11 +60,20 @@ files:
   DATA/models/         pulled models and your own
   DATA/vocabularies/   vocabularies added under a name
   DATA/pins.json       pinned prompts
-  DATA/tour.json       progress in the tour
+  DATA/ladders/        what each ladder was asked for; its runs are in runs/
+  DATA/foreign.json    paths of other people's runs
+  DATA/pairs/          answers that were preferred, for `train --preference`
+  DATA/tour.json, tour-dismissed.json
+                       progress in the tour; that it was closed
   DATA/lessons/        progress in other lessons, and that of classes
   DATA/state.json      what comes back at the next start: prompt, model, target,
                        sampler, vocabulary, theme, pane; delete it to forget
-  CACHE/               downloads and tokenized text: can be deleted
+  DATA/readings/, trees/, pictures/, charts/, directions/
+                       what the app saves where the current folder is not
+                       writable
+  CACHE/               downloads, compiled code, measurements, tokenized text:
+                       can be deleted; without a network keep vocabularies/
+                       if `vocabulary add` installed one of tiktoken's
   LOG/                 app.log, errors.log
   DATA, CACHE and LOG are the system's folders for tui-llm (on Linux
   ~/.local/share/tui-llm, ~/.cache/tui-llm and ~/.local/state/tui-llm/log),

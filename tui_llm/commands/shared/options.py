@@ -188,13 +188,17 @@ def start_options(parser: Parser) -> None:
     parser.add_argument("--fresh", action="store_true", help="begin as at the first start: what was open, typed and set last time doesn't come back, and nothing is remembered")  # fmt: skip
 
 
-def weights_option(parser: Parser) -> None:
-    parser.add_argument(
-        "--weights",
-        default="fp32",
-        metavar="W",
-        help="the weights' dtype: fp32, exact; half, 16 bits each; int8, faster, but with other results (default fp32)",
-    )
+def weights_option(parser: Parser, *, gradients: bool = False) -> None:
+    """`gradients`: for a command that computes them, which weights in fewer bits have none of."""
+    if gradients:
+        parser.set_defaults(weights="fp32")
+    else:
+        parser.add_argument(
+            "--weights",
+            default="fp32",
+            metavar="W",
+            help="the weights' dtype: fp32, exact; half, 16 bits each; int8, faster, but with other results (default fp32)",
+        )
     parser.add_argument(
         "--kernel",
         default="",
@@ -203,15 +207,15 @@ def weights_option(parser: Parser) -> None:
     )
 
 
-def prompt_options(parser: Parser) -> None:
-    """For a command that feeds text to a model."""
+def prompt_options(parser: Parser, *, gradients: bool = False) -> None:
+    """For a command that feeds text to a model. `gradients` as in `weights_option`."""
     model_options(parser)
-    text_options(parser)
+    text_options(parser, gradients=gradients)
 
 
-def text_options(parser: Parser) -> None:
+def text_options(parser: Parser, *, gradients: bool = False) -> None:
     """How a text is fed to a model, whichever it is."""
-    weights_option(parser)
+    weights_option(parser, gradients=gradients)
     parser.add_argument(
         "--bos", action="store_true", help="put an explicit start token in front (GPT-2's is <|endoftext|>)"
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.adapters.causal import CausalPredictor
-from tui_llm.llm.adapters.foreign import EXTRA, transformers_library
+from tui_llm.llm.adapters.foreign import transformers_library
 from tui_llm.llm.formats import archive
 from tui_llm.llm.formats.llama2_c import built
 from tui_llm.llm.formats.nanochat_meta import NanoChatMeta, meta_path, read_meta
@@ -62,7 +62,7 @@ def _through_transformers(
 ) -> CausalPredictor:
     library: Any = transformers_library(name)
     if not hasattr(library, "NanoChatConfig"):
-        raise UserError(f"transformers {library.__version__} has no NanoChat; get a newer one: {EXTRA}")
+        raise UserError(f"transformers {library.__version__} has no NanoChat: pip install -U 'transformers>=5,<6'")
     config = library.NanoChatConfig(
         vocab_size=meta.vocabulary, hidden_size=meta.width, intermediate_size=4 * meta.width,
         num_hidden_layers=meta.layers, num_attention_heads=meta.heads, num_key_value_heads=meta.kv_heads,

@@ -122,7 +122,7 @@ def pull(name: str, revision: str | None = None, report: Report = lambda _: None
         ) from error
     if constants.HF_HUB_OFFLINE:
         raise UserError(
-            f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
+            f"HF_HUB_OFFLINE is set, so {repo} can't be pulled; unset it, or copy the model's folder here and name it with --model"
         )
     report(PullProgress(f"connecting to {constants.ENDPOINT}", 0, 0))
     try:

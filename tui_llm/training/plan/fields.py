@@ -18,6 +18,7 @@ from tui_llm.llm.tokens import closed_files
 from tui_llm.training.plan import cost, extras, processes, start
 from tui_llm.training.run.settings import (
     LEARNS,
+    MOST_WARM_UP,
     OBJECTIVE_DEFAULTS,
     PRETRAINING,
     TrainingSettings,
@@ -94,19 +95,16 @@ def _read(name: str, text: str) -> Any:
 
 
 def adapted(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
-    """Returns `base`, a preset, as it is for the objective in `given`, and with a warm-up of at most a tenth of the steps, and
-    one of Muon's momentum of at most a fifth, if `given` sets `steps` but not `learning_rate`. Muon's is left out for AdamW."""
+    """Returns `base`, a preset, as it is for the objective and the number of steps in `given`: see `OBJECTIVE_DEFAULTS` and
+    `MOST_WARM_UP`. Muon's momentum has no warm-up if `given` has another optimizer."""
     base = dataclasses.replace(base, **OBJECTIVE_DEFAULTS.get(str(given.get("objective", PRETRAINING)), {}))
     if given.get("optimizer", base.optimizer) != base.optimizer:
         base = dataclasses.replace(base, optimizer="adamw", momentum_warmup_steps=0)
-    if "steps" not in given or "learning_rate" in given:
+    if "steps" not in given:
         return base
     steps = from_fields({"steps": given["steps"]}).steps
-    return dataclasses.replace(
-        base,
-        warmup_steps=min(base.warmup_steps, max(1, steps // 10)),
-        momentum_warmup_steps=min(base.momentum_warmup_steps, max(1, steps // 5)),
-    )
+    shortened = {name: min(getattr(base, name), max(1, steps // part)) for name, part in MOST_WARM_UP.items()}
+    return dataclasses.replace(base, **shortened)
 
 
 def resolve_settings(

@@ -132,11 +132,9 @@ def tried_settings(
 ) -> tuple[TrainingSettings, Path | None]:
     """Returns the settings that are tried for a new run with the settings `given`, and the folder of the model that it starts from.
 
-    They are those of the run once the pick is among its settings: without a learning rate, the warm-up may differ. Raises
-    `UserError` if they are invalid.
+    Raises `UserError` if they are invalid.
     """
-    base = preset_settings(preset)
-    settings, _, model = resolve_settings({"learning_rate": base.learning_rate, **given}, base, corpora)
+    settings, _, model = resolve_settings(given, preset_settings(preset), corpora)
     return settings, model.folder if model else None
 
 

@@ -149,6 +149,9 @@ OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What replaces a preset's values: a trained model is changed in small steps."""
 
+MOST_WARM_UP = {"warmup_steps": 10, "momentum_warmup_steps": 5}
+"""A new run's default for these is at most the number of steps divided by this, and at least 1."""
+
 RENAMED = {"optimiser": "optimizer", "accumulation": "grad_accumulation_steps"}
 """Settings by the names that they had in earlier runs' config.json and on earlier command lines."""
 
