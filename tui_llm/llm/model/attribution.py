@@ -29,6 +29,7 @@ from tui_llm.facts.interventions import (
 from tui_llm.llm.model.interventions import Layout, record
 
 EXACT, REDUCED = 1e-3, 3e-2  # of a norm, with fp32 weights and with fewer bits: more is no rounding
+_KINDS = ((True, 0), (False, 0), (False, 1))  # is the mean subtracted? added to the weight: LayerNorm, RMSNorm, Gemma's
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,18 @@ class FrozenNorm:
 def frozen(norm: nn.Module, stream: Tensor) -> FrozenNorm:
     """`norm` at its input `stream` (C,), float64. Raises `UserError` if it is neither a LayerNorm nor an RMSNorm. What
     it is is tried, not inferred from its name: Gemma's RMSNorm multiplies by 1 + weight."""
+    # The kind is the model's, so it is not tried at the stream: where the stream's mean is near 0, all kinds agree.
+    probe = torch.linspace(-1, 3, len(stream), dtype=torch.float64)
+    tried = [_applied(norm, probe, *kind) for kind in _KINDS]
+    kind, (_, wrong) = min(zip(_KINDS, tried, strict=True), key=lambda one: one[1][1])
+    found, here = _applied(norm, stream, *kind)
+    if not (wrong <= (rounding := _rounding(norm)) and here <= rounding):  # NaN is no rounding either
+        raise UserError("the final norm is neither a LayerNorm nor an RMSNorm, so a logit is not a sum over parts")
+    return found
+
+
+def _applied(norm: nn.Module, stream: Tensor, centred: bool, added: int) -> tuple[FrozenNorm, float]:
+    """`norm` at `stream` if it is of this kind, and how far off what it then makes is, relative to what `norm` makes."""
     weight = getattr(norm, "weight", None)
     gain = torch.ones_like(stream) if weight is None else weight.detach().double().cpu()
     bias = getattr(norm, "bias", None)
@@ -65,13 +78,10 @@ def frozen(norm: nn.Module, stream: Tensor) -> FrozenNorm:
     eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)) or 0.0)
     place = stream.float() if weight is None else weight
     wanted = norm.forward(stream.to(place.device, place.dtype)).detach().double().cpu()
-    for centred, factor in ((True, gain), (False, gain), (False, 1 + gain)):
-        x = stream - stream.mean() if centred else stream
-        scale = (x.square().mean() + eps).sqrt()
-        made = factor * x / scale + (0 if bias is None else bias)
-        if bool((made - wanted).norm() <= _rounding(norm) * wanted.norm()):
-            return FrozenNorm(factor, bias, scale, centred)
-    raise UserError("the final norm is neither a LayerNorm nor an RMSNorm, so a logit is not a sum over parts")
+    x = stream - stream.mean() if centred else stream
+    one = FrozenNorm(gain + added, bias, (x.square().mean() + eps).sqrt(), centred)
+    made = one.gain * x / one.scale + (0 if bias is None else bias)
+    return one, float((made - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _rounding(norm: nn.Module) -> float:
