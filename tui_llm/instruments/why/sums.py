@@ -13,8 +13,10 @@ from tui_llm.facts.interventions import (
     MLP,
     POSITIONS,
     REMAINDER,
+    RESIDUAL,
     SOFTCAP,
     TOKENS,
+    WHOLES,
     ModelPart,
 )
 from tui_llm.instruments.why.question import Neurons, Why
@@ -27,6 +29,7 @@ _KINDS = {
     POSITIONS: "embeddings",
     HEAD: "heads",
     MLP: "MLPs",
+    **dict.fromkeys(WHOLES, "replaced parts"),
     ATTENTION_BIAS: "biases",
     FINAL_BIAS: "biases",
     SOFTCAP: SOFTCAP,
@@ -113,8 +116,8 @@ def _kind(part: ModelPart) -> str:
 def _layer(part: ModelPart) -> str:
     return (
         f"layer {part.layer}"
-        if part.layer >= 0
+        if part.layer >= 0 and part.kind != RESIDUAL
         else part.name
-        if part.kind in (FINAL_BIAS, SOFTCAP)
+        if part.kind in (FINAL_BIAS, SOFTCAP, RESIDUAL)
         else _KINDS[part.kind]
     )

@@ -23,8 +23,13 @@ from tui_llm.facts.interventions import (
     REMAINDER,
     RESIDUAL,
     SOFTCAP,
+    WHOLES,
+    Intervention,
     ModelPart,
     all_parts,
+    is_part_of,
+    lost_in,
+    replaced,
 )
 from tui_llm.llm.model.interventions import Layout, record
 
@@ -91,26 +96,39 @@ def _rounding(norm: nn.Module) -> float:
 
 @torch.inference_mode()
 def attribute(
-    layout: Layout, ids: Sequence[int], at: int, tokens: Sequence[int], *, changed: bool = False
+    layout: Layout,
+    ids: Sequence[int],
+    at: int,
+    tokens: Sequence[int],
+    *,
+    changes: Sequence[Intervention] = (),
+    first: int = 0,
 ) -> Attribution:
-    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply; with
-    `changed`, what they add beside the parts' own values is a part of its own.
+    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply:
+    `changes` are those that are on, and `first` is the number of `ids[0]` in their text. A whole attention, layer or
+    residual stream that they set to another value is a part instead of the parts in it; if they set it to zero, these
+    add 0. What else they add beside the parts' own values is a part of its own.
 
     Raises ValueError if `ids` are too many for the context, `UserError` if the model's residual stream is not the sum
     of its parts.
     """
     parts, final = all_parts(layout.layers, layout.heads, layout.positions), ModelPart(RESIDUAL, layout.layers)
+    wholes = _wholes(changes, first + at)
     # The tokens after `at` do not change it: attention is causal.
-    values = record(layout, list(ids[: at + 1]), [*parts, final])
+    values = record(layout, list(ids[: at + 1]), [*parts, final, *wholes])
     stream = values[final][at].double()  # (C,)
     norm, rows = frozen(layout.norm, stream), layout.rows(tokens)  # (n, C)
     directions = norm.directions(rows)
-    made: list[tuple[ModelPart, Tensor]] = []
+    made: dict[ModelPart, Tensor] = {}
     rest = stream.clone()
 
     def add(part: ModelPart, value: Tensor) -> None:
-        made.append((part, directions @ value))
-        rest.sub_(value)
+        whole = next((one for one in wholes if is_part_of(part, one)), None)
+        if whole is not None:
+            part, value = (whole, values[whole][at].double()) if wholes[whole] else (part, torch.zeros_like(value))
+        if part not in made:
+            made[part] = directions @ value
+            rest.sub_(value)
 
     for part in parts:
         value = values[part][at].double()
@@ -123,18 +141,25 @@ def attribute(
             value = written[part.head]
         add(part, value)
     if norm.bias is not None:
-        made.append((ModelPart(FINAL_BIAS), rows @ norm.bias))
+        made[ModelPart(FINAL_BIAS)] = rows @ norm.bias
     if rest.norm() > _rounding(layout.norm) * stream.norm():
-        if not changed:
+        if not changes:
             raise UserError(
                 "the residual stream of this model is not the sum of its heads, MLPs and embeddings (they are scaled or "
                 "normalized before they are added), so a logit can't be split"
             )
-        made.append((ModelPart(REMAINDER), directions @ rest))
+        made[ModelPart(REMAINDER)] = directions @ rest
     if layout.softcap:
-        before = torch.stack([value for _, value in made]).sum(0)
-        made.append((ModelPart(SOFTCAP), layout.softcap * torch.tanh(before / layout.softcap) - before))
-    return Attribution(tuple(part for part, _ in made), torch.stack([value for _, value in made]), float(norm.scale))
+        before = torch.stack([*made.values()]).sum(0)
+        made[ModelPart(SOFTCAP)] = layout.softcap * torch.tanh(before / layout.softcap) - before
+    return Attribution(tuple(made), torch.stack([*made.values()]), float(norm.scale))
+
+
+def _wholes(changes: Sequence[Intervention], number: int) -> dict[ModelPart, bool]:
+    """The values with parts in them that `changes` replace at token `number`, but those in another one of them; and
+    whether by something else than zero."""
+    found = {part: other for part, other in replaced(changes, number).items() if part.kind in WHOLES}
+    return {part: other for part, other in found.items() if not lost_in(part, found)}
 
 
 def _heads(layout: Layout, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:
