@@ -32,6 +32,8 @@ from tui_llm.facts.interventions import (
 )
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.why.question import Neurons, NeuronsQuestion, Why, WhyQuestion
+from tui_llm.instruments.why.sums import FORMULA
+from tui_llm.tui.glossary import TERMS
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "Once upon a time, there was a little girl named"
@@ -285,6 +287,23 @@ def test_the_printed_terms_add_up_to_the_printed_logit(capsys: pytest.CaptureFix
     assert all(value - rival == difference for (value, rival, difference), _ in rows)
     places = {len(number.partition(".")[2]) for _, line in rows for number in line.split()[-3:]}
     assert len(places) == 1, "a table has one number of decimal places"
+
+
+def test_the_formula_that_is_printed_is_the_one_that_is_computed(
+    theirs: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", TEXT, "--target", " Lily"]) == 0
+    assert FORMULA in capsys.readouterr().out
+    (term,) = (one for one in TERMS if "neurons" in one.places and one.name == "of the logit")
+    assert FORMULA in term.meaning
+    assert "minus its mean" in FORMULA and "gain" in FORMULA
+    found: Why = engine().answer(WhyQuestion(Request(prompt=TEXT, target=Target(text=" Lily"))))
+    vector = others_value(theirs, ModelPart(MLP, 2), [token.id for token in found.place.tokens])[-1]
+    row, gain = theirs.lm_head.weight[found.target.id].detach(), theirs.transformer.ln_f.weight.detach()
+    shown = {one.part: one.value for one in found.parts}[ModelPart(MLP, 2)]
+    assert shown == pytest.approx(float(((vector - vector.mean()) / found.scale * gain) @ row), abs=1e-4)
+    for other in (vector / found.scale * gain, (vector - vector.mean()) / found.scale):  # no factor can be left out
+        assert shown != pytest.approx(float(other @ row), abs=1e-3)
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,11 @@ from tui_llm.facts.interventions import (
 from tui_llm.instruments.why.question import Neurons, Why
 
 DIGITS = 3  # decimal places
+FORMULA = (
+    "its vector in the residual stream (minus its mean, where the final norm is a LayerNorm), divided by the norm's σ, which is "
+    "frozen, times the norm's gain, times the token's row of the output head"
+)
+"""What a part adds to a token's logit. The norm's bias and what a soft cap takes are parts of their own."""
 DIFFERENCE, VALUE, FORWARD = ORDERS = ("difference", "value", "forward pass")
 PARTS, LAYERS, KINDS = TABLES = ("parts", "layers", "kinds")
 _KINDS = {
