@@ -41,7 +41,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
     if not open_model.is_gpt:
         raise UserError(NOT_GPT.format(open_model.weights().name, open_model.weights().kind))
     model, layer, on = open_model.gpt, question.layer, question.request.interventions
-    if not 0 <= layer < (layers := open_model.weights().layers):
+    if layer not in range(layers := open_model.weights().layers):
         raise UserError(f"there is no block {layer}; this model's are 0 to {layers - 1}")
     trace, place = traced(open_model, question.request, question.number, overtaken)
     found = block_trace(model, trace, layer, place.index, on, place.first)
