@@ -30,6 +30,7 @@ from tui_llm.facts.interventions import (
     ZERO,
     Intervention,
     ModelPart,
+    is_part_of,
 )
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.ablate.question import AblateQuestion, EffectsQuestion, ranked_parts
@@ -346,6 +347,32 @@ def test_parts_of_a_logit_are_those_of_transformers_and_add_up(both: tuple[Causa
         head = weight[:, columns] @ reference.seen(ModelPart(HEAD, layer, 1), IDS)[6].double()
         torch.testing.assert_close(values[ModelPart(HEAD, layer, 1)], through(head), atol=1e-4, rtol=1e-4)
     assert stream.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [ATTENTION, LAYER, RESIDUAL])
+def test_what_is_in_a_changed_part_adds_nothing_to_a_logit(both: tuple[CausalLayout, Any], kind: str) -> None:
+    layout, model = both
+    reference, tokens, part = Reference(model), [7, 41], ModelPart(kind, 1)
+    plain = attribute(layout, IDS, 6, tokens)
+    inner = {one for one in plain.parts if is_part_of(one, part)}
+    assert {one.layer for one in inner} == ({-1, 0} if kind == RESIDUAL else {1})
+    other = reference.seen(part, OTHER).mean(0)
+    for change, edit in (
+        (Intervention(part), torch.zeros_like),
+        (Intervention(part, MEAN, tuple(OTHER)), lambda value: other.expand_as(value)),
+    ):
+        hooks = Hooks(layout, [change])
+        try:
+            found = attribute(layout, IDS, 6, tokens, changes=[change])
+        finally:
+            hooks.remove()
+        wanted = reference.changed(part, edit)[6, tokens].double()
+        torch.testing.assert_close(found.values.sum(0), wanted, atol=2e-4, rtol=1e-4)
+        if change.how == ZERO:
+            assert found.parts == plain.parts
+            assert {one for one, value in zip(found.parts, found.values, strict=True) if not value.any()} == inner
+        else:
+            assert set(found.parts) == {*plain.parts} - inner | {part}
 
 
 def test_attention_weights_are_those_of_eager_attention(both: tuple[CausalLayout, Any]) -> None:

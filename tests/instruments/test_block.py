@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,20 @@ from tests.instruments.inside_models import NAMES, TEXT, Models, models
 from tests.near_ties import are_likeliest
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.interventions import HEAD, KEY, LAYER, RESIDUAL, STEER, Intervention, ModelPart
+from tui_llm.facts.interventions import (
+    ATTENTION,
+    HEAD,
+    KEY,
+    LAYER,
+    MEAN,
+    MLP,
+    PATCH,
+    RESIDUAL,
+    STEER,
+    ZERO,
+    Intervention,
+    ModelPart,
+)
 from tui_llm.facts.request import Request
 from tui_llm.instruments.block.question import BlockFlow, BlockQuestion, Push
 
@@ -98,12 +113,33 @@ def test_a_changed_model(nano: PipelineEngine) -> None:
         assert {key.number: key.weight for key in head.keys}[2] == 0
         assert sum(key.weight for key in head.keys) == pytest.approx(1, abs=1e-5)
     without = asked(Intervention(ModelPart(LAYER, 1)))
-    assert without.norms[2] == pytest.approx(without.norms[1]) and without.mlp == pytest.approx(plain.mlp)
+    assert without.norms[2] == pytest.approx(without.norms[1]) == pytest.approx(without.middle)
     ids = tuple(nano.ids(Request(prompt=TEXT)))
     # The stream is changed once, though the block runs again on what was recorded.
     steered = asked(Intervention(ModelPart(RESIDUAL, 1), STEER, ids, ids[:2], coefficient=3))
     assert steered.norms[1] != plain.norms[1]
     assert steered.norm1.sigma == pytest.approx(steered.norms[1] / nano.gpt.config.width**0.5, rel=1e-2)
+
+
+def test_what_is_replaced_adds_nothing(nano: PipelineEngine) -> None:
+    def asked(*interventions: Intervention) -> BlockFlow:
+        return nano.answer(BlockQuestion(Request(prompt=TEXT, interventions=interventions), 1, AT, keys=99))
+
+    plain, nothing, ids = asked(), Push((), ()), tuple(nano.ids(Request(prompt=TEXT)))
+    for kind, how in itertools.product((ATTENTION, MLP, LAYER), (ZERO, MEAN, PATCH)):
+        found = asked(Intervention(ModelPart(kind, 1), how, () if how == ZERO else ids[::-1]))
+        heads = [head.norm == 0 and head.push == nothing for head in found.heads]
+        assert all(heads) if kind != MLP else not any(heads), (kind, how)
+        assert [head.keys for head in found.heads] == [head.keys for head in plain.heads]
+        assert bool(found.neurons) == (kind == ATTENTION) and found.hidden == plain.hidden
+        assert (found.attention == 0) == (kind == LAYER or (kind, how) == (ATTENTION, ZERO))
+        assert (found.mlp == 0) == (kind == LAYER or (kind, how) == (MLP, ZERO))
+    # Of a stream that is replaced later, no logit depends on what this block adds to it.
+    later = asked(Intervention(ModelPart(RESIDUAL, 2), PATCH, ids[::-1]))
+    assert [head.norm for head in later.heads] == [head.norm for head in plain.heads] and later.mlp == plain.mlp
+    assert {one.push for one in (*later.heads, *later.neurons)} == {nothing} and later.neurons
+    elsewhere = asked(Intervention(ModelPart(LAYER, 1), at=AT - 1))
+    assert all(head.norm and head.push.promoted for head in elsewhere.heads) and elsewhere.neurons
 
 
 @pytest.mark.parametrize("weights", ["half", "int8"])

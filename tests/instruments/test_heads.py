@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from tests.adapters.foreign import CONTEXT, SHAPE, byte_level
+from tests.byte_models import save_byte_model
 from tui_llm.api import open_model
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.head_scores import SCORES, best
+from tui_llm.facts.interventions import HEAD, KEY, MLP, PATCH, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.request import Request
 from tui_llm.instruments.heads.question import HeadsQuestion
 from tui_llm.llm.model import checkpoint, head_scores
@@ -54,6 +56,47 @@ def test_on_the_text(engine: PipelineEngine) -> None:
     for prompt, why in (("", "no token"), ("The", "one token")):
         with pytest.raises(UserError, match=why):
             engine.answer(HeadsQuestion(Request(prompt=prompt), own_text=True))
+
+
+def test_a_change_of_a_token_of_the_text_is_none_of_random_tokens(engine: PipelineEngine) -> None:
+    ids = tuple(engine.ids(Request(prompt=REPEATED)))
+    off = Intervention(ModelPart(HEAD, 3, 2))
+    of_tokens = (
+        Intervention(ModelPart(KEY, 3)),
+        Intervention(ModelPart(RESIDUAL, 2), PATCH, ids, at=3),
+        Intervention(ModelPart(MLP, 1), at=4),
+    )
+    plain, changed = (
+        engine.answer(HeadsQuestion(Request(prompt=REPEATED, interventions=on), length=10))
+        for on in ((off,), (*of_tokens, off))
+    )
+    assert plain.left_out == () and changed.left_out == of_tokens
+    assert changed.heads == plain.heads
+    own = Request(prompt=REPEATED, interventions=(*of_tokens, off))
+    text = engine.answer(HeadsQuestion(own, own_text=True))
+    assert text.left_out == ()
+    assert text.heads != engine.answer(HeadsQuestion(Request(prompt=REPEATED), own_text=True)).heads
+
+
+def test_a_cut_of_a_long_text_is_that_of_the_token_of_this_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a text that is longer than what is scored, or than the context, the end is scored; tokens keep their numbers."""
+    from tui_llm.instruments.heads import answer
+
+    monkeypatch.setattr(answer, "LONGEST", 12)
+    save_byte_model(tmp_path / "bytes", GPTConfig(vocabulary=257, context=24, layers=2, heads=2, width=16), seed=3)
+    engine = PipelineEngine("cpu")
+    engine.open(str(tmp_path / "bytes"))
+    end = "abcabcabdabc"
+    wanted = engine.answer(
+        HeadsQuestion(Request(prompt=end, interventions=(Intervention(ModelPart(KEY, 5)),)), own_text=True)
+    )
+    assert wanted.heads != engine.answer(HeadsQuestion(Request(prompt=end), own_text=True)).heads
+    for before in (8, 40):
+        cut = (Intervention(ModelPart(KEY, before + 5)),)
+        found = engine.answer(HeadsQuestion(Request(prompt="x" * before + end, interventions=cut), own_text=True))
+        assert (found.counts, found.heads) == (wanted.counts, wanted.heads)
 
 
 def test_int8_weights_are_scored_nearly_the_same() -> None:

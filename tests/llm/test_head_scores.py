@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.head_scores import DUPLICATE, INDUCTION, PREVIOUS, SCORES, HeadScore, best
+from tui_llm.facts.interventions import KEY, Intervention, ModelPart
 from tui_llm.llm.model import checkpoint, head_scores
+from tui_llm.llm.model.interventions import GPTLayout, Hooks
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 
@@ -68,6 +70,36 @@ def test_scores_equal_transformers_on_random_weights(shape: tuple[int, int, int]
     check(
         model, reference, torch.randint(6, (30,)).tolist()
     )  # several earlier occurrences, and neighbours that are equal
+
+
+def test_no_score_counts_attention_that_is_cut(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    config = GPT2Config(vocab_size=20, n_positions=24, n_layer=2, n_head=2, n_embd=16, initializer_range=0.5)
+    config._attn_implementation = "eager"
+    reference = GPT2LMHeadModel(config).eval()
+    reference.save_pretrained(tmp_path)
+    model = checkpoint.load(tmp_path, torch.device("cpu"))
+    ids = [7, 1, 2, 3, 1, 2, 3, 1, 4]
+    mask = torch.full((len(ids), len(ids)), -math.inf).triu(1)
+    for token in (2, 5):  # no later token attends to these
+        mask[token + 1 :, token] = -math.inf
+    with torch.inference_mode():
+        attentions = reference(torch.tensor([ids]), attention_mask=mask[None, None], output_attentions=True).attentions
+    plain = head_scores.score(model, [ids]).scores()
+    hooks = Hooks(GPTLayout(model), [Intervention(ModelPart(KEY, token)) for token in (2, 5)])
+    try:
+        scorer = head_scores.score(model, [ids])
+    finally:
+        hooks.remove()
+    for score in SCORES:
+        theirs = expected(attentions, ids, score) * scorer.counts.tokens / scorer.counts.of(score)
+        made = torch.tensor([one.of(score) for one in scorer.scores()]).view(2, 2)
+        torch.testing.assert_close(made.double(), theirs, atol=1e-5, rtol=1e-5)
+        # Layer 0 has the same queries and keys; only the masks differ.
+        assert all(
+            abs((a.of(score) or 0) - (b.of(score) or 0)) > 1e-4
+            for a, b in zip(plain[:2], scorer.scores()[:2], strict=True)
+        )
 
 
 def test_scores_equal_transformers_on_nano() -> None:

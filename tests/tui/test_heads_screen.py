@@ -8,7 +8,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.head_scores import HeadScore
-from tui_llm.facts.interventions import HEAD, Intervention, ModelPart
+from tui_llm.facts.interventions import HEAD, KEY, Intervention, ModelPart
 from tui_llm.training.run import head_readings, jsonl
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
@@ -88,6 +88,27 @@ async def test_an_induction_head_is_found_switched_off_and_on(engine: PipelineEn
         await answered(pilot, lab)
         assert lab.reading.loss is not None
         assert lab.reading.loss.sum == pytest.approx(before.before.loss, abs=1e-4)
+
+
+async def test_what_is_left_out_on_random_tokens_is_said(engine: PipelineEngine) -> None:
+    app = LabApp(lambda: engine, model="nano", prompt=TEXT)
+    async with app.run_test(size=(100, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        lab.context.intervene((Intervention(ModelPart(KEY, 3)), Intervention(ModelPart(HEAD, 3, 2))))
+        await answered(pilot, lab)
+        await pilot.press("escape", "asterisk")
+        await until(pilot, lambda: isinstance(app.screen, HeadsScreen) and app.screen.found is not None)
+        screen = app.screen
+        assert isinstance(screen, HeadsScreen)
+        await until(pilot, lambda: "scores without attention to token 3 off" in shown(app))
+        await pilot.press("y")
+        assert {row.split("\t")[-1] for row in app.clipboard.splitlines()[1:]} == {"changed model: head 3.2 off"}
+        await pilot.press("t")
+        await until(pilot, lambda: screen.found is not None and screen.found.question.own_text)
+        await until(pilot, lambda: "scores without" not in shown(app))
+        await pilot.press("y")
+        assert "changed model: attention to token 3 off, head 3.2 off" in app.clipboard
 
 
 @pytest.mark.parametrize("size", ((1, 1), (30, 8), (200, 60)), ids=str)

@@ -89,7 +89,7 @@ def _why_text(found: Why) -> str:
     from tui_llm.commands.lens import CHOSEN
     from tui_llm.common.display import token_label
     from tui_llm.facts import report
-    from tui_llm.instruments.why.sums import FORWARD, KINDS, logit_sum
+    from tui_llm.instruments.why.sums import FORMULA, FORWARD, KINDS, logit_sum
 
     made, kinds = logit_sum(found), logit_sum(found, KINDS, FORWARD)
     rows = [
@@ -105,7 +105,7 @@ def _why_text(found: Why) -> str:
             *window(place, found.weights),
             report.table(("part", target, rival, "difference"), rows, left=(0,)),
             f"of the difference: {totals}",
-            f"each part's projection onto the token's output row, divided by the final norm's σ = {found.scale:.4g}, which is frozen;",
-            "largest difference first. Units: logits",
+            f"σ of the final norm = {found.scale:.4g}. Largest difference first. Units: logits. What a part adds to a token's logit:",
+            f"{FORMULA}; the norm's bias is a part of its own",
         ]
     )

@@ -17,6 +17,7 @@ TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY = (
 ATTENTION_BIAS, FINAL_BIAS = "attention bias", "final norm bias"  # constants: they can't be changed
 SOFTCAP = "logit soft-cap"  # what it takes from a logit: it can't be changed either
 REMAINDER = "changes switched on"  # of a logit: what interventions add to the stream beside the parts' own values
+WHOLES = (ATTENTION, LAYER, RESIDUAL)  # kinds whose values are sums of what parts add to the residual stream
 KINDS = (TOKENS, POSITIONS, HEAD, ATTENTION, MLP, LAYER, RESIDUAL, KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER)
 
 ZERO, MEAN, PATCH, STEER = "zero", "mean", "patch", "steer"
@@ -70,6 +71,11 @@ class Intervention:
         """Whether it depends on the tokens' numbers in the text."""
         return self.part.kind == KEY or self.at is not None or self.how == PATCH
 
+    def acts_at(self, number: int) -> bool:
+        """Whether it changes the part's value at token `number`."""
+        there = self.how != PATCH or 0 <= number + self.shift < len(self.reference)
+        return self.part.kind != KEY and self.at in (None, number) and there
+
     @property
     def name(self) -> str:
         """As every pane names it. Example: `head 0.3 off`."""
@@ -92,6 +98,25 @@ def all_parts(layers: int, heads: int, positions: bool = True) -> list[ModelPart
         [*(ModelPart(HEAD, layer, head) for head in range(heads)), ModelPart(MLP, layer)] for layer in range(layers)
     )
     return [*embeddings, *(part for block in blocks for part in block)]
+
+
+def is_part_of(part: ModelPart, whole: ModelPart) -> bool:
+    """Whether what `part` adds to the residual stream is in the value of `whole`, so that a change of that replaces it."""
+    if whole.kind == RESIDUAL:
+        return part.layer < whole.layer and part.kind not in (KEY, FINAL_BIAS, SOFTCAP, REMAINDER)
+    inner = {ATTENTION: (HEAD, ATTENTION_BIAS), LAYER: (HEAD, ATTENTION_BIAS, ATTENTION, MLP)}
+    return part.layer == whole.layer and part.kind in inner.get(whole.kind, ())
+
+
+def replaced(interventions: Iterable[Intervention], number: int) -> dict[ModelPart, bool]:
+    """The parts whose own value at token `number` is replaced, and whether by something else than zero."""
+    found = [one for one in interventions if one.how != STEER and one.acts_at(number)]
+    return {one.part: any(other.part == one.part and other.how != ZERO for other in found) for one in found}
+
+
+def lost_in(part: ModelPart, changed: Iterable[ModelPart]) -> bool:
+    """Whether what `part` adds is in a value of `changed`: where those are replaced, it adds nothing."""
+    return any(is_part_of(part, whole) for whole in changed)
 
 
 def named(interventions: Sequence[Intervention]) -> str:

@@ -166,7 +166,7 @@ class OpenModel:
                 "model; clear it (c)"
             )
         ids = self._encode(request) + list(request.continuation)
-        self._number(len(ids))
+        self.begins_at(len(ids) - self.window.context)
         return ids
 
     def _encode(self, request: Request) -> list[int]:
@@ -334,7 +334,7 @@ class OpenModel:
         window = self.window
         before = window.forwards
         if len(ids) > window.context:  # else it is a text of `ids`, or the part of one that the model sees
-            self._number(len(ids))
+            self.begins_at(len(ids) - window.context)
         try:
             run = window.feed(ids[-window.context :], overtaken)
             self.forward_tokens += run
@@ -342,9 +342,9 @@ class OpenModel:
         finally:
             self.forwards += window.forwards - before
 
-    def _number(self, count: int) -> None:
-        """Says how many tokens the text has: some changes of parts depend on the number of the first one in the window."""
-        if self._changes.starts_at(max(0, count - self.window.context)):
+    def begins_at(self, first: int) -> None:
+        """Says which token of its text the model sees first: some changes of parts depend on the tokens' numbers."""
+        if self._changes.starts_at(max(0, first)):
             open = self._current()
             open.window.crop(0)
             for cache in (open.screen_cache, open.sorted, open.processed, self._targets):

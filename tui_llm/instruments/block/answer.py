@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.interventions import LAYER, MLP, ModelPart, lost_in, replaced
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.block.question import (
     BlockFlow,
@@ -39,21 +40,24 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
     our own GPT."""
     if not open_model.is_gpt:
         raise UserError(NOT_GPT.format(open_model.weights().name, open_model.weights().kind))
-    model, layer, layers = open_model.gpt, question.layer, open_model.weights().layers
-    if not 0 <= layer < layers:
+    model, layer, on = open_model.gpt, question.layer, question.request.interventions
+    if layer not in range(layers := open_model.weights().layers):
         raise UserError(f"there is no block {layer}; this model's are 0 to {layers - 1}")
     trace, place = traced(open_model, question.request, question.number, overtaken)
-    found, norms = block_trace(model, trace, layer, place.index), _neuron_norms(open_model, layer)
+    found = block_trace(model, trace, layer, place.index, on, place.first)
+    changed, whole = replaced(on, place.number), ModelPart(LAYER, layer)
     softmax.check(found.end, "the values of the residual stream")
     if overtaken():
         raise Overtaken
-    strengths = found.activations.abs() * norms  # (M,)
-    strongest = likeliest(strengths, max(0, question.neurons)) if question.neurons > 0 else []
+    strengths = found.activations.abs() * _neuron_norms(open_model, layer)  # (M,)
+    adds = whole not in changed and ModelPart(MLP, layer) not in changed
+    strongest = likeliest(strengths, question.neurons) if adds and question.neurons > 0 else []
     vectors = torch.cat((found.heads, neuron_outputs(model, layer, found.activations, strongest)))
+    if lost_in(whole, changed):
+        vectors.zero_()  # a later stream is replaced: no logit depends on what is added here
     effects = pushed(model, trace.residuals[-1, place.index].cpu(), vectors)[:, : open_model.tokenizer.size]
     pushes = [_push(open_model, row, question.tokens) for row in effects]
-    heads = len(found.heads)
-    block = model.blocks[layer]
+    heads, block = len(found.heads), model.blocks[layer]
     assert isinstance(block, Block)
 
     def head(at: int) -> BlockHead:
@@ -78,7 +82,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
         _statistics(block.norm1, found.stream),
         tuple(map(head, range(heads))),
         float(found.attention.norm()),
-        float(found.middle.norm()),
+        float((found.stream if whole in changed else found.middle).norm()),
         _statistics(block.norm2, found.middle),
         tuple(
             Neuron(
@@ -109,8 +113,8 @@ def _statistics(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> NormStatistics:
 
 
 def _push(open_model: OpenModel, effects: Tensor, count: int) -> Push:
-    """The tokens that an effect on the logits (V,) raises and lowers most."""
-    if count < 1:
+    """The tokens that an effect on the logits (V,) raises and lowers most; none if there is no effect."""
+    if count < 1 or not effects.any():
         return Push((), ())
 
     def tokens(ids: list[int]) -> tuple[PushedToken, ...]:

@@ -66,7 +66,8 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class BlockHead:
-    """keys: highest weight first. norm: of what the head adds to the residual stream, biases excluded."""
+    """keys: highest weight first. norm: of what the head adds to the residual stream, biases excluded; 0 if its whole
+    attention or layer is changed."""
 
     head: int
     query_norm: float
@@ -93,7 +94,8 @@ class BlockFlow:
 
     norms: of the residual stream at the token: after the embedding, then after each block.
     attention, mlp: norms of what each adds to the stream. middle: norm of the stream between them.
-    neurons: the largest `norm` first; `hidden` is their number in all, `active` that of those with hidden > 0.
+    neurons: the largest `norm` first, none if what they add is replaced; `hidden` is their number in all, `active` that of
+        those with hidden > 0.
     activation: what the MLP applies to its neurons.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.interventions import Intervention
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.heads.question import Heads, HeadsQuestion
 from tui_llm.instruments.trace import place_in
@@ -20,7 +21,8 @@ LONGEST = 1024  # tokens of a text: the attention of one layer has heads × T² 
 def answer(open_model: OpenModel, question: HeadsQuestion, overtaken: Callable[[], bool]) -> Heads:
     """Raises `UserError` if the seed or the length is out of range, the context is too short, the text has one token only, or
     the model has no attention weights."""
-    start = None
+    start: int | None = None
+    left_out: tuple[Intervention, ...] = ()
     if question.own_text:
         texts, length, sequences = [_own_text(open_model, question)], 0, 0
     else:
@@ -28,6 +30,9 @@ def answer(open_model: OpenModel, question: HeadsQuestion, overtaken: Callable[[
             raise UserError(f"the seed is {question.seed}; give a whole number from 0 to {MOST_SEED:,}")
         if question.length < SHORTEST:
             raise UserError(f"the length is {question.length}; give {SHORTEST} random tokens or more")
+        on = question.request.interventions
+        left_out = tuple(one for one in on if one.numbered)
+        open_model.intervene([one for one in on if not one.numbered])
         vocabulary = open_model.tokenizer
         start, sequences = vocabulary.start, SEQUENCES
         ids = head_scores.ordinary(vocabulary.size, vocabulary.is_special)
@@ -42,13 +47,15 @@ def answer(open_model: OpenModel, question: HeadsQuestion, overtaken: Callable[[
         length,
         sequences,
         None if start is None else open_model.token(start),
+        left_out,
     )
 
 
 def _own_text(open_model: OpenModel, question: HeadsQuestion) -> list[int]:
-    fed, _ = place_in(open_model, question.request, None)
+    fed, place = place_in(open_model, question.request, None)
     if len(fed) < SHORTEST:
         raise UserError("one token has no earlier ones to attend to: type more text, or use random tokens")
+    open_model.begins_at(place.count - min(len(fed), LONGEST))
     return fed[-LONGEST:]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tui_llm.facts.head_scores import LENGTH, HeadScore, PatternCounts
+from tui_llm.facts.interventions import Intervention
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
@@ -31,6 +32,8 @@ class Heads:
         own text.
     start: the token before them, `<|endoftext|>`, if the model's vocabulary has it.
     counts: the number of tokens that each score is a mean over.
+    left_out: on random tokens, the interventions that are of a token of the request's text, by its number; the scores are
+        those of the model without them.
     """
 
     question: HeadsQuestion
@@ -40,3 +43,4 @@ class Heads:
     length: int
     sequences: int
     start: Token | None
+    left_out: tuple[Intervention, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.interventions import MLP, ModelPart, check_parts
+from tui_llm.facts.interventions import MLP, ModelPart, check_parts, lost_in, refusal, replaced
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.trace import layout, place_in
@@ -39,7 +39,7 @@ def answer(open_model: OpenModel, question: WhyQuestion, overtaken: Callable[[],
     elif not 0 <= rival < len(logits):
         raise UserError(f"there is no token {rival}; ids go from 0 to {len(logits) - 1}")
     found = attribute(
-        layout(open_model), fed, place.index, (target, rival), changed=bool(question.request.interventions)
+        layout(open_model), fed, place.index, (target, rival), changes=request.interventions, first=place.first
     )
     _check(found.values)
     logit, rival_logit = found.values.sum(0).tolist()
@@ -62,10 +62,13 @@ def answer(open_model: OpenModel, question: WhyQuestion, overtaken: Callable[[],
 @answers(NeuronsQuestion)
 @torch.inference_mode()
 def answer_neurons(open_model: OpenModel, question: NeuronsQuestion, overtaken: Callable[[], bool]) -> Neurons:
-    """Raises `UserError` if the text has no such token, or the model no such layer."""
+    """Raises `UserError` if the text has no such token, the model no such layer, or its MLP is changed at this token."""
     fed, place = place_in(open_model, question.request, question.number)
-    model = layout(open_model)
-    check_parts([ModelPart(MLP, question.layer)], model.layers, model.heads)
+    model, mlp, on = layout(open_model), ModelPart(MLP, question.layer), question.request.interventions
+    check_parts([mlp], model.layers, model.heads)
+    changed = [one for one in on if one.part == mlp and one.acts_at(place.number)]
+    if changed or lost_in(mlp, replaced(on, place.number)):
+        raise UserError(refusal(f"what {mlp.name} adds is changed, so it is not the sum of its neurons", on))
     pair = question.target, question.rival
     found = attribute_neurons(model, fed, place.index, question.layer, pair)
     _check(found.values)

@@ -13,13 +13,20 @@ from tui_llm.facts.interventions import (
     MLP,
     POSITIONS,
     REMAINDER,
+    RESIDUAL,
     SOFTCAP,
     TOKENS,
+    WHOLES,
     ModelPart,
 )
 from tui_llm.instruments.why.question import Neurons, Why
 
 DIGITS = 3  # decimal places
+FORMULA = (
+    "its vector in the residual stream (minus its mean, where the final norm is a LayerNorm), divided by the norm's σ, which is "
+    "frozen, times the norm's gain, times the token's row of the output head"
+)
+"""What a part adds to a token's logit. The norm's bias and what a soft cap takes are parts of their own."""
 DIFFERENCE, VALUE, FORWARD = ORDERS = ("difference", "value", "forward pass")
 PARTS, LAYERS, KINDS = TABLES = ("parts", "layers", "kinds")
 _KINDS = {
@@ -27,6 +34,7 @@ _KINDS = {
     POSITIONS: "embeddings",
     HEAD: "heads",
     MLP: "MLPs",
+    **dict.fromkeys(WHOLES, "replaced parts"),
     ATTENTION_BIAS: "biases",
     FINAL_BIAS: "biases",
     SOFTCAP: SOFTCAP,
@@ -113,8 +121,8 @@ def _kind(part: ModelPart) -> str:
 def _layer(part: ModelPart) -> str:
     return (
         f"layer {part.layer}"
-        if part.layer >= 0
+        if part.layer >= 0 and part.kind != RESIDUAL
         else part.name
-        if part.kind in (FINAL_BIAS, SOFTCAP)
+        if part.kind in (FINAL_BIAS, SOFTCAP, RESIDUAL)
         else _KINDS[part.kind]
     )

@@ -106,10 +106,7 @@ class CausalLayout:
         if part.kind in (TOKENS, POSITIONS):
             if not self.positions:
                 return Site(self.blocks[0], before=True)  # with the factor that Gemma applies to its embeddings
-            positions = self.body.get_submodule(self.paths.positions)
-            if part.kind == POSITIONS:
-                return Site(positions)
-            return Site(self.body.get_submodule(self.paths.tokens), through=positions)
+            return Site(self.body.get_submodule(self.paths.tokens if part.kind == TOKENS else self.paths.positions))
         if part.layer == self.layers:
             return Site(self.norm, before=True)
         block = self.blocks[part.layer]

@@ -23,12 +23,18 @@ from tui_llm.facts.interventions import (
     REMAINDER,
     RESIDUAL,
     SOFTCAP,
+    WHOLES,
+    Intervention,
     ModelPart,
     all_parts,
+    is_part_of,
+    lost_in,
+    replaced,
 )
 from tui_llm.llm.model.interventions import Layout, record
 
 EXACT, REDUCED = 1e-3, 3e-2  # of a norm, with fp32 weights and with fewer bits: more is no rounding
+_KINDS = ((True, 0), (False, 0), (False, 1))  # is the mean subtracted? added to the weight: LayerNorm, RMSNorm, Gemma's
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,18 @@ class FrozenNorm:
 def frozen(norm: nn.Module, stream: Tensor) -> FrozenNorm:
     """`norm` at its input `stream` (C,), float64. Raises `UserError` if it is neither a LayerNorm nor an RMSNorm. What
     it is is tried, not inferred from its name: Gemma's RMSNorm multiplies by 1 + weight."""
+    # The kind is the model's, so it is not tried at the stream: where the stream's mean is near 0, all kinds agree.
+    probe = torch.linspace(-1, 3, len(stream), dtype=torch.float64)
+    tried = [_applied(norm, probe, *kind) for kind in _KINDS]
+    kind, (_, wrong) = min(zip(_KINDS, tried, strict=True), key=lambda one: one[1][1])
+    found, here = _applied(norm, stream, *kind)
+    if not (wrong <= (rounding := _rounding(norm)) and here <= rounding):  # NaN is no rounding either
+        raise UserError("the final norm is neither a LayerNorm nor an RMSNorm, so a logit is not a sum over parts")
+    return found
+
+
+def _applied(norm: nn.Module, stream: Tensor, centred: bool, added: int) -> tuple[FrozenNorm, float]:
+    """`norm` at `stream` if it is of this kind, and how far off what it then makes is, relative to what `norm` makes."""
     weight = getattr(norm, "weight", None)
     gain = torch.ones_like(stream) if weight is None else weight.detach().double().cpu()
     bias = getattr(norm, "bias", None)
@@ -65,13 +83,10 @@ def frozen(norm: nn.Module, stream: Tensor) -> FrozenNorm:
     eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)) or 0.0)
     place = stream.float() if weight is None else weight
     wanted = norm.forward(stream.to(place.device, place.dtype)).detach().double().cpu()
-    for centred, factor in ((True, gain), (False, gain), (False, 1 + gain)):
-        x = stream - stream.mean() if centred else stream
-        scale = (x.square().mean() + eps).sqrt()
-        made = factor * x / scale + (0 if bias is None else bias)
-        if bool((made - wanted).norm() <= _rounding(norm) * wanted.norm()):
-            return FrozenNorm(factor, bias, scale, centred)
-    raise UserError("the final norm is neither a LayerNorm nor an RMSNorm, so a logit is not a sum over parts")
+    x = stream - stream.mean() if centred else stream
+    one = FrozenNorm(gain + added, bias, (x.square().mean() + eps).sqrt(), centred)
+    made = one.gain * x / one.scale + (0 if bias is None else bias)
+    return one, float((made - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _rounding(norm: nn.Module) -> float:
@@ -81,26 +96,39 @@ def _rounding(norm: nn.Module) -> float:
 
 @torch.inference_mode()
 def attribute(
-    layout: Layout, ids: Sequence[int], at: int, tokens: Sequence[int], *, changed: bool = False
+    layout: Layout,
+    ids: Sequence[int],
+    at: int,
+    tokens: Sequence[int],
+    *,
+    changes: Sequence[Intervention] = (),
+    first: int = 0,
 ) -> Attribution:
-    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply; with
-    `changed`, what they add beside the parts' own values is a part of its own.
+    """Split the logits of `tokens` after token number `at` of `ids` into parts. Hooks on the model's modules apply:
+    `changes` are those that are on, and `first` is the number of `ids[0]` in their text. A whole attention, layer or
+    residual stream that they set to another value is a part instead of the parts in it; if they set it to zero, these
+    add 0. What else they add beside the parts' own values is a part of its own.
 
     Raises ValueError if `ids` are too many for the context, `UserError` if the model's residual stream is not the sum
     of its parts.
     """
     parts, final = all_parts(layout.layers, layout.heads, layout.positions), ModelPart(RESIDUAL, layout.layers)
+    wholes = _wholes(changes, first + at)
     # The tokens after `at` do not change it: attention is causal.
-    values = record(layout, list(ids[: at + 1]), [*parts, final])
+    values = record(layout, list(ids[: at + 1]), [*parts, final, *wholes])
     stream = values[final][at].double()  # (C,)
     norm, rows = frozen(layout.norm, stream), layout.rows(tokens)  # (n, C)
     directions = norm.directions(rows)
-    made: list[tuple[ModelPart, Tensor]] = []
+    made: dict[ModelPart, Tensor] = {}
     rest = stream.clone()
 
     def add(part: ModelPart, value: Tensor) -> None:
-        made.append((part, directions @ value))
-        rest.sub_(value)
+        whole = next((one for one in wholes if is_part_of(part, one)), None)
+        if whole is not None:
+            part, value = (whole, values[whole][at].double()) if wholes[whole] else (part, torch.zeros_like(value))
+        if part not in made:
+            made[part] = directions @ value
+            rest.sub_(value)
 
     for part in parts:
         value = values[part][at].double()
@@ -113,18 +141,25 @@ def attribute(
             value = written[part.head]
         add(part, value)
     if norm.bias is not None:
-        made.append((ModelPart(FINAL_BIAS), rows @ norm.bias))
+        made[ModelPart(FINAL_BIAS)] = rows @ norm.bias
     if rest.norm() > _rounding(layout.norm) * stream.norm():
-        if not changed:
+        if not changes:
             raise UserError(
                 "the residual stream of this model is not the sum of its heads, MLPs and embeddings (they are scaled or "
                 "normalized before they are added), so a logit can't be split"
             )
-        made.append((ModelPart(REMAINDER), directions @ rest))
+        made[ModelPart(REMAINDER)] = directions @ rest
     if layout.softcap:
-        before = torch.stack([value for _, value in made]).sum(0)
-        made.append((ModelPart(SOFTCAP), layout.softcap * torch.tanh(before / layout.softcap) - before))
-    return Attribution(tuple(part for part, _ in made), torch.stack([value for _, value in made]), float(norm.scale))
+        before = torch.stack([*made.values()]).sum(0)
+        made[ModelPart(SOFTCAP)] = layout.softcap * torch.tanh(before / layout.softcap) - before
+    return Attribution(tuple(made), torch.stack([*made.values()]), float(norm.scale))
+
+
+def _wholes(changes: Sequence[Intervention], number: int) -> dict[ModelPart, bool]:
+    """The values with parts in them that `changes` replace at token `number`, but those in another one of them; and
+    whether by something else than zero."""
+    found = {part: other for part, other in replaced(changes, number).items() if part.kind in WHOLES}
+    return {part: other for part, other in found.items() if not lost_in(part, found)}
 
 
 def _heads(layout: Layout, layer: int, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tui_llm.facts.interventions import ATTENTION, HEAD, MLP, Intervention, ModelPart, lost_in, replaced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.model.attribution import frozen
 from tui_llm.llm.model.model import GPT, Block
@@ -29,6 +30,8 @@ class BlockTrace:
     values: ‖v‖ of these tokens, (H, at + 1). Queries and keys as they are multiplied: rotated and normalized, if so.
     heads: what each head adds to the residual stream, (H, C); their sum and the bias are `attention` (C,).
     hidden, activations: the neurons before and after GELU, (M,). mlp: what the MLP adds, (C,).
+
+    What a change of the whole attention or layer replaces adds 0; `middle` is what the second LayerNorm gets all the same.
     """
 
     stream: Tensor
@@ -46,8 +49,16 @@ class BlockTrace:
 
 
 @torch.inference_mode()
-def block_trace(model: GPT, traced: inside.Trace, layer: int, at: int) -> BlockTrace:
-    """The values of token number `at` of the trace in block `layer` (from 0)."""
+def block_trace(
+    model: GPT,
+    traced: inside.Trace,
+    layer: int,
+    at: int,
+    changes: Sequence[Intervention] = (),
+    first: int = 0,
+) -> BlockTrace:
+    """The values of token number `at` of the trace in block `layer` (from 0). `changes` are the interventions that are
+    on, and `first` is the number of the trace's first token in their text."""
     block = model.blocks[layer]
     assert isinstance(block, Block)
     attention, mlp = block.attention, block.mlp
@@ -68,8 +79,13 @@ def block_trace(model: GPT, traced: inside.Trace, layer: int, at: int) -> BlockT
     scores = (k @ q[:, at, :, None])[..., 0] / math.sqrt(k.size(-1))  # (H, T)
     scores[:, traced.hidden(at)] = -math.inf
 
+    changed = [part for part in replaced(changes, first + at) if part.layer == layer]
+
     def here(value: Tensor) -> Tensor:
         return value[0, at].float().cpu()
+
+    def added(kind: str, value: Tensor) -> Tensor:
+        return torch.zeros_like(value) if lost_in(ModelPart(kind, layer), changed) else value
 
     return BlockTrace(
         here(x),
@@ -79,11 +95,11 @@ def block_trace(model: GPT, traced: inside.Trace, layer: int, at: int) -> BlockT
         scores.cpu(),
         scores.softmax(-1).cpu(),
         v.norm(dim=-1).cpu(),
-        _written(block, given[attention.out][0, at]),
-        here(made[attention]),
+        added(HEAD, _written(block, given[attention.out][0, at])),
+        added(ATTENTION, here(made[attention])),
         here(made[mlp.up]),
         here(given[mlp.down]),
-        here(made[mlp]),
+        added(MLP, here(made[mlp])),
     )
 
 

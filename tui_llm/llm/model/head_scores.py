@@ -84,17 +84,17 @@ def ordinary(size: int, is_special: Callable[[int], bool]) -> list[int]:
 @torch.inference_mode()
 def attention_of(traced: inside.Trace, overtaken: Callable[[], bool] = lambda: False) -> Iterator[Tensor]:
     """The attention weights of every layer in turn, (H, T, T), from a trace: softmax(q · k ÷ √D) over the tokens up to
-    the query. Raises `Overtaken` between two layers."""
+    the query, but for those that it does not attend to. Raises `Overtaken` between two layers."""
     T = len(traced.ids)
-    future = torch.full((T, T), -math.inf).triu(1)
-    if traced.window:
-        future += torch.full((T, T), -math.inf).tril(-traced.window)
+    masked = torch.full((T, T), -math.inf).triu(1)
+    for at in range(T):
+        masked[at, traced.hidden(at)] = -math.inf
     for queries, keys in zip(traced.queries, traced.keys, strict=True):
         if overtaken():
             raise Overtaken
         q, k = queries.float().cpu(), keys.float().cpu()
         with device.threads(q.numel() * T):
-            yield (q @ k.transpose(-1, -2) / math.sqrt(q.size(-1)) + future).softmax(-1)
+            yield (q @ k.transpose(-1, -2) / math.sqrt(q.size(-1)) + masked).softmax(-1)
 
 
 class Scorer:

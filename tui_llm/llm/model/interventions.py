@@ -47,14 +47,12 @@ from tui_llm.llm.model.model import GPT, Attention, Block, Rotation
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a part's value stands: the first input (`before`) or the first output of a module, or columns of it. With
-    `added`, the value is what the module adds to its first input: output − input. `through`: a later module, whose
-    output is added to the value; the change is applied there, because only then the tokens' numbers are known."""
+    `added`, the value is what the module adds to its first input: output − input."""
 
     module: nn.Module
     before: bool = False
     columns: slice | None = None
     added: bool = False
-    through: nn.Module | None = None
 
 
 class Layout(Protocol):
@@ -133,7 +131,7 @@ class GPTLayout:
         if part.kind == TOKENS and not self.positions:
             return Site(model.blocks[0], before=True)
         if part.kind in (TOKENS, POSITIONS):
-            return Site(model.tokens, through=model.positions) if part.kind == TOKENS else Site(model.positions)
+            return Site(model.tokens if part.kind == TOKENS else model.positions)
         if part.kind in (KEY, ATTENTION_BIAS, FINAL_BIAS, SOFTCAP, REMAINDER):
             raise UserError(f"{part.name} can't be read or changed")
         if part.layer == self.layers:
@@ -289,7 +287,7 @@ class Hooks:
         """Apply them again, after `remove`."""
         self._handles.append(self.layout.watch())
         for site, change in self._changes:
-            self._handles += self._hook(site, change)
+            self._handles.append(self._hook(site, change))
         self._mask()
 
     def _mask(self) -> None:
@@ -308,7 +306,7 @@ class Hooks:
             self._mask()
         return moved
 
-    def _hook(self, site: Site, change: Change) -> list[Any]:
+    def _hook(self, site: Site, change: Change) -> Any:
         layout = self.layout
 
         def changed(value: Tensor) -> Tensor:
@@ -327,17 +325,9 @@ class Hooks:
             made = args[0] + changed(value - args[0]) if site.added else changed(value)
             return (made, *output[1:]) if isinstance(output, tuple) else made
 
-        if site.through is not None:
-            kept: list[Tensor] = []
-            return [
-                site.module.register_forward_hook(lambda _module, _args, output: kept.append(output)),
-                site.through.register_forward_hook(
-                    lambda _module, _args, output: output + changed(value := kept.pop()) - value
-                ),
-            ]
         if site.before:
-            return [site.module.register_forward_pre_hook(before)]
-        return [site.module.register_forward_hook(after)]
+            return site.module.register_forward_pre_hook(before)
+        return site.module.register_forward_hook(after)
 
     def remove(self) -> None:
         """The model computes as before."""

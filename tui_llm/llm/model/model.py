@@ -218,12 +218,13 @@ class GPT(nn.Module):
     def embed(self, ids: Tensor, where: Tensor) -> tuple[Tensor, Rotation | None]:
         """ids (B, T) at the positions `where` (T,) → the residual stream before the first block, (B, T, C), and the
         rotation of queries and keys, if positions are rotary."""
+        positions = self.positions(where)  # first: a hook on the tokens' embedding may depend on where they are
         x = self.tokens(ids)
         if not self.config.rope:
-            return x + self.positions(where), None
+            return x + positions, None
         if self.config.qk_norm:  # NanoChat's layout normalizes the embedding
             x = F.rms_norm(x, (self.config.width,), eps=self.config.epsilon)
-        return x, self.positions(where)
+        return x, positions
 
     def features(self, ids: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
         """ids (B, T) → features (B, T, C), the input of the output head: the residual stream after the final LayerNorm.

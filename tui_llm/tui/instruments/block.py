@@ -106,11 +106,9 @@ class BlockScreen(FullScreen):
             lines += self._head(head, largest, width)
         lines.append(self._added("attention", found.attention, found.middle))
         lines.append(self._statistics(2, found.norm2))
-        lines.append(
-            self._words(
-                f"MLP: {fmt.count(found.active)} of {fmt.count(found.hidden)} neurons are above 0 before {found.activation}; those that add most:"
-            )
-        )
+        active = f"{fmt.count(found.active)} of {fmt.count(found.hidden)} neurons are above 0 before {found.activation}"
+        then = "those that add most:" if found.neurons else "what they add is replaced"
+        lines.append(self._words(f"MLP: {active}; {then}"))
         largest = max((one.norm for one in found.neurons), default=1.0) or 1.0
         for neuron in found.neurons:
             lines.append(self._neuron(neuron, largest, width))

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.head_scores import MEANINGS, SCORES, best
-from tui_llm.facts.interventions import HEAD, Intervention, ModelPart, named
+from tui_llm.facts.interventions import HEAD, Intervention, ModelPart, mark, named
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Target
 from tui_llm.instruments.ablate.question import AblateQuestion, Ablation
@@ -22,7 +22,7 @@ from tui_llm.instruments.heads.question import Heads, HeadsQuestion
 from tui_llm.tui.instruments.open_keys import HEADS
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.over import OverLab, Row
+from tui_llm.tui.kit.over import OverLab, Row, copy_rows
 from tui_llm.tui.kit.shades import LEGEND
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.head_map import TITLES, HeadMap
@@ -155,7 +155,7 @@ class HeadsScreen(OverLab):
         else:
             # Where there is little room, the map comes before what `b` finds in it too.
             lines = [self._best_line(found, score) for score in SCORES] if self.size.height >= 18 else []
-            lines += [self._selected_line(map), *self._loss_lines()]
+            lines += [self._selected_line(map), *self._loss_lines(), *self._left_out_lines(found)]
             room = max(1, self.size.width - 2)
             facts.update(Content("\n").join([line.truncate(room, ellipsis=True) for line in lines]))
 
@@ -196,6 +196,11 @@ class HeadsScreen(OverLab):
             parts.append((f" → {found.after.loss:.3f}", "bold $text-warning"))
             parts.append(f"  with {named(found.interventions)}")
         return [Content.assemble(*parts)]
+
+    @staticmethod
+    def _left_out_lines(found: Heads) -> list[Content]:
+        words = f"scores without {named(found.left_out)}: it is of a token of the text, and these are random"
+        return [Content.styled(words, "$text-warning")] if found.left_out else []
 
     @staticmethod
     def _number(score: float | None) -> str:
@@ -259,6 +264,11 @@ class HeadsScreen(OverLab):
         self.own_text = False
         self.seed += 1
         self.ask()
+
+    def action_copy(self) -> None:
+        left_out = () if self.found is None else self.found.left_out
+        changed = mark([one for one in self.context.lab.interventions if one not in left_out])
+        self.notify(copy_rows(self.app, list(self.table()), changed), markup=False, timeout=3)
 
     def action_attention(self) -> None:
         """Opens the Inside screen at the selected head."""
