@@ -15,6 +15,8 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, REMAINDER, RESIDUAL, Intervention, ModelPart
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.why.question import Neurons, NeuronsQuestion, Why, WhyQuestion
+from tui_llm.instruments.why.sums import OF_THE_LOGIT
+from tui_llm.tui.glossary import TERMS
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "Once upon a time, there was a little girl named"
@@ -67,6 +69,27 @@ def attribution(model: Any, ids: list[int], tokens: list[int]) -> dict[str, list
         found[f"attention bias {layer}"] = logits(projection.bias)
         found[f"MLP {layer}"] = logits(kept[f"h.{layer}.mlp"][1][0, -1])
     return found
+
+
+def test_the_formula_in_words_leaves_nothing_out(theirs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean that LayerNorm subtracts and its gain change what an MLP adds; help and command say both."""
+    found: Why = engine().answer(WhyQuestion(Request(prompt=TEXT, target=Target(text=" Lily"))))
+    shown = next(one.value for one in found.parts if one.part == ModelPart(MLP, 2))
+    kept: list[Tensor] = []
+    handle = theirs.transformer.h[2].mlp.register_forward_hook(lambda module, args, out: kept.append(out))
+    with torch.no_grad():
+        theirs(torch.tensor([[token.id for token in found.place.tokens]]))
+        handle.remove()
+        vector, gain = kept[0][0, -1], theirs.transformer.ln_f.weight
+        row = theirs.lm_head.weight[found.target.id]
+        whole = float((vector - vector.mean()) / found.scale * gain @ row)
+        assert shown == pytest.approx(whole, abs=1e-4)
+        for less in (vector / found.scale @ row, vector / found.scale * gain @ row):
+            assert abs(float(less) - whole) > 2e-4  # more than the numbers agree to
+    assert "minus its mean" in OF_THE_LOGIT and "gain γ" in OF_THE_LOGIT
+    assert OF_THE_LOGIT in next(term.meaning for term in TERMS if term.name == "of the logit")
+    assert main(("why", TEXT, "--target", " Lily")) == 0
+    assert OF_THE_LOGIT in " ".join(capsys.readouterr().out.split())
 
 
 def test_each_part_is_that_of_transformers_and_they_add_up(theirs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
@@ -89,7 +90,7 @@ def _why_text(found: Why) -> str:
     from tui_llm.commands.lens import CHOSEN
     from tui_llm.common.display import token_label
     from tui_llm.facts import report
-    from tui_llm.instruments.why.sums import FORWARD, KINDS, logit_sum
+    from tui_llm.instruments.why.sums import FORWARD, KINDS, OF_THE_LOGIT, logit_sum
 
     made, kinds = logit_sum(found), logit_sum(found, KINDS, FORWARD)
     rows = [
@@ -105,7 +106,6 @@ def _why_text(found: Why) -> str:
             *window(place, found.weights),
             report.table(("part", target, rival, "difference"), rows, left=(0,)),
             f"of the difference: {totals}",
-            f"each part's projection onto the token's output row, divided by the final norm's σ = {found.scale:.4g}, which is frozen;",
-            "largest difference first. Units: logits",
+            *wrap(f"each part is {OF_THE_LOGIT}; σ = {found.scale:.4g}; largest difference first. Units: logits", 120),
         ]
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tui_llm.instruments.why.sums import OF_THE_LOGIT
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -105,7 +107,7 @@ TERMS = (
     Term("duplicate token", "a head's mean attention to an earlier occurrence of the current token", "0 to 1", ("heads", "run_heads")),
     Term("tuned lens", "the logit lens after an affine translator per layer, h + W h + b, fitted so that the row comes close to the model's prediction", "", ("inside", "lens_grid")),
     Term("logit lens", "the prediction if the model ended after a layer: the final norm and output head applied to that layer's output", "", ("inside", "lens_grid", "foreign")),
-    Term("of the logit", "what a part adds to a token's logit: its vector in the residual stream times the token's row of the output head, divided by σ of the final norm, which is frozen; the sum of all parts is the logit", "logits", ("why", "neurons")),
+    Term("of the logit", f"what a part adds to a token's logit: {OF_THE_LOGIT}; that norm's bias is a line of its own; the sum of all lines is the logit", "logits", ("why", "neurons")),
     Term("difference", "what a part adds to the target's logit minus what it adds to the rival's: above 0 it prefers the target", "logits", ("why", "neurons")),
     Term("activation", "the value of a neuron: GELU (or ReLU²) of its input; times its output vector it is added to the residual stream", "", ("neurons",)),
     Term("alone off: +0.41", "how much the target's loss rises if only this part of the model is switched off; below 0 the loss falls. Effects do not add up", "nats", ("ablate",)),

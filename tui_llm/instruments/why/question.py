@@ -39,8 +39,8 @@ class PartOfLogit:
 class Why:
     """`logit` is the sum of the parts' `value`, and `rival_logit` that of their `rival`, up to rounding in fp32.
 
-    chosen: the source of the target, as in `Lens`. likeliest: the most probable tokens. scale: σ of the final LayerNorm, which is frozen: dividing by it is
-    what keeps the sum linear. computed, computed_rival: the two logits as the model itself computes them.
+    chosen: the source of the target, as in `Lens`. likeliest: the most probable tokens. scale: σ of the final norm (RMSNorm: the root mean
+    square), which is frozen: that keeps the sum linear. computed, computed_rival: the two logits as the model itself computes them.
     """
 
     weights: Weights

@@ -19,6 +19,11 @@ from tui_llm.facts.interventions import (
 )
 from tui_llm.instruments.why.question import Neurons, Why
 
+OF_THE_LOGIT = (
+    "its vector in the residual stream (LayerNorm: minus its mean) ÷ σ of the final norm, which is frozen, × that norm's "
+    "gain γ, times the token's row of the output head"
+)
+"""What a part adds to a token's logit. The final norm's bias is a part of its own, without σ and γ."""
 DIGITS = 3  # decimal places
 DIFFERENCE, VALUE, FORWARD = ORDERS = ("difference", "value", "forward pass")
 PARTS, LAYERS, KINDS = TABLES = ("parts", "layers", "kinds")
