@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
@@ -87,6 +86,8 @@ def _why_json(found: Why) -> dict[str, Any]:
 
 
 def _why_text(found: Why) -> str:
+    from textwrap import wrap
+
     from tui_llm.commands.lens import CHOSEN
     from tui_llm.common.display import token_label
     from tui_llm.facts import report
