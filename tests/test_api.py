@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from tui_llm.api import LanguageModel, open_model
 from tui_llm.cli import main
+from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
@@ -145,3 +147,62 @@ def test_patch_and_steer_are_the_command_lines(
         lab.steer("The dog was", "so happy", "so sad", save=file, max_tokens=1)
     with pytest.raises(UserError, match="can't be patched"):
         lab.patch("a", "b", part="logits")
+
+
+@pytest.mark.parametrize(("front", "fed"), [("", {"start_token": True}), ("<|endoftext|>", {"allow_special": True})])
+@torch.no_grad()
+def test_changes_and_effects_of_a_text_with_a_start_token_are_those_of_transformers(
+    lab: LanguageModel, front: str, fed: dict[str, bool]
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    theirs = GPT2LMHeadModel.from_pretrained(paths.shipped_models_dir() / "nano", dtype=torch.float32).eval()
+    blocks, encode = theirs.transformer.h, lab.engine.tokenizer.encode
+    end = lab.engine.tokenizer.end_of_text
+    (target,) = encode(" happy")
+
+    def after(text: str) -> torch.Tensor:
+        return theirs(torch.tensor([[end, *encode(text)]])).logits[0, -1]
+
+    prompt = "The dog was so"
+    plain = after(prompt)
+    size = theirs.config.n_embd // theirs.config.n_head
+    keep = torch.ones(theirs.config.n_embd).index_fill(0, torch.arange(size, 2 * size), 0.0)
+    hook = blocks[1].attn.c_proj.register_forward_pre_hook(lambda module, args: (args[0] * keep, *args[1:]))
+    off = after(prompt)
+    hook.remove()
+    before, changed = (-float(one.log_softmax(-1)[target]) for one in (plain, off))
+    made = lab.ablate(front + prompt, heads="1.1", target=" happy", **fed)
+    assert [made.before.loss, made.after.loss] == pytest.approx([before, changed], abs=1e-3)
+    effects = lab.effects(front + prompt, target=" happy", **fed)
+    alone = next(one for one in effects.parts if (one.part.layer, one.part.head) == (1, 1))
+    assert [effects.before.loss, alone.values.loss] == pytest.approx([before, changed], abs=1e-3)
+
+    grid = lab.patch(front + "The cat was so", front + prompt, target=target, rival=5, **fed)
+    differences = [float(one[target] - one[5]) for one in (after("The cat was so"), plain)]
+    assert [grid.piece.clean, grid.piece.changed] == pytest.approx(differences, abs=1e-3)
+    assert grid.piece.tokens[0].id == end
+
+    streams: list[torch.Tensor] = []
+    hook = blocks[2].register_forward_pre_hook(lambda module, args: streams.append(args[0][0, -1].clone()))
+    after("so happy")
+    after("so sad")
+    hook.remove()
+    added = 2 * (streams[0] - streams[1])
+    hook = blocks[2].register_forward_pre_hook(lambda module, args: (args[0] + added, *args[1:]))
+    steered = after(prompt)
+    hook.remove()
+    side = lab.steer(front + prompt, front + "so happy", front + "so sad", layer=2, coefficient=2, max_tokens=1, **fed)
+    for rows, wanted in ((side.before.candidates, plain), (side.after.candidates, steered)):
+        assert [row.logit for row in rows] == pytest.approx([float(wanted[row.id]) for row in rows], abs=1e-3)
+
+
+def test_a_model_without_a_template_says_so_whatever_looks_inside(lab: LanguageModel) -> None:
+    for ask in (
+        lambda: lab.ablate("a b", heads="0.0", chat=True),
+        lambda: lab.effects("a b", chat=True),
+        lambda: lab.patch("a b", "a c", chat=True),
+        lambda: lab.steer("a", "b", "c", chat=True),
+    ):
+        with pytest.raises(UserError, match="chat template"):
+            ask()

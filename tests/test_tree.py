@@ -141,10 +141,12 @@ def test_growth_does_not_bring_back_what_was_pruned_and_survives_pruning() -> No
 
 def test_the_end_of_the_text_is_not_grown() -> None:
     tree = Tree(Request(prompt="a"), WEIGHTS)
-    end = tree.add(tree.root, NextToken(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1))
+    end = tree.add(tree.root, NextToken(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1, ends=True))
     tree.root.expanded = 3
     assert Growth(tree, tree.root, 3, 5).done
     assert not Growth(tree, end, 3, 5).done  # unless requested
+    role = tree.add(tree.root, NextToken(Token(48, b"<|im_start|>", "<|im_start|>", True), -3.0, 0.1, 2))
+    assert Growth(tree, tree.root, 3, 5).batch() == (role.path,)  # special, but generation goes on after it
 
 
 def test_a_sample_joins_existing_branches() -> None:
@@ -178,6 +180,24 @@ def test_saved_and_opened_is_the_same(tmp_path: Path) -> None:
     assert not same_model(again.weights, Weights("other", 7, 1000, 2, 2, 16, 32, 50, "cpu"))
 
 
+def test_which_tokens_end_the_text_is_kept_and_read_from_earlier_files(tmp_path: Path) -> None:
+    tree = Tree(Request(prompt="a"), WEIGHTS)
+    kinds = {46: (False, False), 47: (True, True), 48: (True, False), 49: (False, True)}  # special, ends
+    for rank, (id, (special, ends)) in enumerate(kinds.items(), 1):
+        tree.add(tree.root, NextToken(Token(id, b"x", "x", special), -float(rank), 0.1, rank, ends=ends))
+    save(tree, path := tmp_path / "tree.json")
+    assert {node.id: node.ends for node in load(path).root.children} == {id: ends for id, (_, ends) in kinds.items()}
+    value = json.loads(path.read_text())
+    for node in value["nodes"]:
+        node.pop("ends", None)  # as an earlier version wrote it
+    path.write_text(json.dumps(value))
+    earlier = load(path)
+    assert {node.id for node in earlier.root.children if node.ends} == {47, 48}
+    earlier.set_ends({47, 49})  # what the open model says
+    assert {node.id: node.ends for node in earlier.root.children} == {id: ends for id, (_, ends) in kinds.items()}
+    assert not earlier.changed
+
+
 def broken(change: object) -> str:
     value = json.loads(json.dumps(tree_json(grown(2, 2)[0])))
     change(value)  # type: ignore[operator]
@@ -196,6 +216,7 @@ DAMAGE = [
     lambda v: v["nodes"][0].update(drawn=2),
     lambda v: v["nodes"][0].update(name=["[/]"]),
     lambda v: v["nodes"][0].pop("rank"),
+    lambda v: v["nodes"][0].update(ends=1),
     lambda v: v["nodes"].append(v["nodes"][0]),
     lambda v: [node.update(log_probability=-0.1) for node in v["nodes"]],
     lambda v: v.update(nodes={}),

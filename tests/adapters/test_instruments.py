@@ -20,8 +20,8 @@ from tui_llm.instruments.ghost.question import GhostQuestion
 from tui_llm.instruments.learn.question import LearnQuestion
 from tui_llm.instruments.merges.question import MergesQuestion
 from tui_llm.instruments.swap.question import SwapQuestion
-from tui_llm.instruments.tree.question import BranchQuestion, SampleQuestion
-from tui_llm.instruments.tree.tree import Tree
+from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion, SampleQuestion
+from tui_llm.instruments.tree.tree import Growth, Tree
 from tui_llm.instruments.tree.tree_file import load, save
 from tui_llm.instruments.vocabularies.question import VocabulariesQuestion
 from tui_llm.tui.state.lab import Lab
@@ -54,6 +54,29 @@ def test_a_tree_is_full_passes(opened: tuple[PipelineEngine, Any]) -> None:
             assert row.rank in possible_ranks(logits, row.token.id)
     long = Request(prompt="another cat " * 30)  # more than the context
     assert len(engine.answer(BranchQuestion(long, ((1,),), 3)).branchings[0].nexts) == 3
+
+
+def test_only_the_tokens_that_stop_generation_end_a_text_in_the_tree(tmp_path: Path) -> None:
+    reference = foreign.make("llama", tmp_path, foreign.byte_level())
+    foreign.chatty(tmp_path)
+    engine = PipelineEngine("cpu")
+    engine.open(str(tmp_path))
+    special = {
+        token.content: id for id, token in foreign.byte_level().get_added_tokens_decoder().items() if token.special
+    }
+    stops = {reference.generation_config.eos_token_id, special["<|im_end|>"]}  # as generate() of transformers
+    request = Request(prompt=TEXT)
+    nexts = engine.answer(BranchQuestion(request, ((),), engine.tokenizer.size)).branchings[0].nexts
+    assert {one.token.id for one in nexts if one.ends} == stops < set(special.values())
+    assert {one.token.id for one in nexts if one.token.special} == set(special.values())
+    assert engine.answer(KnownQuestion(request, tuple(special.values()))).ends == stops
+    tree = Tree(request, engine.weights())
+    for one in nexts:
+        if one.token.special:
+            tree.add(tree.root, one)
+    tree.root.expanded = len(nexts)
+    growth = Growth(tree, tree.root, len(nexts), 2)
+    assert {path[0] for path in growth.batch()} == set(special.values()) - stops
 
 
 def test_draws_and_ghost_text_equal_generation(opened: tuple[PipelineEngine, Any]) -> None:

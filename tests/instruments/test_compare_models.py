@@ -164,9 +164,24 @@ def test_pieces_by_hand(engine: PipelineEngine) -> None:
     one = _reading(engine, [(b"ab", None), (b"c", bit), (b"de", 2 * bit), (b"f", bit)])
     two = _reading(engine, [(b"a", None), (b"bc", bit), (b"d", bit), (b"e", 3 * bit), (b"f", 5 * bit)])
     # "abc" has a token without a loss in each; then "de", which is one token and two, and "f"
-    assert list(_pieces([one, two])) == [TextPiece("de", 2, (2.0, 4.0)), TextPiece("f", 1, (1.0, 5.0))]
+    fed = [b"abcdef"] * 2
+    assert list(_pieces([one, two], fed)) == [TextPiece("de", 2, (2.0, 4.0)), TextPiece("f", 1, (1.0, 5.0))]
     with pytest.raises(ValueError):
-        list(_pieces([one, _reading(engine, [(b"ab", None), (b"d", bit)])]))
+        list(_pieces([one, _reading(engine, [(b"ab", None), (b"d", bit)])], fed))
+
+
+def test_a_space_that_a_vocabulary_puts_in_front_is_no_text(engine: PipelineEngine) -> None:
+    bit = math.log(2)
+    whole = [TextPiece("a", 1, (1.0, 3.0)), TextPiece(" b", 2, (2.0, 1.0))]
+    # The space is part of the first token, or a token of its own; its loss is counted.
+    plain = _reading(engine, [(b"a", bit), (b" b", 2 * bit)])
+    for front in ([(b" a", 3 * bit)], [(b" ", 2 * bit), (b"a", bit)]):
+        assert list(_pieces([plain, _reading(engine, [*front, (b" b", bit)])], [b"a b"] * 2)) == whole
+    # A space that was typed is text, beside the one in front and alone.
+    typed = _reading(engine, [(b" a", bit), (b" b", 2 * bit)])
+    for front in ([(b"  a", 3 * bit)], [(b" ", 2 * bit), (b" a", bit)], [(b" a", 3 * bit)]):
+        made = list(_pieces([typed, _reading(engine, [*front, (b" b", bit)])], [b" a b"] * 2))
+        assert made == [TextPiece(" a", 2, (1.0, 3.0)), whole[1]]
 
 
 def test_generated_tokens_and_an_id_as_target_are_read_as_text(engine: PipelineEngine, characters: Path) -> None:

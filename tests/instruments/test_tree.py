@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from tests.near_ties import are_likeliest
 from tui_llm.common.errors import Overtaken, UserError
@@ -67,6 +67,27 @@ def test_every_number_from_fresh_passes(engine: PipelineEngine, reference: torch
             total = sum(float(every[len(text) - 1 + i, id]) for i, id in enumerate(node.path))
             assert node.log_path == pytest.approx(total, abs=3e-4)
             assert node.path_probability == pytest.approx(math.exp(total), rel=1e-3)
+
+
+def test_a_repetition_penalty_changes_drawn_p_not_which_tokens_are_likeliest(
+    engine: PipelineEngine, reference: torch.nn.Module
+) -> None:
+    request = Request(prompt="The dog saw the dog and the", sampler=SamplerSettings(repetition_penalty=1.5))
+    tree, _ = grow(engine, request)
+    text = engine.ids(request)
+    for parent in (node for node in tree.nodes() if node.children):
+        ids = torch.tensor([text + list(parent.path)])
+        with torch.no_grad():
+            logits = reference(ids).logits[:, -1, : engine.tokenizer.size]
+        assert are_likeliest([node.id for node in parent.children], logits[0])
+        raw = logits[0].double().softmax(-1)
+        penalised = RepetitionPenaltyLogitsProcessor(1.5)(ids, logits.clone())[0].double().softmax(-1)
+        for node in parent.children:
+            assert node.probability == pytest.approx(float(raw[node.id]), abs=1e-4)
+            assert node.drawn == pytest.approx(float(penalised[node.id]), abs=1e-4)
+    first = tree.root.children[0]
+    assert first.token is not None and first.token.text == " dog" and first.rank == 1
+    assert first.drawn < tree.root.children[1].drawn  # the penalised order is another one
 
 
 def test_a_text_that_fills_the_context_slides_as_generation_does(engine: PipelineEngine) -> None:

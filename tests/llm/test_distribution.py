@@ -1,5 +1,6 @@
 """Softmax and the sampler's filters, against torch, transformers and closed forms."""
 
+import dataclasses
 import functools
 import math
 
@@ -323,6 +324,22 @@ def test_one_sort_serves_all_settings():
 
 
 # ── the table ──
+
+
+@given(mild, settings_, st.sampled_from([0.5, 1.0, 1.5]), st.booleans(), st.integers(0, 50), st.data())
+def test_the_likeliest_are_torchs_largest_logits_whatever_the_penalty(
+    logits, settings, penalty, sequential, count, data
+):
+    settings = dataclasses.replace(settings, repetition_penalty=penalty, sequential_cuts=sequential)
+    seen = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
+    rows = process(logits, settings, seen).likeliest(count, str_bytes)
+    wanted = torch.sort(logits, descending=True, stable=True).indices[:count].tolist()
+    assert [row.id for row in rows] == wanted and [row.bytes for row in rows] == [str_bytes(id) for id in wanted]
+    assert [row.logit for row in rows] == logits[wanted].tolist()
+    assert [row.raw_probability for row in rows] == pytest.approx(
+        logits.double().softmax(-1)[wanted].tolist(), abs=1e-12
+    )
+    assert [row.rank for row in rows] == [1 + int((logits > logits[id]).sum()) for id in wanted]
 
 
 @given(any_logits, settings_, st.integers(0, 50))

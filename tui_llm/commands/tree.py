@@ -29,7 +29,8 @@ def add(commands: Commands) -> None:
         "prompt → a tree of its most likely continuations, each with its path probability",
         tree,
         _add_options,
-        more=f"Prints the tree, each path with the product of its tokens' probabilities. {MODEL}",
+        more="Prints the tree, each path with the product of its tokens' probabilities. The most likely tokens are those of the model's own "
+        f"probabilities; the sampler's settings change the column drawn alone. {MODEL}",
         examples=('tui-llm tree "Once upon a time" --branch 2 --depth 3',),
     )
 

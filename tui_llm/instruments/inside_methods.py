@@ -93,6 +93,9 @@ class InsideMethods(Generic[Engine]):
         mean: bool = False,
         other: str | None = None,
         target: str | int | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
     ) -> Ablation:
         """The target's logit and loss before and after parts of the model are switched off, all of them together.
 
@@ -101,6 +104,7 @@ class InsideMethods(Generic[Engine]):
         mean: replace by the mean over the prompt, not by zero; other: by the values after this prompt, aligned from the
             end.
         target: text or token id; without one, the token that the unchanged model finds most probable.
+        The other parameters as in `read`, for `other` too.
 
         Raises `UserError` if nothing is named, or the model has no such part.
         """
@@ -111,18 +115,26 @@ class InsideMethods(Generic[Engine]):
         parts = parse_parts(heads, attention, mlps, layers, tokens)
         if not parts:
             raise UserError("name what to switch off, as in heads='0.3,1.2'")
-        request = request_of(prompt, target=target)
+        request = request_of(prompt, start_token, allow_special, chat, target=target)
         changes = interventions_of(self.engine.answer, request, parts, mean=mean, other=other)
         return self.engine.answer(AblateQuestion(request, changes))
 
     def effects(
-        self, prompt: str, *, mean: bool = False, other: str | None = None, target: str | int | None = None
+        self,
+        prompt: str,
+        *,
+        mean: bool = False,
+        other: str | None = None,
+        target: str | int | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
     ) -> Effects:
-        """The target's logit and loss with each part of the model alone switched off, for all parts. `mean`, `other` and
-        `target` as in `ablate`."""
+        """The target's logit and loss with each part of the model alone switched off, for all parts. The parameters as in
+        `ablate`."""
         from tui_llm.instruments.ablate.changes import effects_of_all
 
-        request = request_of(prompt, target=target)
+        request = request_of(prompt, start_token, allow_special, chat, target=target)
         return effects_of_all(self.engine.answer, request, self.weights, mean=mean, other=other)
 
     def patch(
@@ -133,12 +145,16 @@ class InsideMethods(Generic[Engine]):
         target: str | int | None = None,
         rival: str | int | None = None,
         part: str = "residual",
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
     ) -> PatchGrid:
         """Activation patching: the target's logit minus its rival's after `changed`, with the value of `part` (`residual`,
         `attention` or `mlp`) at one token replaced by that of `clean`: `effects[layer][token]`. See `PatchQuestion`.
 
         target, rival: text or token id; by default the likeliest token after `clean`, and the likeliest other one after
             `changed`.
+        The other parameters as in `read`, for both prompts.
 
         Raises `UserError` if the prompts have the same tokens.
         """
@@ -146,7 +162,7 @@ class InsideMethods(Generic[Engine]):
 
         if part not in PARTS:
             raise UserError(f"{part!r} can't be patched; choose from {', '.join(PARTS)}")
-        request = request_of(changed, target=target)
+        request = request_of(changed, start_token, allow_special, chat, target=target)
         return PatchGrid(self.engine.answer(PatchQuestion(request, clean, PARTS[part], target_of(rival))))
 
     def steer(
@@ -163,12 +179,16 @@ class InsideMethods(Generic[Engine]):
         max_tokens: int = 24,
         seed: int = 1,
         sampler: SamplerSettings | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
+        chat: bool = False,
     ) -> Steering:
         """Activation steering: predictions and continuations of `prompt`, as they are and with `coefficient` × a direction
         added to the residual stream before block `layer` (by default the file's, or the middle). See `SteerQuestion`.
 
         toward, away: the direction is the stream after the first prompt minus that after the second. load: or a
             safetensors file of one. save: also write it there; over an existing file with `force` only.
+        start_token, allow_special, chat: as in `read`, for all three prompts.
 
         Raises `UserError` if there is no such direction, or it is of another width than the model.
         """
@@ -178,7 +198,7 @@ class InsideMethods(Generic[Engine]):
             raise UserError("load has a direction already; leave out toward and away")
         layer = self.weights.layers // 2 if layer is None and load is None else layer
         direction = Direction(toward, away, layer, load or "")
-        request = request_of(prompt, sampler=sampler)
+        request = request_of(prompt, start_token, allow_special, chat, sampler=sampler)
         check_count(max_tokens)
         made = self.engine.answer(SteerQuestion(request, direction, coefficient, tokens=max_tokens, seed=seed))
         if save is not None:

@@ -25,6 +25,7 @@ from tui_llm.instruments.compare_models.question import (
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.predict.softmax import Array, log_softmax
 from tui_llm.llm.predict.units import bits
+from tui_llm.llm.tokens.text import clean
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session import reading
 from tui_llm.session.continuation import continuation
@@ -32,6 +33,9 @@ from tui_llm.session.open_model import OpenModel
 
 _ALL = 1 << 30
 DIFFERENT_TEXT = "the vocabularies don't give the same text back, so it can't be compared piece by piece"
+DIFFERENT_TEMPLATES = (
+    "the chat templates write different texts around the message, so they can't be compared piece by piece"
+)
 NOTHING_SHARED = (
     "there is no piece for which all models have a loss: type more text, or put a start token in front of it"
 )
@@ -54,10 +58,11 @@ def answer(open_model: OpenModel, question: CompareModelsQuestion, overtaken: Ca
         *(_side(model, plain, question, overtaken) for model in models[1:]),
     )
     problem, pieces = "", list[TextPiece]()
+    texts = [clean(model.fed_text(request)).encode() for model in models]
     try:
-        pieces = list(_pieces([side.reading for side in sides]))
+        pieces = list(_pieces([side.reading for side in sides], texts))
     except ValueError:
-        problem = DIFFERENT_TEXT
+        problem = DIFFERENT_TEXT if len(set(texts)) == 1 else DIFFERENT_TEMPLATES
     if not pieces and not problem:
         problem = NOTHING_SHARED
     divergences, candidates, differences = _next_token(models, question.rows)
@@ -193,19 +198,28 @@ def _kl(log_p: Array, log_q: Array) -> float:
 # ── the text ──
 
 
-def _ends(read: Reading) -> tuple[bytes, list[tuple[int, float | None]]]:
-    """The text, and for each token where it ends in the text and its loss in bits. A start token is no text."""
-    skipped = int(read.request.start_token)
+def _ends(read: Reading, fed: bytes) -> tuple[bytes, list[tuple[int, float | None]]]:
+    """The text, and for each token where it ends in the text and its loss in bits. A start token is no text; nor is a
+    space that is not in `fed`, the text that was encoded: some vocabularies put one in front."""
+    rows = list(zip(read.tokens.tokens, read.scores, strict=True))
+    if read.request.start_token:
+        start, rows = rows[0][0], rows[1:]
+        if read.request.chat:
+            fed = fed.removeprefix(start.bytes)  # a template's own start token is not put in front twice
     text, ends = b"", []
-    for token, score in list(zip(read.tokens.tokens, read.scores, strict=True))[skipped:]:
-        text += token.bytes
+    for token, score in rows:
+        own = token.bytes
+        if own[:1] == b" " and not fed.startswith(own, len(text)) and fed.startswith(own[1:], len(text)):
+            own = own[1:]
+        text += own
         ends.append((len(text), None if score is None else bits(score.surprisal)))
     return text, ends
 
 
-def _pieces(readings: Sequence[Reading]) -> Iterator[TextPiece]:
-    """The pieces for which all models have a loss, in order. Raises ValueError if the texts differ."""
-    sides = [_ends(read) for read in readings]
+def _pieces(readings: Sequence[Reading], fed: Sequence[bytes]) -> Iterator[TextPiece]:
+    """The pieces for which all models have a loss, in order; `fed`: the text that each model's tokens encode. Raises
+    ValueError if the tokens' texts differ."""
+    sides = list(map(_ends, readings, fed))
     text = sides[0][0]
     if any(other != text for other, _ in sides):
         raise ValueError

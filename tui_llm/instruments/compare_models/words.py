@@ -7,6 +7,7 @@ from itertools import combinations
 
 from tui_llm.common.display import visible, visible_token
 from tui_llm.common.numbers import counted, precise_percent
+from tui_llm.facts import report
 from tui_llm.instruments.compare_models.question import ComparedModel, Divergence, ModelComparison
 from tui_llm.llm.predict import units
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -37,6 +38,13 @@ def _name(side: ComparedModel) -> str:
     weights = side.reading.weights
     step = f", step {weights.step:,}" if weights.step is not None else ""
     return visible(weights.name) + step + (f", {weights.dtype}" if weights.dtype != "fp32" else "")
+
+
+def choices_lines(found: ModelComparison) -> list[str]:
+    """A line for each model that reads the text in another than the usual way, such as without the start token that it
+    expects: `B: a space is put in front of the text · no <s> in front, which the model expects`."""
+    unusual = [[choice for choice in side.reading.choices if choice.changes] for side in found.models]
+    return [f"{letter}: {report.choices_text(some)}" for letter, some in zip(LETTERS, unusual, strict=False) if some]
 
 
 def divergence_lines(found: ModelComparison) -> list[str]:

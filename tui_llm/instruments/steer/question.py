@@ -1,4 +1,4 @@
-"""Steering (activation addition): what a direction in the residual stream does to a prediction and to a continuation."""
+"""Activation steering: what a direction in the residual stream does to a prediction and to a continuation."""
 
 from __future__ import annotations
 

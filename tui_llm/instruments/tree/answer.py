@@ -47,7 +47,8 @@ def known(open_model: OpenModel, question: KnownQuestion, overtaken: Callable[[]
     _check(open_model, question.ids)
     text = tuple(open_model.ids(question.request))
     before = (*(text[-1:] or (None,)), *question.ids)  # the ids that each follows
-    return Known(open_model.weights(), text, tuple(map(open_model.token, question.ids, before)))
+    ends = frozenset(filter(open_model.tokenizer.ends, question.ids))
+    return Known(open_model.weights(), text, tuple(map(open_model.token, question.ids, before)), ends)
 
 
 @answers(BranchQuestion)
@@ -60,7 +61,7 @@ def branches(open_model: OpenModel, question: BranchQuestion, overtaken: Callabl
     found = []
     text = open_model.ids(question.request)
     for path, processed in zip(question.paths, asked.after(question.paths), strict=True):
-        rows = processed.rows(question.count, open_model.bytes_of)
+        rows = processed.likeliest(question.count, open_model.bytes_of)
         before = (*text, *path)
         nexts = (_next(open_model, processed, row, before) for row in rows if row.logit > -math.inf)
         found.append(BranchPoint(path, tuple(nexts)))
@@ -97,7 +98,8 @@ def _next(
 ) -> NextToken:
     """`before`: the ids that the token follows."""
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
-    return NextToken(open_model.token(row.id, before[-1]), log_p, row.probability, row.rank, u)
+    ends = open_model.tokenizer.ends(row.id)
+    return NextToken(open_model.token(row.id, before[-1]), log_p, row.probability, row.rank, u, ends)
 
 
 class _Asked:

@@ -15,7 +15,8 @@ BATCH = 32  # paths per question: some tenths of a second at most on a small mod
 
 @dataclass(frozen=True, slots=True)
 class BranchQuestion(Question["Branches"]):
-    """The `count` most probable next tokens after each of `paths`."""
+    """The `count` most probable next tokens after each of `paths`, by raw probability: a repetition penalty changes their
+    `drawn` alone."""
 
     paths: tuple[Path, ...] = ()
     count: int = 3
@@ -24,7 +25,7 @@ class BranchQuestion(Question["Branches"]):
 @dataclass(frozen=True, slots=True)
 class SampleQuestion(Question["Branches"]):
     """A sampled branch: up to `count` tokens after `path`, drawn with the request's sampler. Ends after
-    `<|endoftext|>`. Each draw depends only on the seed and the token's number in the continuation (the request's own
+    a token that ends a text. Each draw depends only on the seed and the token's number in the continuation (the request's own
     continuation and `path` included)."""
 
     path: Path = ()
@@ -48,6 +49,8 @@ class NextToken:
     drawn: the probability after temperature, cuts and renormalization; 0 if it was cut.
     rank: 1 + the number of strictly greater logits.
     u: the number that selected it; None if it was listed, not drawn, or the step was greedy.
+    ends: whether generation ends after it (EOS), as after `<|endoftext|>`. Other special tokens, such as those of a chat
+        template, don't end a text.
     """
 
     token: Token
@@ -55,11 +58,12 @@ class NextToken:
     drawn: float
     rank: int
     u: float | None = None
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
-    """The tokens that may follow `path`, in descending order of probability, or the one that was drawn."""
+    """The tokens that may follow `path`, in descending order of raw probability, or the one that was drawn."""
 
     path: Path
     nexts: tuple[NextToken, ...]
@@ -77,8 +81,10 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The answer: the `tokens` with the question's ids. `text` has the ids of the request's text in the open model."""
+    """The answer: the `tokens` with the question's ids, and which of these end a text. `text` has the ids of the request's
+    text in the open model."""
 
     weights: Weights
     text: tuple[int, ...]
     tokens: tuple[Token, ...]
+    ends: frozenset[int] = frozenset()

@@ -14,7 +14,7 @@ import dataclasses
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tui_llm.facts.model import Weights
@@ -98,8 +98,8 @@ class Node:
 
     @property
     def ends(self) -> bool:
-        """Whether the text ends here: a special token such as `<|endoftext|>`."""
-        return self.token is not None and self.token.special
+        """Whether the text ends here, as after `<|endoftext|>`."""
+        return self.found is not None and self.found.ends
 
     @property
     def path_nodes(self) -> list[Node]:
@@ -161,6 +161,12 @@ class Tree:
         for id in path:
             node = next((child for child in node.children if child.id == id), None) if node else None
         return node
+
+    def set_ends(self, ids: Collection[int]) -> None:
+        """Those of the tree's tokens that end a text are `ids`: a file of an earlier version does not say which."""
+        for node in self.nodes():
+            if node.found is not None and node.ends != (node.id in ids):
+                node.found = dataclasses.replace(node.found, ends=not node.ends)
 
     # ── growing ──
 

@@ -5,7 +5,8 @@ a model must check the tokens' bytes against it (`instruments.tree.question.Know
      "nodes": [{"parent": 0, "id": 262, "bytes": "20746865", "log_probability": -1.2, "drawn": 0.4, "rank": 1, …}, …]}
 
 `nodes` are numbered from 1 in file order; 0 is the root, and a parent precedes its children. Logarithms are natural,
-bytes hexadecimal.
+bytes hexadecimal. `ends`: whether the text ends after a token; without it, special tokens end it and others don't, as
+files of versions before it mean.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def tree_json(tree: Tree) -> dict[str, Any]:
         line: dict[str, Any] = {
             "parent": numbers[node.parent],
             **_token_json(node.token),
+            **({"ends": node.ends} if node.ends != node.token.special else {}),
             "log_probability": node.log_probability,
             "drawn": node.drawn,
             "rank": node.rank,
@@ -145,7 +147,9 @@ def _fill(tree: Tree, rows: list[Any], vocabulary: int) -> None:
         log_p = _number(line["log_probability"], f"node {number}'s log probability", -math.inf, 0.0)
         drawn = _number(line["drawn"], f"node {number}'s probability", 0.0, 1.0 + 1e-9)
         u = None if line.get("u") is None else _number(line["u"], f"node {number}'s u", 0.0, 1.0)
-        found = NextToken(_token(line, vocabulary), log_p, drawn, _whole(line["rank"], "rank", 1), u)
+        token = _token(line, vocabulary)
+        ends = _flag(line.get("ends", token.special))
+        found = NextToken(token, log_p, drawn, _whole(line["rank"], "rank", 1), u, ends)
         before = len(tree)
         node = tree.add(parent, found)
         if len(tree) == before:

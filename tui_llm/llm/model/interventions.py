@@ -4,8 +4,8 @@
 need a `Layout`, which finds a part's values in a model's modules: `GPTLayout` is for our own GPT, `adapters/parts.py` has
 those for other models. Letters as in `model.py`: B rows, T tokens, C the width, H heads, D = C ÷ H.
 
-Ablation: zero and mean, as in Wang et al. 2022, "Interpretability in the wild" (arXiv:2211.00593). Patching: Meng et al.
-2022 (arXiv:2202.05262). Steering: Turner et al. 2023, "Activation addition" (arXiv:2308.10248).
+Ablation: zero, or the mean over one text (Wang et al. 2022, arXiv:2211.00593: over many, at each position). Patching: Meng
+et al. 2022 (arXiv:2202.05262). Steering: two prompts' difference at the last token, added to every token (docs/instruments.md).
 """
 
 from __future__ import annotations

@@ -236,6 +236,17 @@ class Processed:
         """The table's first `top` rows (fewer if the vocabulary is smaller)."""
         return self.at(slice(0, max(top, 0)), bytes_of)
 
+    def likeliest(self, count: int, bytes_of: BytesOf) -> tuple[Candidate, ...]:
+        """The rows of the `count` largest logits, ties by lower id: other rows than the table's first where a repetition
+        penalty changes the order."""
+        count = min(max(count, 0), len(self.order))
+        if not count:
+            return ()
+        logits = self.sorted.logits
+        places = np.flatnonzero(logits >= self.sorted.ranked[count - 1])
+        first = np.lexsort((self.order[places], -logits[places]))[:count]
+        return self.at(places[first], bytes_of)
+
     def row(self, place: int, bytes_of: BytesOf) -> Candidate:
         """The row at index `place` of the table."""
         return self.at(slice(place, place + 1), bytes_of)[0]

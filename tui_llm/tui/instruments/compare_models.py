@@ -11,6 +11,7 @@ from textual import work
 
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import percent
+from tui_llm.facts import report
 from tui_llm.instruments.compare_models import words
 from tui_llm.instruments.compare_models.question import (
     ComparedModel,
@@ -160,6 +161,8 @@ class CompareModelsScreen(FullScreen):
         sides = zip(words.names(found), found.models, strict=True)
         tables = [self._table(name, side, room if wide else width) for name, side in sides]
         lines = wrapped(Text(note, style=self.style("muted")), width)
+        for choices in words.choices_lines(found):
+            lines += wrapped(Text(choices), width)
         if wide:
             return [*lines, *beside(tables, room)]
         return [*lines, *(line for table in tables for line in (*table, Text()))][:-1]
@@ -229,6 +232,7 @@ class CompareModelsScreen(FullScreen):
         yield "what", "text", *("first", "second", "third")[:count]
         if found is None:
             return
+        yield "choices", "", *(report.choices_text(side.reading.choices) for side in found.models)
         blank = ("",) * (count - 2)
         for one in found.divergences:
             pair = f"{words.LETTERS[one.first]}{words.LETTERS[one.second]}"

@@ -134,6 +134,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             self._freeze("its tokens are not those of the open model")
         else:
             tree.text_ids = known.text
+            tree.set_ends(known.ends)
             self._freeze("")
             if not tree.root.children and not tree.changed and not tree.request.empty:
                 self._expand(tree.root)
