@@ -246,7 +246,7 @@ class LossPane(ReadingPane):
             return wrapped(Text(visible(self._no_gradient) or "computing p − y …", style=muted), width)
         name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
         lines = wrapped(
-            Text(f"gradient p − y{name}: ▲ the loss falls if this logit rises, ▼ if it falls", style=muted), width
+            Text(f"gradient p − y{name}: the loss falls against it", style=muted), width
         )
         rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
         values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
