@@ -67,7 +67,8 @@ def gradients(model: Differentiable, ids: Sequence[int], wanted: Sequence[int], 
     def keep(_module: nn.Module, _args: object, output: Tensor) -> None:
         embedded.append(output)
 
-    handle = model.embedding.register_forward_hook(keep)
+    # First, before a hook that replaces what it gives: a token whose embedding is replaced has no gradient.
+    handle = model.embedding.register_forward_hook(keep, prepend=True)
     try:
         with torch.enable_grad(), device.threads(3 * model.parameters * len(ids)):
             logits = model.logits(parameters, ids, len(wanted))
