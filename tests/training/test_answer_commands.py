@@ -131,7 +131,7 @@ def test_a_reward_run_from_the_command_line_and_its_export(
     assert main(["probes", "scored", "--json"]) == 0
     assert [one["step"] for one in json.loads(capsys.readouterr().out)["pins"][0]["moments"]] == [0, 1, 2, 3]
     assert main(["batch", "scored"]) == 0
-    assert "the mean reward of 6 answers" in (out := capsys.readouterr().out) and "advantage" in out and "'The " in out
+    assert "mean of 6 answers: " in (out := capsys.readouterr().out) and "advantage" in out and "'The " in out
     folder = tmp_path / "exported"
     assert main(["export", "scored", str(folder)]) == 0
     theirs, ours = AutoModelForCausalLM.from_pretrained(folder).eval(), checkpoint.load(run.checkpoints()[-1][1])
