@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import AsyncIterator
@@ -217,6 +218,15 @@ async def test_at_60_columns_no_number_is_broken_and_no_note_is_cut() -> None:
         await until(pilot, lambda: "after 1 step" in drawn(app)[0])
         assert "…" not in drawn(app)[0]
         assert any("rank 3 → 3" in line for line in drawn(app))
+
+
+async def test_the_rank_of_a_target_of_several_tokens_is_called_that_of_its_first() -> None:
+    async with learning() as (app, pilot, screen, fake):
+        assert any("rank 3 → 3" in line for line in drawn(app))
+        assert screen.learned is not None
+        two = (fake.engine.token(1), fake.engine.token(2))
+        screen.query_one(LearnedLines).show(dataclasses.replace(screen.learned, target=two))
+        await until(pilot, lambda: any("rank of its first token 3 → 3" in line for line in drawn(app)))
 
 
 async def test_esc_first_cancels_the_steps_that_are_taken_and_a_second_one_closes() -> None:

@@ -177,5 +177,5 @@ async def test_the_gradient_scrolls_to_the_targets_bar() -> None:
         lab.lab.target = Target(id=3)
         await answered(pilot, lab)
         await pilot.press("escape", "3", "p")
-        await until(pilot, lambda: "gradient p − y: the loss falls" in "\n".join(drawn(app)))
+        await until(pilot, lambda: "gradient p − y: moving against it" in "\n".join(drawn(app)))
         assert "◆" in "\n".join(drawn(app))

@@ -40,7 +40,6 @@ class InputDecoder:
         self._pasting = False
         self._held = ""  # end of a chunk that may be the start of the end-of-paste sequence
         self._recent = ""  # last characters before a paste: its start sequence may be split, and no key may wait
-        self._escaped = False  # the last character was Esc, which may still wait in Textual's parser
 
     def decode(self, data: bytes, final: bool = False) -> str:
         text = self._decoder.decode(data, final)
@@ -52,25 +51,18 @@ class InputDecoder:
                 if not ended and not final:
                     pasted = self._hold(pasted)
                 out += pasted.replace(ESC, STAND_IN) + ended
-                self._escaped = False
                 self._pasting = not ended
             else:
                 seen = self._recent + text
                 at = seen.find(PASTE_BEGINS)
                 keys = len(text) if at < 0 else at + len(PASTE_BEGINS) - len(self._recent)
                 self._pasting = at >= 0
-                typed = text[:keys]
+                typed = apart(text[:keys], self._recent.endswith(ESC))
                 if not self._pasting and ESC not in self._recent and is_pasted(typed):
                     typed = PASTE_BEGINS + typed + PASTE_ENDS
                 self._recent = "" if self._pasting else seen[1 - len(PASTE_BEGINS) :]
-                out, text = out + self._apart(typed), text[keys:]
+                out, text = out + typed, text[keys:]
         return out
-
-    def _apart(self, typed: str) -> str:
-        """Returns `typed` with `APART` between an Esc and a key that is no part of a sequence."""
-        before = ESC if self._escaped else ""
-        self._escaped = typed.endswith(ESC) or (self._escaped and not typed)
-        return _ESC_AND_KEY.sub(lambda found: ESC + APART + found[1], before + typed)[len(before) :]
 
     def _hold(self, text: str) -> str:
         """Returns `text` without a trailing part of the end-of-paste sequence, which is held for the next chunk."""
@@ -79,6 +71,13 @@ class InputDecoder:
                 self._held = text[-length:]
                 return text[:-length]
         return text
+
+
+def apart(typed: str, after_esc: bool) -> str:
+    """Returns `typed` with `APART` between an Esc and a key that is no part of a sequence. `after_esc`: the character before was
+    an Esc, which may still wait in Textual's parser."""
+    before = ESC if after_esc else ""
+    return _ESC_AND_KEY.sub(lambda found: ESC + APART + found[1], before + typed)[len(before) :]
 
 
 def is_pasted(text: str) -> bool:

@@ -4,10 +4,10 @@ The loss of one token is its surprisal, −ln p(target), in nats. With p = softm
 
     loss = logsumexp(z) − z[target]
 
-and its gradient with respect to the logits is p − y, where y is 1 at the target and 0 elsewhere: gradient
-descent on the logits themselves would raise the target's in proportion to 1 − p and lower every other one in proportion
-to its own p; a training step moves weights, which all logits share. A target of several
-tokens is teacher-forced: each token is predicted from the true tokens before it.
+and its gradient with respect to the logits is p − y, where y is 1 at the target and 0 elsewhere: gradient descent on the
+logits themselves would raise the target's in proportion to 1 − p and lower every other one in proportion to its own p. A
+training step changes weights, which all logits share. A target of several tokens is teacher-forced: each token is predicted
+from the true tokens before it.
 """
 
 from __future__ import annotations

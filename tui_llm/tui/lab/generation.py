@@ -83,7 +83,7 @@ class GenerationController:
         """Moves the generated text into the prompt."""
         self.stop()
         text = self.lab.prompt + self.lab.generated_text
-        self.lab.clear("moved into the prompt, encoded again: ids may be others")
+        self.lab.clear("moved into the prompt and encoded again: ids may differ")
         self.context.set_prompt(text)
         self._steps_changed()
 

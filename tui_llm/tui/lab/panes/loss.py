@@ -245,7 +245,7 @@ class LossPane(ReadingPane):
         if gradient is None:
             return wrapped(Text(visible(self._no_gradient) or "computing p − y …", style=muted), width)
         name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
-        lines = wrapped(Text(f"gradient p − y{name}: the loss falls against it", style=muted), width)
+        lines = wrapped(Text(f"gradient p − y{name}: moving against it lowers the loss", style=muted), width)
         rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
         values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
         shown, total = adding(values, 0.0, 3)
