@@ -218,6 +218,25 @@ async def test_marked_runs_are_compared_with_the_one_under_the_cursor() -> None:
         await until(pilot, lambda: app.screen is app.shown)
 
 
+async def test_a_comparison_laid_out_before_its_rows_are_measured_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual (8.2.8) laid it out in between on a busy machine, kept the height of no rows, and the window stayed empty."""
+    show = CompareScreen._show
+
+    def laid_out_in_between(self: CompareScreen, rows: list[tuple[str, ...]]) -> None:
+        show(self, rows)
+        self.query_one("#compare-none")._check_refresh()  # its idle comes before the table's
+        self._refresh_layout()
+
+    monkeypatch.setattr(CompareScreen, "_show", laid_out_in_between)
+    app = ScreenApp(CompareScreen([fake_run.make(name, done=3) for name in ("first", "second")]))
+    async with app.run_test(size=(100, 30)) as pilot:
+        table = app.shown.query_one(DataTable)
+        await until(pilot, lambda: table.virtual_size.height > 1)
+        app.shown._refresh_layout()
+        assert table.size.height == table.virtual_size.height
+        assert "at step" in app.text
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 5)])
 async def test_the_comparison_fits_any_terminal(size: tuple[int, int]) -> None:
     runs = [fake_run.make(name, done=3) for name in ("first", "second")]

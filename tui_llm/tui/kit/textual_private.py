@@ -23,6 +23,9 @@ in which it was raised:
 - `Strip.render_ansi` and `Segment._split_cells` (Rich's) each keep their last 16,384 results, with the styles. Most
   styles name their text's place, so that these caches fill with what was on the screen long ago. `hold_less` has them keep
   `CACHED` results.
+- `Widget.refresh` with `layout` counts a change once until the widget is next idle, and keeps the widget's size by that count.
+  If the screen is laid out in between, a size that changes afterwards is never taken over: a table whose height is that
+  of its rows stayed empty. Here each change counts.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -159,6 +162,7 @@ _dispatch_message = MessagePump._dispatch_message
 _post_mount = DOMNode._post_mount
 _call_next = MessagePump.call_next
 _invoke_later = Screen._invoke_later
+_refresh = Widget.refresh
 _render = Widget._render
 _render_lines = Widget.render_lines
 _move_page = OptionList._move_page
@@ -209,6 +213,14 @@ def call_next(self: MessagePump, callback: Callable[..., Any], *arguments: Any, 
 def invoke_later(self: Screen[Any], callback: Callable[..., Any], sender: MessagePump) -> None:
     app = _resilient()
     _invoke_later(self, callback if app is None else guarded(app, callback), sender)
+
+
+def refresh(
+    self: Widget, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False
+) -> Widget:
+    if layout and self._layout_required:
+        self._layout_updates += 1
+    return _refresh(self, *regions, repaint=repaint, layout=layout, recompose=recompose)
 
 
 def render(self: Widget) -> Visual:
@@ -328,5 +340,6 @@ DOMNode._post_mount = post_mount  # type: ignore[method-assign]
 MessagePump.call_next = call_next  # type: ignore[method-assign]
 Screen.get_widget_and_offset_at = get_widget_and_offset_at  # type: ignore[method-assign]
 Screen._invoke_later = invoke_later  # type: ignore[method-assign]
+Widget.refresh = refresh  # type: ignore[method-assign, assignment]
 Widget._render = render  # type: ignore[method-assign]
 Widget.render_lines = render_lines  # type: ignore[method-assign]
