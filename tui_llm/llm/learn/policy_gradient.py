@@ -7,8 +7,8 @@ its mean-only form, "Dr. GRPO" (Liu et al. 2025, arXiv 2503.20783).
     A  = the answer's advantage, the same for all of its tokens: reward − the group's mean, or that ÷ the standard deviation
     kl = ref(token) ÷ π(token) − ln [ref(token) ÷ π(token)] − 1: for tokens drawn from π an unbiased estimate of KL(π ‖ ref)
          that is never negative, "k3" of Schulman 2020, "Approximating KL Divergence". Its gradient is not that of
-         KL(π ‖ ref) but, in expectation, of KL(ref ‖ π) after the tokens before, which count as given (TRL multiplies
-         it by r, unless its use_bias_correction_kl is off: then the direction is π ‖ ref)
+         KL(π ‖ ref) but, in expectation, of KL(ref ‖ π) after the tokens before, which count as given (TRL's
+         use_bias_correction_kl, if on, multiplies kl by r: the gradient is then that of KL(π ‖ ref))
 
 What each choice biases is in `facts/policy.py`. Letters: K answers, T tokens of the longest row, V the vocabulary.
 """
