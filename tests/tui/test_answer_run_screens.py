@@ -17,6 +17,7 @@ from test_new_run_form import value
 from test_runs_screen import ScreenApp, says, set_field
 from test_training_pane import PaneApp
 
+from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.fields import field_problems
 from tui_llm.training.run.run import Run
@@ -110,6 +111,21 @@ async def test_a_batch_of_drawn_answers_says_its_temperature() -> None:
         words = " ".join(line.strip("│ ") for line in app.text.split("\n"))
         assert "mean of 16 answers: KL weight · KL of the answer (the sum over its tokens) − its reward" in words
         assert "−ln p of each answer token at T = 0.7, 1.500 nats" in words
+
+
+@pytest.mark.parametrize(("temperature", "said"), [(0.7, " at T = 0.7"), (1.0, "")])
+def test_the_command_says_the_temperature_of_each_rows_loss(
+    temperature: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = preference_run()
+    config = run.config()
+    fields = {"objective": "reward", "reward": "full-stop", "temperature": temperature, "from_model": "nano"}
+    run.write_config(dataclasses.replace(config, settings=from_fields(fields, PRESETS["toy"])))
+    put_batch(run, [["a", "b", "c"]], [[1.0, 2.0]], objective="reward", tokens=2)
+    assert main(["batch", run.name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"row 1, mean loss 1.5000{said}" in lines
+    assert any(line.split("  ")[-1].strip() == f"loss{said} (nats)" for line in lines)
 
 
 async def test_a_run_on_text_has_one_curve() -> None:
