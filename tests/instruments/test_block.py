@@ -169,3 +169,56 @@ def test_damaged_weights_are_one_line() -> None:
     engine.gpt.blocks[1].mlp.down.bias[0] = float("nan")
     with pytest.raises(UserError, match="NaN: the weights are damaged"):
         engine.answer(BlockQuestion(Request(prompt=TEXT), 2))
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_what_a_change_of_the_layer_or_of_the_stream_adds_makes_the_stream_add_up(
+    nano: PipelineEngine, layer: int
+) -> None:
+    ids = tuple(nano.ids(Request(prompt=TEXT)))
+    other = ids[::-1]
+
+    def asked(*interventions: Intervention) -> BlockFlow:
+        return nano.answer(BlockQuestion(Request(prompt=TEXT, interventions=interventions), layer, AT))
+
+    plain = asked()
+    assert plain.change is None
+    block, streams = nano.gpt.blocks[layer], dict[tuple[int, ...], list[Tensor]]()
+    for text in (ids, other):
+        seen: list[Tensor] = []
+        handles = [
+            block.register_forward_pre_hook(lambda _module, args, seen=seen: seen.append(args[0][0])),
+            block.norm2.register_forward_pre_hook(lambda _module, args, seen=seen: seen.append(args[0][0])),  # type: ignore[union-attr]
+            block.register_forward_hook(lambda _module, _args, output, seen=seen: seen.append(output[0])),
+        ]
+        with torch.inference_mode():
+            nano.gpt.features(torch.tensor([text]))
+        for handle in handles:
+            handle.remove()
+        streams[text] = seen
+    (stream, middle, end), (before, _, after) = streams[ids], streams[other]
+    whole, later = ModelPart(LAYER, layer), ModelPart(RESIDUAL, layer + 1)
+    replaced_by = {ZERO: torch.zeros_like(stream[AT]), MEAN: (after - before).mean(0), PATCH: (after - before)[AT]}
+    for how, value in replaced_by.items():
+        found = asked(Intervention(whole, how, () if how == ZERO else other))
+        assert found.change is not None and found.change.replaced and found.attention == found.mlp == 0
+        assert found.change.added == pytest.approx(float(value.norm()), rel=1e-4, abs=1e-4), how
+        assert found.change.before == found.middle == pytest.approx(found.norms[layer])
+        assert found.norms[layer + 1] == pytest.approx(float((stream[AT] + value).norm()), rel=1e-4)
+        # The second LayerNorm's σ is of the stream with attention in it, which is named.
+        assert found.change.computed == pytest.approx(float(middle[AT].norm()), rel=1e-4)
+        assert found.norm2.sigma == pytest.approx(float(middle[AT].std(unbiased=False)), rel=1e-3)
+    direction = 3 * ((after - before)[-1] - (end - stream)[-1])
+    steered = asked(Intervention(whole, STEER, other, ids, coefficient=3))
+    patched = asked(Intervention(later, PATCH, other))
+    for found, value in ((steered, direction), (patched, after[AT] - end[AT])):
+        assert found.change is not None and not found.change.replaced and found.mlp == plain.mlp
+        assert found.change.added == pytest.approx(float(value.norm()), rel=1e-4)
+        assert found.change.before == pytest.approx(float(end[AT].norm()), rel=1e-4)
+        assert found.norms[layer + 1] == pytest.approx(float((end[AT] + value).norm()), rel=1e-4)
+    both = asked(Intervention(whole, MEAN, other), Intervention(later, PATCH, other))
+    names = f"layer {layer} at its mean, residual {layer + 1} from another prompt"
+    assert both.change is not None and both.change.names == names
+    assert both.change.added == pytest.approx(float((after[AT] - stream[AT]).norm()), rel=1e-4)
+    for elsewhere in (Intervention(whole, at=AT - 1), Intervention(ModelPart(RESIDUAL, layer)), Intervention(ModelPart(MLP, layer))):  # fmt: skip
+        assert asked(elsewhere).change is None

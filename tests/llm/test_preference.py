@@ -96,6 +96,18 @@ def test_the_formulas_in_words_give_the_numbers(normalized: bool, weight: float)
     assert wanted is None if weight else wanted == pytest.approx(float(even.losses), rel=1e-6)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_only_the_difference_is_said_to_count_where_both_may_fall_at_no_loss(normalized: bool, weight: float) -> None:
+    settings = DPOSettings(0.2, normalized, weight)
+    logs, refs, lengths = torch.tensor([[-7.0], [-8]]), torch.tensor([[-9.0], [-6]]), torch.tensor([[2], [3]])
+    fallen = logs - (lengths if normalized else 1)  # both log-ratios fall by 1, per token if they are
+    before, after = (float(preference_loss(one, refs, lengths, settings).losses) for one in (logs, fallen))
+    assert (before == pytest.approx(after)) == ("counts only the difference" in settings.both_fell) == (not weight)
+    assert ("log-ratios per token" in settings.both_fell) == normalized
+    assert ("0.7 · (−ln π(chosen) ÷ its tokens)" in settings.both_fell) == bool(weight)
+
+
 def test_the_first_loss_of_a_fresh_copy_is_ln_2() -> None:
     model = tiny(dtype=torch.float32)
     inputs, targets = padded_pairs(PAIRS)

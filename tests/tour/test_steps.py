@@ -440,10 +440,11 @@ def test_preferences() -> None:
         now = Facts(screen="prefer", answers={PreferQuestion: found})
         said = told(checks_assistant.ranked(now, Facts()), count == 6)
         assert ("+0.000 → +0.030" in said and "0.69 → 0.68" in said) if count == 6 else f"{count} of 6" in said
-    assert "In 6 of 6 both" in said and "no preference: ln 2 = 0.69" in said
+    assert "In 6 of 6 both answers became less probable: only their" in said and "no preference: ln 2 = 0.69" in said
     with_sft = RankedPair((1,), (5,), (6,), PreferenceRecipe(DPOSettings(sft_weight=1.0)))  # whose loss is above ln 2
     now = Facts(screen="prefer", answers={PreferQuestion: dataclasses.replace(found, ranked=(with_sft,) * 6)})
-    assert "ln 2" not in told(checks_assistant.ranked(now, Facts()), True)
+    said = told(checks_assistant.ranked(now, Facts()), True)
+    assert "ln 2" not in said and "In 6 of 6 both answers became less probable." in said
 
 
 def test_rewards() -> None:

@@ -17,10 +17,13 @@ from test_new_run_form import value
 from test_runs_screen import ScreenApp, says, set_field
 from test_training_pane import PaneApp
 
+from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.fields import field_problems
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, SETTINGS, from_fields
+from tui_llm.training.run.snapshot import RunReader, RunSnapshot
+from tui_llm.tui.runs.answer_lines import curves
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -35,8 +38,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def preference_run(steps: int = 20) -> Run:
-    run = fake_run.make("liked", steps=steps, state="finished", train_rows=40)
+def preference_run(steps: int = 20, name: str = "liked") -> Run:
+    run = fake_run.make(name, steps=steps, state="finished", train_rows=40)
     fields = {"objective": "preference", "from_model": f"/models/{HOSTILE}", "tokenizer": "x", "batch_size": 8}
     config = run.config()
     run.write_config(dataclasses.replace(config, settings=from_fields({"steps": steps, **fields}, PRESETS["toy"])))
@@ -98,6 +101,40 @@ async def test_the_chart_says_what_the_loss_of_a_variant_is() -> None:
         assert chart.curves.meaning.startswith("β (ln π − ln π of the start model) ÷ its tokens")
 
 
+def with_settings(name: str, **fields: Any) -> RunSnapshot:
+    run = preference_run(name=name)
+    settings = from_fields({"objective": "preference", "from_model": "nano", **fields}, PRESETS["toy"])
+    run.write_config(dataclasses.replace(run.config(), settings=settings))
+    return RunReader(run).read()
+
+
+def test_beside_a_run_that_measures_another_quantity_neither_its_formula_nor_its_levels_are_shown() -> None:
+    plain, alike, with_sft, normalized = (
+        with_settings(name, **fields)
+        for name, fields in (
+            ("plain", {}), ("alike", {"beta": 0.3}), ("sft", {"sft_weight": 1.0}), ("normalized", {"length_normalized": "on"}),
+        )
+    )  # fmt: skip
+    each = "as each run measures it"
+    for others in ((), (alike,), (alike, normalized)):  # the loss is the same function of the margin in all
+        found = curves(plain, others, 0)
+        assert found.meaning == "−ln σ(margin); mean of the pairs; ln 2 where the margin is 0"
+        assert found.levels == (("ln 2", math.log(2)),) and len(found.others) == len(others)
+    for run, others in ((plain, (alike, with_sft)), (with_sft, (plain,))):
+        found = curves(run, others, 0)
+        assert (found.meaning, found.levels) == (each, ()) and len(found.others) == len(others)
+    assert curves(plain, (with_sft,), 3).meaning.startswith("β (ln π − ln π of the start model), mean of the batch")
+    found = curves(plain, (normalized,), 3)
+    assert found.meaning == each and found.levels == (("start model", 0.0),)  # 0 in both
+    warm, cold = (
+        with_settings(name, objective="reward", reward="full-stop", temperature=temperature)
+        for name, temperature in (("warm", 1.0), ("cold", 0.5))
+    )
+    found = curves(warm, (cold,), 1)
+    assert (found.meaning, found.levels) == (each, (("identical", 0.0),))
+    assert curves(warm, (plain,), 1).meaning == curves(warm, (), 1).meaning != each  # of another objective: not shown
+
+
 async def test_a_batch_of_drawn_answers_says_its_temperature() -> None:
     run = preference_run()
     config = run.config()
@@ -110,6 +147,21 @@ async def test_a_batch_of_drawn_answers_says_its_temperature() -> None:
         words = " ".join(line.strip("│ ") for line in app.text.split("\n"))
         assert "mean of 16 answers: KL weight · KL of the answer (the sum over its tokens) − its reward" in words
         assert "−ln p of each answer token at T = 0.7, 1.500 nats" in words
+
+
+@pytest.mark.parametrize(("temperature", "said"), [(0.7, " at T = 0.7"), (1.0, "")])
+def test_the_command_says_the_temperature_of_each_rows_loss(
+    temperature: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = preference_run()
+    config = run.config()
+    fields = {"objective": "reward", "reward": "full-stop", "temperature": temperature, "from_model": "nano"}
+    run.write_config(dataclasses.replace(config, settings=from_fields(fields, PRESETS["toy"])))
+    put_batch(run, [["a", "b", "c"]], [[1.0, 2.0]], objective="reward", tokens=2)
+    assert main(["batch", run.name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"row 1, mean loss 1.5000{said}" in lines
+    assert any(line.split("  ")[-1].strip() == f"loss{said} (nats)" for line in lines)
 
 
 async def test_a_run_on_text_has_one_curve() -> None:

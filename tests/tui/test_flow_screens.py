@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.interventions import LAYER, MEAN, Intervention, ModelPart
 from tui_llm.facts.request import Target
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.backward import BackwardScreen, heat
@@ -18,6 +19,7 @@ from tui_llm.tui.instruments.block import BlockScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.inside.lens import LensTable
 from tui_llm.tui.instruments.lens_grid import LensGridScreen, rank_shade
+from tui_llm.tui.kit import format as fmt
 
 FlowScreen = BackwardScreen | BlockScreen | LensGridScreen
 SCREENS = (BackwardScreen, BlockScreen, LensGridScreen)
@@ -141,6 +143,31 @@ async def test_the_block_by_keyboard() -> None:
         assert len(rows) > 100 and len({len(row) for row in rows}) == 1
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+
+
+async def test_a_block_whose_layer_is_replaced_adds_up() -> None:
+    app = make_app(PipelineEngine("cpu"), TEXT)  # type: ignore[arg-type]
+    async with app.run_test(size=(110, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        app.lab_screen.context.intervene((Intervention(ModelPart(LAYER, 0), MEAN, (5, 6, 7)),))
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "A")
+        await until(pilot, lambda: isinstance(app.screen, InsideScreen))
+        await pilot.press("l", "b")
+        await until(pilot, lambda: isinstance(app.screen, BlockScreen) and app.screen.found is not None)
+        screen = app.screen
+        assert isinstance(screen, BlockScreen) and screen.found is not None
+        found, change = screen.found, screen.found.change
+        assert change is not None and change.before == found.norms[0] != found.norms[1]
+        start, end, added = (fmt.figures(one) for one in (found.norms[0], found.norms[1], change.added))
+        assert fmt.figures(change.computed) not in (start, end)
+        await shown(
+            pilot, app, f"attention adds 0; ‖stream‖ is now {start}", f"with it, whose norm is {fmt.figures(change.computed)}",
+            f"MLP adds 0; ‖stream‖ is now {start}", f"→ layer 0 at its mean adds {added}; ‖stream‖ is now {end}",
+        )  # fmt: skip
+        await pilot.press("right_square_bracket")  # nothing of this block is changed
+        await until(pilot, lambda: screen.found is not None and screen.found.layer == 1)
+        await until(pilot, lambda: "at its mean adds" not in text(app) and "still computed" not in text(app))
 
 
 async def test_the_backward_pass_by_keyboard() -> None:

@@ -8,7 +8,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.head_scores import HeadScore
-from tui_llm.facts.interventions import HEAD, KEY, Intervention, ModelPart
+from tui_llm.facts.interventions import HEAD, KEY, PATCH, Intervention, ModelPart
 from tui_llm.training.run import head_readings, jsonl
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
@@ -109,6 +109,25 @@ async def test_what_is_left_out_on_random_tokens_is_said(engine: PipelineEngine)
         await until(pilot, lambda: "scores without" not in shown(app))
         await pilot.press("y")
         assert "changed model: attention to token 3 off, head 3.2 off" in app.clipboard
+
+
+async def test_a_head_that_is_left_out_is_not_marked_as_changed(engine: PipelineEngine) -> None:
+    app = LabApp(lambda: engine, model="nano", prompt=TEXT)
+    async with app.run_test(size=(110, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        patched = Intervention(ModelPart(HEAD, 3, 2), PATCH, (1, 2, 3, 4))  # of tokens of the text, by their number
+        app.lab_screen.context.intervene((patched, Intervention(ModelPart(HEAD, 0, 1))))
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "asterisk")
+        await until(pilot, lambda: isinstance(app.screen, HeadsScreen) and app.screen.found is not None)
+        screen = app.screen
+        assert isinstance(screen, HeadsScreen)
+        map = screen.query_one(HeadMap)
+        await until(pilot, lambda: "changed model: head 0.1 off" in shown(app))
+        assert map.off == {(0, 1)} and "scores without head 3.2 from another prompt" in shown(app)
+        await pilot.press("t")  # on the text it acts
+        await until(pilot, lambda: "changed model: head 3.2 from another prompt, head 0.1 off" in shown(app))
+        assert map.off == {(3, 2), (0, 1)} and "scores without" not in shown(app)
 
 
 @pytest.mark.parametrize("size", ((1, 1), (30, 8), (200, 60)), ids=str)

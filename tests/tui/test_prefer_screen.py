@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
-from tui_llm.facts.preference import BOTH_FELL, DPOSettings, PairChange, PairState, RankedPair
+from tui_llm.facts.preference import DPOSettings, PairChange, PairState, RankedPair
 from tui_llm.instruments.prefer.question import (
     AnswersQuestion,
     PreferQuestion,
@@ -245,10 +245,15 @@ async def test_both_fell_is_said_with_its_reason_and_a_failure_keeps_the_answers
         fake.fail = ""
         await pilot.press("left")
         await chosen(pilot, screen, 1)
-        assert BOTH_FELL[:60] in text(app) and "the numbers" not in text(app)
+        assert DPOSettings().both_fell[:60] in text(app) and "the numbers" not in text(app)
         await pilot.press("enter", "left")
         await chosen(pilot, screen, 2)
         assert "the prompt's first 3 tokens did not fit" in text(app)
+        with_sft = DPOSettings(sft_weight=1.0)
+        screen.recipe = dataclasses.replace(screen.recipe, dpo=with_sft)
+        await pilot.press("enter", "left")
+        await chosen(pilot, screen, 3)
+        assert with_sft.both_fell[:60] in text(app) and "only the difference" not in text(app)
 
 
 # ── a process that is killed ─────────────────────────────────────────────────────────────────────────────────────

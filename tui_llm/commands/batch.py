@@ -64,7 +64,7 @@ def batch(options: argparse.Namespace) -> None:
         f"({found.rows:,} × {found.tokens:,} tokens){left_out}"
     )
     for row in found.shown:
-        put(f"\nrow {row.number + 1}{_answer(row)}, mean loss {row.loss:.4f}")
+        put(f"\nrow {row.number + 1}{_answer(row)}, mean loss {row.loss:.4f}{found.at_temperature}")
         cells = [
             (str(at.number + 1), visible_token(at.input.text), visible_token(at.target.text), f"{at.loss:.4f}")
             for at in row.positions

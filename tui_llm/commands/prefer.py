@@ -107,7 +107,6 @@ def preferred_text(preferred: Preferred) -> str:
     from tui_llm.common.display import visible_token
     from tui_llm.common.numbers import counted
     from tui_llm.facts import report
-    from tui_llm.facts.preference import BOTH_FELL
 
     change, recipe, weights = preferred.changes[-1], preferred.ranked[-1].recipe, preferred.weights
     lines = [
@@ -120,7 +119,7 @@ def preferred_text(preferred: Preferred) -> str:
     if change.left_out:
         lines.append(f"! the prompt's first {counted(change.left_out, 'token')} did not fit into the context")
     if change.both_fell:
-        lines.append(f"! {BOTH_FELL}")
+        lines.append(f"! {recipe.dpo.both_fell}")
     lines.append(f"KL(π ‖ reference) of the next token after the prompt: {change.kl:.2g} nats (0 = identical)")
     sides = (
         ("chosen", preferred.chosen, change.chosen_tokens),

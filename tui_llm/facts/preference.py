@@ -44,8 +44,11 @@ class DPOSettings:
     @property
     def loss_formula(self) -> str:
         """The loss of a pair, wherever it is described."""
-        sft = f" + {self.sft_weight:g} · (−ln π(chosen) ÷ its tokens)" if self.sft_weight else ""
-        return f"−ln σ(margin){sft}"
+        return f"−ln σ(margin){f' + {self.sft_formula}' if self.sft_weight else ''}"
+
+    @property
+    def sft_formula(self) -> str:
+        return f"{self.sft_weight:g} · (−ln π(chosen) ÷ its tokens)"
 
     def reward_formula(self, reference: str = "ref") -> str:
         """The reward of an answer, wherever it is described; π and `reference` are those of the whole answer."""
@@ -56,6 +59,22 @@ class DPOSettings:
     def loss_at_start(self) -> float | None:
         """The loss of a pair whose margin is 0, as before the first step; None if that depends on the pair."""
         return None if self.sft_weight else math.log(2)
+
+    @property
+    def both_fell(self) -> str:
+        """Why both answers of a pair can become less probable, wherever it is said."""
+        per_token = " per token" if self.length_normalized else ""
+        if self.loss_at_start is not None:
+            return (
+                f"both answers became less probable: the loss counts only the difference of the two log-ratios{per_token}, so both may "
+                f"fall as long as the rejected one falls more{per_token}; the probability went to other answers. An SFT term (weight "
+                "above 0) holds the chosen one up"
+            )
+        return (
+            f"both answers became less probable: beside the difference of the two log-ratios{per_token} the loss counts "
+            f"{self.sft_formula}, which falls only where the chosen one rises; here it rose. A larger SFT weight, or a smaller "
+            "learning rate, can hold the chosen one up"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +159,3 @@ class PairChange:
     def both_fell(self) -> bool:
         """Whether both answers are less probable than before."""
         return self.after.chosen_logp < self.before.chosen_logp and self.after.rejected_logp < self.before.rejected_logp
-
-
-BOTH_FELL = (
-    "both answers became less probable: the loss counts only the difference of the two log-ratios, so both may fall as long as "
-    "the rejected one falls more; the probability went to other answers. An SFT term (weight above 0) holds the chosen one up"
-)

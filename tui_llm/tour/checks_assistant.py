@@ -44,8 +44,9 @@ def ranked(now: Facts, began: Facts) -> CheckResult:
         return missing(f"{count} of {RANKED} pairs: {{prefer_left}} or {{prefer_right}}, then {{prefer_next}}")
     last, at_start = found.changes[-1], found.ranked[-1].recipe.dpo.loss_at_start
     no_preference = "" if at_start is None else f" (no preference: ln 2 = {at_start:.2f})"
-    fell = sum(change.both_fell for change in found.changes)
-    said = f" In {fell} of {count} both answers became less probable: only their difference counts." if fell else ""
+    fell = [pair.recipe.dpo for pair, change in zip(found.ranked, found.changes, strict=True) if change.both_fell]
+    why = ": only their difference counts" if all(dpo.loss_at_start is not None for dpo in fell) else ""
+    said = f" In {len(fell)} of {count} both answers became less probable{why}." if fell else ""
     return done(
         f"Margin of the last pair: {last.before.margin:+.3f} → {last.after.margin:+.3f}; its loss {nats(last.before.loss)} → "
         f"{nats(last.after.loss)}{no_preference}.{said}".replace("-", "−")

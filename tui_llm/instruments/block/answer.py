@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.interventions import LAYER, MLP, ModelPart, lost_in, replaced
+from tui_llm.facts.interventions import LAYER, MLP, RESIDUAL, Intervention, ModelPart, lost_in, named, replaced
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.block.question import (
     BlockFlow,
@@ -19,10 +19,11 @@ from tui_llm.instruments.block.question import (
     NormStatistics,
     Push,
     PushedToken,
+    StreamChange,
 )
 from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.trace import traced
-from tui_llm.llm.model.block_trace import block_trace, neuron_norms, neuron_outputs, pushed
+from tui_llm.llm.model.block_trace import BlockTrace, block_trace, neuron_norms, neuron_outputs, pushed
 from tui_llm.llm.model.model import Block
 from tui_llm.llm.predict import softmax
 from tui_llm.session.open_model import OpenModel
@@ -36,8 +37,7 @@ NOT_GPT = (
 @answers(BlockQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[], bool]) -> BlockFlow:
-    """Raises `UserError` if the text has no such token or the model no such block, if its weights are damaged, or if it is not
-    our own GPT."""
+    """Raises `UserError` if there is no such token or block, if the weights are damaged, or if it is not our own GPT."""
     if not open_model.is_gpt:
         raise UserError(NOT_GPT.format(open_model.weights().name, open_model.weights().kind))
     model, layer, on = open_model.gpt, question.layer, question.request.interventions
@@ -57,7 +57,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
         vectors.zero_()  # a later stream is replaced: no logit depends on what is added here
     effects = pushed(model, trace.residuals[-1, place.index].cpu(), vectors)[:, : open_model.tokenizer.size]
     pushes = [_push(open_model, row, question.tokens) for row in effects]
-    heads, block = len(found.heads), model.blocks[layer]
+    block = model.blocks[layer]
     assert isinstance(block, Block)
 
     def head(at: int) -> BlockHead:
@@ -80,7 +80,7 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
         layer,
         tuple(trace.residuals[:, place.index].float().norm(dim=-1).tolist()),
         _statistics(block.norm1, found.stream),
-        tuple(map(head, range(heads))),
+        tuple(map(head, range(len(found.heads)))),
         float(found.attention.norm()),
         float((found.stream if whole in changed else found.middle).norm()),
         _statistics(block.norm2, found.middle),
@@ -88,13 +88,25 @@ def answer(open_model: OpenModel, question: BlockQuestion, overtaken: Callable[[
             Neuron(
                 number, float(found.hidden[number]), float(found.activations[number]), float(strengths[number]), push
             )
-            for number, push in zip(strongest, pushes[heads:], strict=True)
+            for number, push in zip(strongest, pushes[len(found.heads) :], strict=True)
         ),
         len(strengths),
         int((found.hidden > 0).sum()),
         float(found.mlp.norm()),
         "ReLU²" if model.config.relu2 else "GELU",
+        _change(found, on, layer, place.number),
     )
+
+
+def _change(found: BlockTrace, on: Sequence[Intervention], layer: int, number: int) -> StreamChange | None:
+    """What changes of the layer's own value, or of the stream after it, add at token `number`."""
+    whole = ModelPart(LAYER, layer)
+    acting = [one for one in on if one.part in (whole, ModelPart(RESIDUAL, layer + 1)) and one.acts_at(number)]
+    if not acting:
+        return None
+    before = found.stream + found.attention + found.mlp
+    norms = [float(one.norm()) for one in (found.middle, before, found.end - before)]
+    return StreamChange(named(acting), whole in replaced(acting, number), *norms)
 
 
 def _neuron_norms(open_model: OpenModel, layer: int) -> Tensor:

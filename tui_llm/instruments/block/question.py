@@ -89,11 +89,28 @@ class Neuron:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamChange:
+    """What changes of the whole layer, or of the stream after it, do to the stream at the token, after attention and MLP.
+
+    names: of the changes. replaced: whether the layer's own value is replaced, so that attention and MLP add nothing. They are
+        computed all the same: the second LayerNorm gets a stream with attention in it, of the norm `computed`.
+    before: norm of the stream with what attention and MLP add. added: norm of what the changes add to that.
+    """
+
+    names: str
+    replaced: bool
+    computed: float
+    before: float
+    added: float
+
+
+@dataclass(frozen=True, slots=True)
 class BlockFlow:
     """Norms are Euclidean: √Σ x².
 
     norms: of the residual stream at the token: after the embedding, then after each block.
-    attention, mlp: norms of what each adds to the stream. middle: norm of the stream between them.
+    attention, mlp: norms of what each adds to the stream. middle: norm of the stream between them. change: what is added after
+        them; None without such a change.
     neurons: the largest `norm` first, none if what they add is replaced; `hidden` is their number in all, `active` that of
         those with hidden > 0.
     activation: what the MLP applies to its neurons.
@@ -113,3 +130,4 @@ class BlockFlow:
     active: int
     mlp: float
     activation: str = "GELU"
+    change: StreamChange | None = None

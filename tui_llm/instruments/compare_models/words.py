@@ -41,8 +41,8 @@ def _name(side: ComparedModel) -> str:
 
 
 def choices_lines(found: ModelComparison) -> list[str]:
-    """A line for each model that reads the text in another than the usual way, such as without the start token that it
-    expects: `B: a space is put in front of the text · no <s> in front, which the model expects`."""
+    """A line for each model with choices that are not the usual ones (`ModelChoice.changes`): another architecture than GPT-2's,
+    weights in fewer bits, or another way of reading the text. Example: `B: untied head · no <s> in front, which the model expects`."""
     unusual = [[choice for choice in side.reading.choices if choice.changes] for side in found.models]
     return [f"{letter}: {report.choices_text(some)}" for letter, some in zip(LETTERS, unusual, strict=False) if some]
 

@@ -12,6 +12,7 @@ from tui_llm.common.new_files import check_file, write_new
 from tui_llm.facts.chart import ChartData, ChartLine
 from tui_llm.facts.chart_files import FORMATS, csv_text, svg_text
 from tui_llm.training.run.curve import Point
+from tui_llm.training.run.quantities import shared_meaning
 from tui_llm.training.run.run_curves import CurveInfo, CurveLine, RunCurves
 
 AXES = {"step": "step", "tokens": "tokens", "time": "seconds of training", "flops": "FLOPs"}
@@ -95,8 +96,7 @@ def joined_words(key: str) -> str:
 
 def meaning(runs: Sequence[RunCurves], info: CurveInfo) -> str:
     """What a chart of the runs shows. A loss is not the same quantity in runs of different objectives or programs."""
-    own = {one.meaning for run in runs for one in run.infos if one.key == info.key}
-    return info.meaning if len(own) <= 1 else "as each run measures it"
+    return shared_meaning(info.meaning, (one.meaning for run in runs for one in run.infos if one.key == info.key))
 
 
 def chart(

@@ -5,8 +5,8 @@ A run on text has its losses only, which `RunSnapshot` names itself. Does not im
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from tui_llm.facts.policy import at_temperature
 from tui_llm.training.run.curve import SHARES, Average, Envelope, Point, moving_average
@@ -48,6 +48,18 @@ def loss_meaning(settings: TrainingSettings) -> str:
     if settings.objective == PRETRAINING:
         return "nats per token"
     return f"{loss_formula(settings)}; mean of the {LOSS_OF[settings.objective]}"
+
+
+def shared_meaning(own: str, others: Iterable[str]) -> str:
+    """What a chart of several runs says that it shows. What has one name is not the same quantity in all runs: a loss depends on
+    the objective, and its formula on the settings."""
+    return own if all(other == own for other in others) else "as each run measures it"
+
+
+def shared(own: Quantity, others: Sequence[Quantity]) -> Quantity:
+    """The quantity of a chart of several runs: with the levels that stand at the same value in all of them."""
+    levels = tuple(level for level in own.levels if all(level in other.levels for other in others))
+    return replace(own, meaning=shared_meaning(own.meaning, (other.meaning for other in others)), levels=levels)
 
 
 def quantities(settings: TrainingSettings) -> tuple[Quantity, ...]:

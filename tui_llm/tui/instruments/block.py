@@ -26,7 +26,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
-from tui_llm.tui.kit.text import packed
+from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.state.context import LabContext
 
 KEYS_OF_A_HEAD, NEURONS, TOKENS = 8, 24, 8
@@ -105,6 +105,10 @@ class BlockScreen(FullScreen):
         for head in found.heads:
             lines += self._head(head, largest, width)
         lines.append(self._added("attention", found.attention, found.middle))
+        change = found.change
+        if change is not None and change.replaced:
+            words = f"still computed, but replaced: attention, and the MLP of the stream with it, whose norm is {fmt.figures(change.computed)}"
+            lines += wrapped(self._words(words), width)
         lines.append(self._statistics(2, found.norm2))
         active = f"{fmt.count(found.active)} of {fmt.count(found.hidden)} neurons are above 0 before {found.activation}"
         then = "those that add most:" if found.neurons else "what they add is replaced"
@@ -112,7 +116,10 @@ class BlockScreen(FullScreen):
         largest = max((one.norm for one in found.neurons), default=1.0) or 1.0
         for neuron in found.neurons:
             lines.append(self._neuron(neuron, largest, width))
-        lines.append(self._added("MLP", found.mlp, found.norms[found.layer + 1]))
+        end = found.norms[found.layer + 1]
+        lines.append(self._added("MLP", found.mlp, end if change is None else change.before))
+        if change is not None:
+            lines.append(self._added(change.names, change.added, end))
         return [], lines
 
     def _words(self, words: str) -> Text:

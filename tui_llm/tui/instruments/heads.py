@@ -117,8 +117,17 @@ class HeadsScreen(OverLab):
 
     @property
     def _off(self) -> list[tuple[int, int]]:
-        """The heads that are switched off or changed: (layer, head)."""
-        return [(one.part.layer, one.part.head) for one in self.context.lab.interventions if one.part.kind == HEAD]
+        """The heads that are switched off or changed in the scores: (layer, head)."""
+        return [(one.part.layer, one.part.head) for one in self._acting if one.part.kind == HEAD]
+
+    @property
+    def _acting(self) -> list[Intervention]:
+        """The interventions that the scores are of: on random tokens some are left out."""
+        left_out = () if self.found is None else self.found.left_out
+        return [one for one in self.context.lab.interventions if one not in left_out]
+
+    def changed_words(self) -> str:
+        return mark(self._acting)
 
     def _take(self, question: HeadsQuestion, found: Heads) -> None:
         first = self.found is None
@@ -127,12 +136,14 @@ class HeadsScreen(OverLab):
             self.query_one(HeadMap).show(found.heads, self._off)
             if first and (top := best(found.heads, SCORES[0])) is not None:
                 self.query_one(HeadMap).select(top.layer, top.head)
+            self._mark()
             self._show_facts()
 
     def _fail(self, problem: str) -> None:
         self.found, self.problem = None, problem
         with self.app.batch_update():
             self.query_one(HeadMap).show(())
+            self._mark()
             self._show_facts()
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +260,7 @@ class HeadsScreen(OverLab):
         self._ask_loss()
 
     def _mark(self) -> None:
-        """The bar that says which parts are off."""
+        """The bar that says which parts are off in the scores."""
         for bar in self.query("#changed-model").results(Bar):
             bar.display = bool(words := self.changed_words())
             bar.put(Content.styled(words, "bold $text-warning"))
@@ -266,9 +277,7 @@ class HeadsScreen(OverLab):
         self.ask()
 
     def action_copy(self) -> None:
-        left_out = () if self.found is None else self.found.left_out
-        changed = mark([one for one in self.context.lab.interventions if one not in left_out])
-        self.notify(copy_rows(self.app, list(self.table()), changed), markup=False, timeout=3)
+        self.notify(copy_rows(self.app, list(self.table()), self.changed_words()), markup=False, timeout=3)
 
     def action_attention(self) -> None:
         """Opens the Inside screen at the selected head."""

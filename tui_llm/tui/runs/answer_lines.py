@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tui_llm.common.display import truncate, visible
+from tui_llm.training.run import quantities
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING, REWARD, TrainingSettings
 from tui_llm.training.run.snapshot import RunSnapshot
@@ -47,13 +48,14 @@ def measured(snapshot: RunSnapshot) -> list[tuple[str, str]]:
 def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot], number: int) -> Curves:
     """The curves of quantity `number`, counted around, of a run and of those that are compared with it."""
     series = snapshot.series[number % len(snapshot.series)]
-    quantity = series.quantity
-    beside = [
-        Other(other.name, one.line, one.averages)
+    found = [
+        (other.name, one)
         for other in others
         for one in other.series
-        if other.objective == snapshot.objective and one.quantity.name == quantity.name
+        if other.objective == snapshot.objective and one.quantity.name == series.quantity.name
     ]
+    beside = [Other(name, one.line, one.averages) for name, one in found]
+    quantity = quantities.shared(series.quantity, [one.quantity for _, one in found])
     title = f"{quantity.name} ({number % len(snapshot.series) + 1} of {len(snapshot.series)}, k: next)"
     return Curves(
         series.line, series.marks, quantity.levels, series.averages, tuple(beside), quantity.names, title, quantity.meaning,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import adding, counted
-from tui_llm.facts.preference import BOTH_FELL, PairChange
+from tui_llm.facts.preference import DPOSettings, PairChange
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.prefer.question import Preferred, PreferredAnswer
 from tui_llm.tui.kit import format as fmt
@@ -104,10 +104,10 @@ class PreferLines:
             lines.append(line.append(difference.rjust(NUMBER), self.style(style)))
         return lines
 
-    def notes(self, change: PairChange, width: int) -> list[Text]:
+    def notes(self, change: PairChange, settings: DPOSettings, width: int) -> list[Text]:
         lines: list[Text] = []
         if change.both_fell:
-            lines += wrapped(Text(f"! {BOTH_FELL} (f)", self.style("bad")), width)
+            lines += wrapped(Text(f"! {settings.both_fell} (f)", self.style("bad")), width)
         if change.left_out:
             left = counted(change.left_out, "token")
             lines += wrapped(

@@ -331,7 +331,7 @@ class PreferScreen(FullScreen):
         rejected = lines.changed(names[1], preferred.rejected, change.rejected_tokens, half, self.numbers)
         sides = (chosen, rejected) if self.chosen == 0 else (rejected, chosen)
         body = [*both(*sides, width), *lines.legend(width, changes=True), Text(), *lines.change(change, width)]
-        body += lines.notes(change, width)
+        body += lines.notes(change, preferred.ranked[-1].recipe.dpo, width)
         body += lines.curves(preferred, width)
         if self.file and not preferred.unsaved:
             body += [Text(), *wrapped(Text(f"pairs: {visible(self.file)}", self.style("muted")), width)]
