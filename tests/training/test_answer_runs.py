@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.training.run_helpers import contents, leftovers, lines, work
 from tui_llm.llm.data import answer_rows
 from tui_llm.llm.data.answer_rows import RowOrder
 from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch
 from tui_llm.training.run import batch
@@ -187,14 +189,19 @@ def test_a_step_follows_the_policy_gradient_of_the_drawn_answers(tmp_path: Path,
     torch.testing.assert_close(trainer.model.tokens.weight.grad, wanted, atol=1e-6, rtol=1e-3)
 
 
-def test_the_recorded_loss_counts_the_kl_of_whole_answers(tmp_path: Path, model: Path) -> None:
-    trainer = _trainer(tmp_path, model, batch_size=2, kl_weight=0.5)
+def _moved(trainer: RewardTrainer, model: Path) -> tuple[GPT2LMHeadModel, GPT2LMHeadModel]:
+    """Moves the trainer's weights away from the start model; returns the same policy and reference of transformers."""
     policy, reference = (GPT2LMHeadModel.from_pretrained(model).eval() for _ in range(2))
     shift = torch.linspace(-8, 8, 16)
-    with torch.no_grad():  # away from the start model
+    with torch.no_grad():
         trainer.model.norm.bias.add_(shift)
         policy.transformer.ln_f.bias.add_(shift)
-    groups, kl, length = trainer._groups(1, 0), 0.0, 0
+    return policy, reference
+
+
+def _kl(policy: GPT2LMHeadModel, reference: GPT2LMHeadModel, groups: list[Group]) -> tuple[float, int]:
+    """The sum of k3 over the answers' tokens by transformers, and the number of these tokens."""
+    kl, length = 0.0, 0
     for group in groups:
         for answer in group.answers:
             ids, at = torch.tensor([group.prompt + answer]), slice(len(group.prompt) - 1, -1)
@@ -202,11 +209,68 @@ def test_the_recorded_loss_counts_the_kl_of_whole_answers(tmp_path: Path, model:
                 ours, theirs = (one(ids).logits[0, at].double().log_softmax(-1) for one in (policy, reference))
             d = (theirs - ours)[range(len(answer)), answer]
             kl, length = kl + float((d.exp() - d - 1).sum()), length + len(answer)
+    return kl, length
+
+
+def test_the_recorded_loss_counts_the_kl_of_whole_answers(tmp_path: Path, model: Path) -> None:
+    trainer = _trainer(tmp_path, model, batch_size=2, kl_weight=0.5)
+    policy, reference = _moved(trainer, model)
+    groups = trainer._groups(1, 0)
+    kl, length = _kl(policy, reference, groups)
     scores = [reward for group in groups for reward in group.rewards]
     wanted = 0.5 * kl / len(scores) - sum(scores) / len(scores)
     assert kl > 1 and trainer.measure_batch(0)["loss"] == pytest.approx(wanted, abs=1e-4)
     assert trainer._backward(1) == pytest.approx(wanted, abs=1e-4)
     assert trainer.measured["kl"] == pytest.approx(kl / length, abs=1e-4)
+
+
+def test_the_recorded_kl_is_that_of_all_drawn_tokens_of_the_step(tmp_path: Path, model: Path) -> None:
+    """Two batches with answers of 1 or 2 tokens, and of up to 6: not the mean of the two batches' means."""
+    trainer = _trainer(tmp_path, model, batch_size=1, grad_accumulation_steps=2)
+    policy, reference = _moved(trainer, model)
+    cut = []
+    for part, lengths in enumerate(((1, 2, 1, 1), (6, 5, 6, 6))):
+        (group,) = trainer._groups(1, part)
+        answers = [answer[:count] for answer, count in zip(group.answers, lengths, strict=True)]
+        cut.append(Group(group.prompt, answers, [1.0, 0.0, 0.0, 0.0]))
+    trainer._groups = lambda number, part: cut[part : part + 1]  # type: ignore[method-assign]
+    (first, few), (second, many) = (_kl(policy, reference, [group]) for group in cut)
+    trainer._backward(1)
+    assert trainer.measured["kl"] == pytest.approx((first + second) / (few + many), abs=1e-4)
+    assert abs((first / few + second / many) / 2 - (first + second) / (few + many)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "products", "longest", "tokens"),
+    [
+        ("aa", None, 1024, 10 + 8 * 5),  # one prompt for all answers of the batch: once
+        ("a", None, 1024, 10 + 4 * 5),
+        ("ab", None, 1024, 8 * 15),  # two prompts in a batch: in each row
+        ("aa", None, 10, 8 * 15),  # too long for one row
+        ("aa", torch.float32, 1024, 8 * 15),
+    ],
+)
+def test_a_step_counts_the_tokens_that_it_computes(
+    prompts: str, products: torch.dtype | None, longest: int, tokens: int, tmp_path: Path, model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    trainer = _trainer(tmp_path, model, batch_size=len(prompts), grad_accumulation_steps=3, updates=2)
+    trainer.products = products  # None on a GPU
+    monkeypatch.setattr("tui_llm.llm.learn.policy_gradient.SHARED", longest)
+    answers = [[97 + row] * 6 for row in range(4)]
+    groups = [Group([ord(prompt)] * 10, answers, [0.0, 1.0, 2.0, 3.0]) for prompt in prompts]
+    trainer._groups = lambda number, part: groups  # type: ignore[method-assign]
+    fed, features = list[int](), GPT.features
+
+    def counted(self: GPT, ids: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
+        fed.append(ids.numel())
+        return features(self, ids, *more, **named)
+
+    monkeypatch.setattr(GPT, "features", counted)
+    trainer._update(1, 1e-3)
+    assert trainer.step_tokens == 3 * tokens
+    passes = 2 + trainer.settings.updates  # ln π and ln ref before the updates
+    assert sum(fed) == trainer.step_tokens * passes
 
 
 def test_the_losses_of_drawn_answers_are_at_their_temperature_and_say_so(tmp_path: Path, model: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.training.run_helpers import TINY, lines, words, work
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import climb, cost, ladder_results, ladder_rungs, launch
+from tui_llm.training.plan import climb, cost, ladder_results, ladder_rungs, ladder_text, launch
 from tui_llm.training.plan import follow as following
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.ladder import Ladder
@@ -131,12 +131,12 @@ def test_what_can_not_be_made_is_named(fields: dict[str, Any], why: str) -> None
     ],
 )
 def test_settings_of_the_form_may_contain_commas(typed: str, given: dict[str, str]) -> None:
-    assert ladders.parse_settings(typed) == given
+    assert ladder_text.parse_settings(typed) == given
 
 
 def test_a_setting_without_a_value_is_named() -> None:
     with pytest.raises(UserError, match="'width' is not NAME=VALUE"):
-        ladders.parse_settings("width")
+        ladder_text.parse_settings("width")
 
 
 def test_a_text_without_documents_is_named_before_the_first_rung(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def _ladder(options: argparse.Namespace) -> Ladder:
     """The ladder that the options name or describe. Raises `UserError`."""
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import ladder as ladders
-    from tui_llm.training.plan import ladder_rungs
+    from tui_llm.training.plan import ladder_rungs, ladder_text
 
     budgets = {unit: value for unit in ladders.UNITS if (value := getattr(options, unit)) is not None}
     described = _described(options)
@@ -218,8 +218,8 @@ def _ladder(options: argparse.Namespace) -> Ladder:
         options.preset or PRESET,
         unit,
         float(amount),
-        ladder_rungs.DEFAULT if options.rungs is None else ladders.parse_rungs(options.rungs),
-        ladders.shared_settings(given),
+        ladder_rungs.DEFAULT if options.rungs is None else ladder_text.parse_rungs(options.rungs),
+        ladder_text.shared_settings(given),
         options.device or "auto",
     )
     ladders.check(made)

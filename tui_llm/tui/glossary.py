@@ -79,7 +79,7 @@ TERMS = (
     Term("byte", "where the row's or token's text begins in its file", "bytes", ("step", "step_row")),
     Term("before → after", "a pin's p and loss before and after the step: the target's, or of the token that was likeliest before it", "0 to 1; nats", ("step",)),
     Term("epoch", "passes over the training text: tokens trained on ÷ tokens of the text", "", RUN),
-    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step", "tokens per second", RUN),
+    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step; of prompts and answers, those computed", "tokens per second", RUN),
     Term("MFU", "model FLOPs utilization: the FLOPs that the model needs per second ÷ the device's peak", "%", RUN),
     Term("allocated", "GPU memory in tensors of the process (torch.cuda.memory_allocated)", "bytes", ("training", "machine")),
     Term("reserved", "what torch's allocator holds of the GPU: these tensors and its cache (torch.cuda.memory_reserved)", "bytes", ("training", "machine")),

@@ -66,16 +66,30 @@ def answer_log_probabilities(
     return token_log_probabilities(model, inputs, targets, size, products, temperature=temperature, features=features)
 
 
+def computed_tokens(inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> int:
+    """The tokens that `answer_log_probabilities` computes, without padding: those of a prompt that all rows share count once."""
+    answer = targets != IGNORE
+    if products is None and (last := _shared_prompt(inputs, answer)) is not None:
+        return last + 1 + int(answer.sum()) - len(answer)  # nothing follows an answer's last token
+    return int(answer.int().argmax(1).sum() + answer.sum())
+
+
+def _shared_prompt(inputs: Tensor, answer: Tensor) -> int | None:
+    """The place of the last token of the prompt that all rows share. None if they don't, or are too long for a mask over all of
+    them."""
+    starts = answer.int().argmax(1)
+    last = int(starts[0])
+    shared = len(inputs) > 1 and bool((starts == last).all()) and bool((inputs[:, : last + 1] == inputs[0, : last + 1]).all())  # fmt: skip
+    return last if shared and last + int(answer.sum()) <= SHARED else None
+
+
 def _shared_features(model: GPT, inputs: Tensor, answer: Tensor) -> Tensor | None:
     """The features that precede each answer token, (N, C) in the order of `answer`, from one row of tokens in which all
     answers branch off a single copy of the prompt (`predict/tree_attention.py`): nothing is computed for padding, or twice.
-    None if the rows don't share a prompt, or are too long for a mask over all of them."""
-    starts = answer.int().argmax(1)
-    last = int(starts[0])  # the prompt's last token
-    lengths = answer.sum(1).tolist()
-    shared = len(inputs) > 1 and bool((starts == last).all()) and bool((inputs[:, : last + 1] == inputs[0, : last + 1]).all())  # fmt: skip
-    if not shared or last + sum(lengths) > SHARED:
+    None if there is no such prompt (`_shared_prompt`)."""
+    if (last := _shared_prompt(inputs, answer)) is None:
         return None
+    lengths = answer.sum(1).tolist()
     rows = inputs.tolist()
     ids, parents, before = rows[0][: last + 1], list(range(-1, last)), []
     for row, length in zip(rows, lengths, strict=True):

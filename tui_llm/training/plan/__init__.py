@@ -25,6 +25,7 @@ foreign.py       read another program's checkpoints in a subprocess
 branch.py        make a run that begins with a step of another one
 ladder_rungs.py  the rungs of a ladder: the ideas since GPT-2, each with its source
 ladder.py        a ladder: its file, its budget, and the run of each rung
+ladder_text.py   its settings and rungs as they are typed
 climb.py         take the rungs one after another
 ladder_results.py  loss, tokens and time of the rungs, as a table and a chart
 follow.py        progress lines on the command line

@@ -24,7 +24,7 @@ from tui_llm.training.plan.loss_law import LAW
 from tui_llm.training.run import time_plan
 from tui_llm.training.run.promises import expected_text, promise
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings, from_fields
+from tui_llm.training.run.settings import BUDGET, MOST_WARM_UP, PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run.time_plan import TimePlan
 
 SHAPES = ((2, 2, 64), (2, 4, 128), (4, 4, 128), (4, 6, 192), (4, 4, 256), (6, 6, 384), (8, 8, 512), (12, 12, 768))
@@ -283,8 +283,8 @@ def option(
 
 
 def scheduled(settings: TrainingSettings, seconds: float, *, by_time: bool) -> TrainingSettings:
-    """The settings with a warm-up of at most a tenth of the steps; with `by_time` also with evaluations and checkpoints by time."""
-    warm_up = min(settings.warmup_steps, max(1, settings.steps // 10))
+    """The settings with a warm-up as `MOST_WARM_UP` limits it; with `by_time` also with evaluations and checkpoints by time."""
+    warm_up = min(settings.warmup_steps, max(1, settings.steps // MOST_WARM_UP["warmup_steps"]))
     if not by_time:
         return dataclasses.replace(settings, warmup_steps=warm_up)
     evaluations = max(4, min(20, round(seconds / 15)))

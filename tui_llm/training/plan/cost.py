@@ -17,7 +17,8 @@ ROOM = 0.9  # fraction of the available memory to use: the estimate omits the li
 class Cost:
     """The cost of a run: memory in bytes of one process; `tokens` and `flops` of the whole run.
 
-    `most` is "at most " for a run that learns from answers, whose rows have `block_size` tokens at most.
+    `most` is "at most " for a run that learns from answers, whose rows have `block_size` tokens at most, and may share a prompt that
+    is computed once.
     """
 
     parameters: int
@@ -52,7 +53,7 @@ def passes(settings: TrainingSettings, *, drawing: bool = False) -> int:
     """Returns the operations of a step on each of its tokens, in forward passes.
 
     A run that learns from answers also runs the model that it started from. One that learns a reward runs its own before the
-    updates too, for ln π of the answers as they were drawn; and it feeds each token once to draw them, which counts with `drawing`.
+    updates too, for ln π of the answers as they were drawn; and it feeds the tokens once to draw them, which counts with `drawing`.
     """
     if settings.objective == PRETRAINING:
         return FORWARD_BACKWARD

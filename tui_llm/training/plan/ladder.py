@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost, fields, ladder_rungs, launch
 from tui_llm.training.plan.step_time import Measurement
 from tui_llm.training.run.run import Run, check_name
-from tui_llm.training.run.settings import EXECUTION, PRETRAINING, SETTINGS, TrainingSettings, preset
+from tui_llm.training.run.settings import EXECUTION, MOST_WARM_UP, PRETRAINING, TrainingSettings, preset
 
 UNITS = {"steps": "steps", "minutes": "minutes", "flops": "FLOPs"}
 VERSION = 1
@@ -137,17 +137,16 @@ def keep(ladder: Ladder) -> None:
     file can't be written.
     """
     check(ladder)
-    _check_rungs(ladder)
     path = path_of(ladder.name)
-    if path.exists():
-        before = find(ladder.name)
-        if before == ladder:
-            return
-        if climbed(ladder.name) or any(before.run(at).exists() for at in range(len(before.rungs))):
-            raise UserError(
-                f"ladder {ladder.name} was started with other settings; go on with it (--name {ladder.name} alone), delete it "
-                f"(--name {ladder.name} --delete), or give another --name"
-            )
+    before = find(ladder.name) if path.exists() else None
+    if before == ladder:
+        return  # its rungs were checked when it was begun
+    _check_rungs(ladder)
+    if before is not None and (climbed(ladder.name) or any(before.run(at).exists() for at in range(len(before.rungs)))):
+        raise UserError(
+            f"ladder {ladder.name} was started with other settings; go on with it (--name {ladder.name} alone), delete it "
+            f"(--name {ladder.name} --delete), or give another --name"
+        )
     for at in range(len(ladder.rungs)):
         if ladder.run(at).exists():
             raise UserError(f"run {ladder.run(at).name} exists already and is not of this ladder; give another --name, or rename that run")  # fmt: skip
@@ -256,7 +255,7 @@ def _plain(ladder: Ladder, steps: int) -> _Resolved:
         eval_every=max(1, round(steps / EVALUATIONS)),
         checkpoint_every=max(1, round(steps / CHECKPOINTS)),
     )
-    given = {**ladder.given, "steps": steps}
+    given = {**_warm_up_of_runs(ladder, base), **ladder.given, "steps": steps}
     if str(given.get("objective", PRETRAINING)) != PRETRAINING:
         raise UserError("the rungs of a ladder learn text; leave the objective out")
     if base.minutes:
@@ -264,6 +263,28 @@ def _plain(ladder: Ladder, steps: int) -> _Resolved:
             f"the preset {ladder.preset} picks model and steps by its time; give another preset, such as small"
         )
     return fields.resolve_settings(given, base, ladder.corpus)
+
+
+def _warm_up_of_runs(ladder: Ladder, base: TrainingSettings) -> dict[str, int]:
+    """The warm-ups that the ladder's first run has as its preset `base` has them, where a learning rate is given.
+
+    Earlier versions did not shorten a warm-up then (`fields.adapted`). The rungs of a ladder that was begun so keep it, since
+    runs with another warm-up don't compare.
+    """
+    if "learning_rate" not in ladder.given:
+        return {}
+    for at in range(len(ladder.rungs)):
+        try:
+            first = ladder.run(at).config().settings
+        except UserError:  # not made yet, or damaged
+            continue
+        changed = ladder_rungs.names_changed(first, ladder.rungs[: at + 1])
+        return {
+            name: getattr(base, name)
+            for name in MOST_WARM_UP
+            if name not in changed and getattr(first, name) == getattr(base, name)
+        }
+    return {}
 
 
 def _rung(
@@ -326,8 +347,15 @@ def _other(ladder: Ladder, at: int) -> str:
         wanted = settings_of(ladder, at, int(ladder.amount) if ladder.unit == "steps" else config.settings.steps)
     except UserError:  # the text or a model is gone: the run says so when it goes on
         return ""
-    # What follows from the number of steps, which a budget of minutes or FLOPs does not say once the rung was continued.
-    follows = () if ladder.unit == "steps" else FOLLOW_FROM_STEPS
+    # What follows from the number of steps, which a budget of minutes or FLOPs does not say once the rung was continued. Warm-ups
+    # follow by another rule in earlier versions. All but what was given, and what only one of the two has at all.
+    follows = tuple(MOST_WARM_UP) if ladder.unit == "steps" else FOLLOW_FROM_STEPS
+    given = ladder.given.keys() - ladder_rungs.names_changed(wanted, ladder.rungs[: at + 1])
+    follows = tuple(
+        name
+        for name in follows
+        if name not in given and (getattr(config.settings, name) > 0) == (getattr(wanted, name) > 0)
+    )
     same = dataclasses.replace(
         config.settings,
         steps=wanted.steps,  # of a rung that was continued
@@ -349,40 +377,6 @@ def left(ladder: Ladder) -> list[int]:
         if not run.exists() or run.status().state != "finished":
             found.append(at)
     return found
-
-
-def parse_settings(text: str) -> dict[str, str]:
-    """`width=64, arch=rope,gqa=2` → each setting's value. A comma begins a new setting only where the name of one follows.
-
-    Raises `UserError` for a part that is not NAME=VALUE.
-    """
-    given: dict[str, str] = {}
-    last = ""
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        name = name.strip().replace("-", "_").replace(" ", "_")
-        if equals and (name in SETTINGS or not last):
-            last = name
-            given[name] = value.strip()
-        elif last and part.strip():
-            given[last] += f",{part.strip()}"
-        elif part.strip():
-            raise UserError(f"settings: {part.strip()[:40]!r} is not NAME=VALUE, such as width=64")
-    return given
-
-
-def shared_settings(given: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as a ladder's file has them. Raises `UserError` for those that a ladder decides."""
-    own = {"steps", "minutes", "eval_every", "checkpoint_every"} & given.keys()
-    if own:
-        raise UserError(f"a ladder sets {' and '.join(sorted(own))} itself; leave it out")
-    return {name: str(value) for name, value in given.items()}
-
-
-def parse_rungs(text: str) -> tuple[str, ...]:
-    """Rungs that are named with commas between them, in the order of `RUNGS`. Raises `UserError` for an unknown one."""
-    named: Sequence[str] = [ladder_rungs.find(part.strip()).name for part in text.split(",") if part.strip()]
-    return tuple(rung.name for rung in ladder_rungs.RUNGS if rung.name in named)
 
 
 def as_json(ladder: Ladder) -> dict[str, Any]:

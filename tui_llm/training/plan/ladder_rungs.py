@@ -136,3 +136,8 @@ def changed(settings: TrainingSettings, names: Sequence[str]) -> TrainingSetting
     for name in names:
         settings = dataclasses.replace(settings, **find(name).changes(settings))
     return settings
+
+
+def names_changed(settings: TrainingSettings, names: Sequence[str]) -> set[str]:
+    """The settings that these rungs set in a run that has `settings`."""
+    return {setting for name in names for setting in find(name).changes(settings)}

@@ -21,7 +21,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint, native_training
 from tui_llm.training.plan.lr_search import RatePick, RateSearch, TooSlow
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.settings import TrainingSettings, learning_rate
+from tui_llm.training.run.settings import MOST_WARM_UP, TrainingSettings, learning_rate
 from tui_llm.training.worker import inputs, objectives
 from tui_llm.training.worker.distributed import Ranks
 from tui_llm.training.worker.loop import Diverged, Trainer
@@ -43,19 +43,20 @@ class OutOfTime(Exception):
 def scaled(settings: TrainingSettings, rate: float, steps: int) -> TrainingSettings:
     """The settings of a trial: the run's, with its schedule squeezed into `steps` steps.
 
-    A warm-up keeps its share of the steps, but has a tenth of them, that of Muon's momentum a fifth, where the run's own is that long.
+    A warm-up keeps its share of the steps, but has as many as a new run may have by default (`MOST_WARM_UP`) where the run's own is
+    that long.
     """
 
-    def squeezed(count: int, part: int) -> int:
-        return max(round(count * steps / settings.steps), min(count, steps // part))
+    def squeezed(name: str) -> int:
+        count: int = getattr(settings, name)
+        return max(round(count * steps / settings.steps), min(count, steps // MOST_WARM_UP[name]))
 
     return dataclasses.replace(
         settings,
         learning_rate=rate,
         steps=steps,
-        warmup_steps=squeezed(settings.warmup_steps, 10),
-        momentum_warmup_steps=squeezed(settings.momentum_warmup_steps, 5),
         compile="off",
+        **{name: squeezed(name) for name in MOST_WARM_UP},
     )
 
 

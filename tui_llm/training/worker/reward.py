@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DrawnBatch:
-    """A batch of groups as tensors: inputs, targets, ln π when they were drawn and ln ref (N, T), advantages (groups, K)."""
+    """A batch of groups as tensors: inputs, targets, ln π when they were drawn and ln ref (N, T), advantages (groups, K).
+
+    `computed`: the tokens of a forward pass over it.
+    """
 
     groups: list[Group]
     inputs: Tensor
@@ -49,6 +53,11 @@ class DrawnBatch:
     old: Tensor
     reference: Tensor
     advantages: Tensor
+    computed: int
+
+    @property
+    def answer_tokens(self) -> int:
+        return int((self.targets != IGNORE).sum())
 
 
 class RewardTrainer(AnswerTrainer):
@@ -111,11 +120,13 @@ class RewardTrainer(AnswerTrainer):
     @torch.no_grad()
     def _drawn(self, groups: list[Group]) -> DrawnBatch:
         rows = [(group.prompt, answer) for group in groups for answer in group.answers]
-        inputs, targets = (side.to(self.device) for side in padded(rows))
+        sides = padded(rows)
+        computed = policy_gradient.computed_tokens(*sides, self.products)
+        inputs, targets = (side.to(self.device) for side in sides)
         scores = torch.tensor([group.rewards for group in groups])
         advantages = policy_gradient.group_advantages(scores, self.policy.advantage)
         old, reference = (self._logs(model, inputs, targets) for model in (self.model, self.reference))
-        return DrawnBatch(groups, inputs, targets, old, reference, advantages)
+        return DrawnBatch(groups, inputs, targets, old, reference, advantages, computed)
 
     def _terms(self, drawn: DrawnBatch, logs: Tensor) -> PolicyTerms:
         """The terms of a batch, given ln π of its tokens now."""
@@ -131,8 +142,10 @@ class RewardTrainer(AnswerTrainer):
         self._learns = any(group.learns for group in groups)
         if self._learns:
             self._gradient()
-        self.step_tokens = sum(len(group.prompt) + len(one) - 1 for group in groups for one in group.answers)
-        self.measured = {"reward": mean_reward(groups), "kl": mean([float(terms.kl) for terms in found]),
+        self.step_tokens = sum(drawn.computed for drawn in self._batches)
+        weights = [drawn.answer_tokens for drawn in self._batches]
+        kl = math.fsum(weight * float(terms.kl) for weight, terms in zip(weights, found, strict=True)) / sum(weights)
+        self.measured = {"reward": mean_reward(groups), "kl": kl,
                          "reward_std": mean([statistics.stdev(group.rewards) for group in groups])}  # fmt: skip
         return self._objective(self.measured["reward"], found)
 
@@ -140,7 +153,7 @@ class RewardTrainer(AnswerTrainer):
         self.model.train()
         weights = [1] * len(self._batches)
         if self.policy.average == "token":  # every token of the step counts the same, in whatever batch it is
-            weights = [int((drawn.targets != IGNORE).sum()) for drawn in self._batches]
+            weights = [drawn.answer_tokens for drawn in self._batches]
         for drawn, weight in zip(self._batches, weights, strict=True):
             terms = self._terms(drawn, self._logs(self.model, drawn.inputs, drawn.targets))
             (terms.loss * weight / sum(weights)).backward()

@@ -16,7 +16,7 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.llm.data import corpora
 from tui_llm.llm.model.device_names import DEVICES
-from tui_llm.training.plan import climb, ladder_rungs
+from tui_llm.training.plan import climb, ladder_rungs, ladder_text
 from tui_llm.training.plan import ladder as ladders
 from tui_llm.training.plan.corpus_check import describe_corpora, several
 from tui_llm.training.plan.ladder import Ladder
@@ -52,11 +52,11 @@ def ladder_of(texts: dict[str, str]) -> Ladder:
         amount = float(texts["amount"].replace(",", ""))
     except ValueError:
         raise UserError(f"the budget is {texts['amount'][:40]!r}; give a number, such as 300") from None
-    given = ladders.parse_settings(texts["set"])
+    given = ladder_text.parse_settings(texts["set"])
     describe_corpora(texts["corpus"])  # raises for one that can't be trained on
     return Ladder(
         texts["name"].strip(), tuple(map(corpora.place, several(texts["corpus"]))), texts["preset"], texts["unit"], amount,
-        ladders.parse_rungs(texts["rungs"]), ladders.shared_settings(given), texts["device"],
+        ladder_text.parse_rungs(texts["rungs"]), ladder_text.shared_settings(given), texts["device"],
     )  # fmt: skip
 
 
