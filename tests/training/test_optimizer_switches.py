@@ -249,7 +249,7 @@ def test_the_held_out_loss_of_an_average_says_so(text: Path) -> None:
 def test_a_run_with_the_switches_is_resumed_and_replayed_bit_for_bit(text: Path, fields: dict[str, Any]) -> None:
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
-    if fields == ADAMW and native_training.instructions():
+    if fields == ADAMW and native_training.library() is not None:
         assert "step in C" in unbroken.status().precision
     assert work(broken, ("half a line", 14)) == -9
     assert broken.checkpoints()
