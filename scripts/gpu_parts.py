@@ -328,9 +328,8 @@ def steps(trainer: Trainer, first: int, count: int) -> list[float]:
 def compiling(report: PartReport, options: PartOptions) -> None:
     settings, place = settings_of_run(options), options.place
     plain = steps(made_trainer(settings, 256, place), 1, 3)
-    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        os.environ[name] = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "WORLD_SIZE": "1"}.get(name, "0")
-    os.environ["MASTER_PORT"] = str(20_000 + os.getpid() % 20_000)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):  # port 0: any that is free
+        os.environ[name] = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1"}.get(name, "0")
 
     def distributed() -> None:
         ranks = Torchrun(shard=False)

@@ -29,11 +29,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="begin with this case, so that several can share the work")
     parser.add_argument("--kind", choices=("models", "vocabularies", "corpora", "runs", "causes"))
     parser.add_argument("--case", type=int, help="only this one")
+    parser.add_argument("--cpu", type=int, default=10, help="seconds of CPU that a case may take (default 10)")
     parser.add_argument("--keep", action="store_true", help="leave the files of the last case")
     parser.add_argument("--log", type=Path, help="a line of JSON for each case")
     options = parser.parse_args()
-    from tests.mutations.session import Session  # first: the package `tests` clears these variables
+    from tests.mutations import forked  # first: the package `tests` clears these variables
+    from tests.mutations.session import Session
 
+    forked.CPU = options.cpu
     for name, value in (("OMP_NUM_THREADS", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("HF_HUB_OFFLINE", "1")):
         os.environ[name] = value
     work = Path(tempfile.mkdtemp(prefix="mutated-"))

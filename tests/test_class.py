@@ -134,6 +134,12 @@ async def until_shown(tab: Any, words: str) -> None:
     pytest.fail(f"the tab was closed before it showed {words}: {drawn[-500:]}")
 
 
+async def until_closed(tab: Any) -> None:
+    """Reads the tab's output: only while it is read does the client answer pings, without which the server closes it."""
+    async for _ in tab:
+        pass
+
+
 async def test_a_class(server: tuple[str, str]) -> None:
     import aiohttp
     from yarl import URL
@@ -177,6 +183,7 @@ async def test_a_class(server: tuple[str, str]) -> None:
             await session.ws_connect(f"{socket}%1b", headers=own)
         async with session.ws_connect(f"{socket}Ada?width=100&height=30", headers=own) as tab:
             await until_shown(tab, "Lesson 1/6")
+            closed = asyncio.create_task(until_closed(tab))
             page = await teachers_page("step 1 of 6, The space at the end (1 of 2)")
             assert "<td>Ada</td><td>open</td>" in page
             await tab.send_json(["stdin", F4])
@@ -184,9 +191,8 @@ async def test_a_class(server: tuple[str, str]) -> None:
             async with session.get(f"{url}/", params={"name": "ada"}) as answer:
                 assert "That is me" in await answer.text()
             async with session.ws_connect(f"{socket}Ada", headers=own) as again:
-                async for _ in tab:
-                    pass  # the older tab is closed
-                await until_shown(again, "(2/2)")  # it continues where the other one was
+                # The older tab is closed, and this one continues where it was.
+                await asyncio.gather(closed, until_shown(again, "(2/2)"))
         await teachers_page("0 of at most 2 tabs open")
         tabs = [session.ws_connect(f"{socket}{name}", headers=own) for name in ("A", "B", "C")]
         opened = await asyncio.gather(*tabs, return_exceptions=True)  # in the same moment
@@ -223,8 +229,7 @@ async def test_a_tab_whose_app_is_killed_is_closed(server: tuple[str, str]) -> N
                 with contextlib.suppress(OSError):
                     if f"--learner={name}\0".encode() in file.read_bytes() + b"\0":
                         os.kill(int(file.parent.name), signal.SIGKILL)
-            async for _ in tab:
-                pass  # until it is closed
+            await until_closed(tab)
             while True:
                 async with session.get(teacher) as answer:
                     if f"<td>{name}</td><td>closed</td>" in await answer.text():

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests import HANG
 from tests.training.run_helpers import make, words
 from tui_llm import cli
-from tui_llm.common import paths, storage
+from tui_llm.common import files, paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.adapters.gguf_header import read_gguf
@@ -330,7 +331,8 @@ def _ask(path: str, name: str) -> None:
         change(Path(path) / "pins.json", [Pin(f"{name} {number % 3}")])
 
 
-def test_requests_of_two_processes_at_once_are_both_kept(run: Run) -> None:
+def test_requests_of_two_processes_at_once_are_both_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCKED", HANG)
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_ask, args=(str(run.path), name)) for name in ("save", "batch", "row")]
     for process in processes:

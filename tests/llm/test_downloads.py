@@ -121,10 +121,10 @@ def test_a_wrong_checksum_is_reported_and_nothing_is_kept(server: Server, tmp_pa
 def test_no_file_and_no_server(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="404"):
         downloads.fetch(server.address.replace("text.txt", "missing"), tmp_path / "t.txt", None)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(UserError, match=r"can't download .*refused"):
-        downloads.fetch(f"http://127.0.0.1:{port}/x", tmp_path / "t.txt", None)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen: nobody else can at this port
+        with pytest.raises(UserError, match=r"can't download .*refused"):
+            downloads.fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/x", tmp_path / "t.txt", None)
     for address in ("http://", "https:///x", "http://[::1/x"):
         with pytest.raises(UserError, match="is not an address"):
             launch.create("r", [address], TrainingSettings(), preset="toy")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import HANG
 from tui_llm.cli import main
+from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
@@ -218,6 +223,32 @@ def test_without_a_compiler_torch_multiplies(home: Path, monkeypatch: pytest.Mon
     if "AVX" in torch.backends.cpu.get_cpu_capability():
         with pytest.raises(UserError, match="no C compiler"):
             kernels.choose("int8", "native")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the compiler is a script of the shell")
+def test_who_begins_at_once_compiles_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called, target, compiler = tmp_path / "called", tmp_path / "made" / "x.so", tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\necho >> {called}\ncp "$1" "$3"\n')
+    compiler.chmod(0o755)
+    (tmp_path / "x.c").write_text("int x;")
+    monkeypatch.setenv("CC", str(compiler))
+    begin = threading.Barrier(4, timeout=HANG)
+
+    def make(_: int) -> None:
+        begin.wait()
+        native.compile_source(tmp_path / "x.c", (), target)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(make, range(4)))
+    assert called.read_text() == "\n" and target.read_text() == "int x;"
+    target.unlink()
+
+    def refuse(_: storage.Lock) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(storage.Lock, "acquire", refuse)  # as on a file system that can't lock files
+    native.compile_source(tmp_path / "x.c", (), target)
+    assert target.exists()
 
 
 def test_a_reading_names_its_kernel(capsys: pytest.CaptureFixture[str]) -> None:

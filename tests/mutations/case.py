@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.mutations.forked import CPU, Ending
+from tests.mutations import forked
+from tests.mutations.forked import Ending
 
 MEMORY = 1 << 30  # bytes more than for the original files
 _RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
@@ -36,8 +37,8 @@ def fault(case: Case, ending: Ending, base: Ending | None) -> str:
     told = (ending.err or ending.out).strip()[-400:]
     if ending.hung:
         return f"hangs after {ending.cpu:.1f} s of CPU"
-    if ending.code == -24 or ending.cpu > CPU:
-        return f"takes over {CPU} s of CPU"
+    if ending.code == -24 or ending.cpu > forked.CPU:
+        return f"takes over {forked.CPU} s of CPU"
     if ending.code not in (0, 2):
         return f"ends with {ending.code}: {told}"
     if "Traceback" in ending.out + ending.err:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CPU = 10  # seconds
+CPU = 10  # seconds; `scripts/mutate_files.py --cpu` changes it
 ROOM = 3 << 30  # bytes of address space beyond this process's: a limit that protects the machine
 _IDLE = 20.0  # a child is considered hung if it and its own children sleep without CPU time for this many seconds
 
@@ -86,7 +86,8 @@ def _child(work: Callable[[], int | None], out: int, err: int) -> None:
 def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
     """Returns (exit status, usage, whether it hung).
 
-    A child hangs if it and its own children sleep and use no CPU time for `_IDLE` seconds.
+    A child hangs if it and its own children sleep and use no CPU time for `_IDLE` seconds. One that waits for the disk
+    (state D) does not sleep.
     """
     before, since, session = -1, time.monotonic(), -1
     pause = 0.002
@@ -95,7 +96,7 @@ def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
         if done:
             return os.waitstatus_to_exitcode(status), usage, False
         state, spent = _doing(pid)
-        if spent != before or state not in "SD":
+        if spent != before or state != "S":
             before, since = spent, time.monotonic()
         elif time.monotonic() - since > _IDLE:
             awake, now = _session(pid)
@@ -119,7 +120,8 @@ def _doing(pid: int) -> tuple[str, int]:
 
 
 def _session(pid: int) -> tuple[bool, int]:
-    """Returns (whether a process of the session that `pid` leads can run, the clock ticks of CPU time of all of them).
+    """Returns (whether a process of the session that `pid` leads can run or waits for the disk, the clock ticks of CPU time
+    of all of them).
 
     On a busy machine, a worker may sleep longer than `_IDLE` until a process that it has started is given a core.
     """
@@ -130,6 +132,6 @@ def _session(pid: int) -> tuple[bool, int]:
         except OSError:  # it has ended
             continue
         if int(fields[3]) == pid:
-            awake = awake or fields[0] not in "SDZ"
+            awake = awake or fields[0] not in "SZ"
             spent += int(fields[11]) + int(fields[12])
     return awake, spent

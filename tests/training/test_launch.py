@@ -175,14 +175,32 @@ def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(
     assert run.status().state == "failed" and launch._children == []
 
 
+def test_a_worker_that_dies_while_the_one_before_it_ends_has_failed(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker releases its lock, so that the run can be resumed, and then its interpreter shuts down."""
+    run = make("run", text)
+    before = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    now = subprocess.Popen([sys.executable, "-c", ""])
+    now.wait()
+    monkeypatch.setattr(launch, "_children", [(run, before), (Run(run.path), now)])
+    run.write_status("starting")
+    launch.reap()
+    assert run.status().state == "failed" and launch._children == [(run, before)]
+    before.communicate(b"\n")
+    launch.reap()
+    assert launch._children == []
+
+
 def test_stopping_and_resuming_changes_no_number(text: Path) -> None:
     # Enough steps for the signal to arrive before the end; if it does not, the test still passes.
+    # (`terminate` suppresses the error of a process that has ended; `os.kill` does not.)
     fields = {"steps": 150, "checkpoint_every": 1000, "eval_every": 100}
     unbroken, stopped = make("unbroken", text, **fields), make("stopped", text, **fields)
     assert work(unbroken) == 0
     worker = begin(stopped)
     wait(lambda: step(stopped) > 3)
-    os.kill(worker.pid or 0, signal.SIGTERM)
+    worker.terminate()
     worker.join()
     assert worker.exitcode == 0
     assert stopped.status().state in ("stopped", "finished") and stopped.checkpoints()[-1][0] == step(stopped)

@@ -86,7 +86,8 @@ def test_cautious_adamw_is_the_papers_formula(kind: str) -> None:
     other = torch.optim.AdamW(exact.decay_groups(0.0), lr=RATE, betas=BETAS)
     ours, collect = updates(kind, gpt)
     decayed = {name for name, p in gpt.weights() if p.dim() > 1}
-    kept = 0
+    kept = unsure = 0
+    weights = dict(gpt.weights())
     for _ in range(6):
         for (_, mine), (_, their) in zip(gpt.weights(), exact.weights(), strict=True):
             g = torch.randn_like(mine)
@@ -97,12 +98,17 @@ def test_cautious_adamw_is_the_papers_formula(kind: str) -> None:
         other.step()
         for name, p in exact.weights():
             if name in decayed:
-                along = (before[name] - p.detach()) * before[name] >= 0
+                update = before[name] - p.detach()
+                along = update * before[name] >= 0
+                # In float32 so small an update may be rounded to either sign: then this weight goes on as ours does.
+                close = update.abs() < 1e-6 * RATE
+                unsure += int(close.sum())
                 kept += int((~along).sum())
                 p.data -= RATE * DECAY * along * before[name]
+                p.data = torch.where(close, weights[name].detach().double(), p.data)
         for (name, mine), (_, their) in zip(gpt.weights(), exact.weights(), strict=True):
             torch.testing.assert_close(mine.double(), their, rtol=1e-5, atol=1e-6, msg=name)
-    assert kept > 1000  # weights that were not decayed
+    assert kept > 1000 and unsure < 10  # weights that were not decayed; they are few whose sign is not known
 
 
 def test_cautious_muon_is_torchs_muon_with_another_decay() -> None:
@@ -249,7 +255,7 @@ def test_the_held_out_loss_of_an_average_says_so(text: Path) -> None:
 def test_a_run_with_the_switches_is_resumed_and_replayed_bit_for_bit(text: Path, fields: dict[str, Any]) -> None:
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
-    if fields == ADAMW and native_training.instructions():
+    if fields == ADAMW and native_training.library() is not None:
         assert "step in C" in unbroken.status().precision
     assert work(broken, ("half a line", 14)) == -9
     assert broken.checkpoints()

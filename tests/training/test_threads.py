@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import HANG
 from tests.training.run_helpers import SMALL_SHAPE, lines, make, words
 from tui_llm.cli import main
 from tui_llm.common.foreign_files import read_json
@@ -73,7 +74,8 @@ def test_one_thread_waits_for_no_other(loads: list[float | None]) -> None:
     assert not watch.changed() and not watch.line
 
 
-def test_nothing_is_read_before_a_window_is_over() -> None:
+def test_nothing_is_read_before_a_window_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contention, "WINDOW", HANG)
     watch = ContentionWatch("tales")
     watch._load = None  # type: ignore[assignment]
     assert not watch.changed()

@@ -123,8 +123,11 @@ def work(run: Run, kill_at: int = 0) -> None:
             job.train(Worker(run))
 
 
+TICK = 0.02
+
+
 class CountedClock(BudgetClock):
-    """Each look at it takes 20 ms, so that a run's plans don't depend on the machine."""
+    """Each look at it takes `TICK` seconds, so that a run's plans don't depend on the machine."""
 
     def __init__(self, budget: float, used: float, began: float) -> None:
         self.ticks = 0
@@ -132,13 +135,19 @@ class CountedClock(BudgetClock):
 
     def tick(self) -> float:
         self.ticks += 1
-        return 0.02 * self.ticks
+        return TICK * self.ticks
 
 
 def test_a_killed_run_takes_the_same_steps_again_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_text(words(2000))
+    took = Planner.took
+
+    def counted(self: Planner, number: int, _step: float, _extra: float, *, evaluated: bool) -> None:
+        took(self, number, TICK, 0.0, evaluated=evaluated)  # what a step takes by that clock
+
     monkeypatch.setattr(clock, "BudgetClock", CountedClock)
+    monkeypatch.setattr(Planner, "took", counted)
     monkeypatch.setattr(clock, "EXIT", 0.0)
     run = make("timed", text, minutes=0.02, steps=400, checkpoint_every=20)
     with pytest.raises(Killed):

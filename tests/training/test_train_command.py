@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from tests import HANG
 from tests.training.run_helpers import SMALL_SHAPE, losses, make, words
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
+from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import learning_rate
 
@@ -88,7 +90,9 @@ def test_training_in_the_foreground(text: Path, home: Path, tmp_path: Path, caps
     assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tmp_path / "made").parameters()) > 0
 
 
-def test_json_lines_ctrl_c_and_resume(text: Path, home: Path) -> None:
+def test_json_lines_ctrl_c_and_resume(
+    text: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--steps", "1000000", "--eval-every", "1000000", "--checkpoint-every", "1000000"]
     process = start("train", str(text), "--run", "r", *SMALL_SHAPE, *options, "--json")
     assert process.stdout is not None
@@ -112,11 +116,10 @@ def test_json_lines_ctrl_c_and_resume(text: Path, home: Path) -> None:
         "tui-llm: run r is being trained; stop it first (tui-llm stop r)\n",
         2,
     )
-    stop = start("stop", "r", "--json")
-    out, err = stop.communicate()
-    assert (
-        stop.returncode == 0 and json.loads(out)["state"] == "stopped" and json.loads(out)["step"] >= rows[-1]["step"]
-    )
+    # Here, for its limit of time: the worker has only its lock yet, and may not begin within a minute.
+    monkeypatch.setattr(launch.wait_until_gone, "__defaults__", (HANG,))
+    code, out, _ = said(capsys, "stop", "r", "--json")
+    assert code == 0 and json.loads(out)["state"] == "stopped" and json.loads(out)["step"] >= rows[-1]["step"]
     assert not Run(home / "runs" / "r").alive()
 
 

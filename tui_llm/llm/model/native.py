@@ -15,17 +15,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from tui_llm.common import paths
+from tui_llm.common import paths, storage
 
 _SOURCE, *_INCLUDED = (Path(__file__).with_name(name) for name in ("native.c", "gemm.c", "prompt.c"))
 _FLAGS = ("-O3", "-march=x86-64-v3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")  # fmt: skip
-_SECONDS = 120  # for the compiler
+_SECONDS = 600  # until the compiler is taken to hang: it takes some seconds, on a busy machine minutes
 _P, _N, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _SIGNATURES = {
     "linear_fp32": (_P, _P, _P, _P, _N, _N, _N, _I),
@@ -89,18 +89,34 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_source(source: Path, flags: Sequence[str], target: Path) -> None:
-    """Compiles a C file to the shared library `target`. Raises `OSError` or `SubprocessError`."""
+    """Compiles a C file to the shared library `target`, unless another process has done so by its turn. Raises `OSError` or
+    `SubprocessError`."""
     found = compiler()
     if found is None:
         raise OSError("there is no C compiler")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # replaced at once: another process may load it
+    with _turn(target), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        if target.exists():
+            return
         made = Path(scratch) / "native.so"
         subprocess.run(
             [found, *flags, str(source), "-o", str(made), "-lm"],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True,
         )  # fmt: skip
-        made.replace(target)
+        made.replace(target)  # at once: another process may load it
+
+
+@contextmanager
+def _turn(target: Path) -> Iterator[None]:
+    """Lets one process after another make `target`: a worker and the app that has started it often begin at once. Where files
+    can't be locked, each makes its own."""
+    lock = storage.Lock(f"{target}.lock", timeout=_SECONDS)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def uses_avx512() -> bool:

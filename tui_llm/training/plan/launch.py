@@ -270,8 +270,9 @@ def reap() -> None:
         run, process = child
         if process.poll() is None or child not in _children:
             continue
+        later = _children[_children.index(child) + 1 :]  # an earlier one may take some time to end
         _children.remove(child)
-        if any(other.path == run.path for other, _ in _children):
+        if any(other.path == run.path for other, _ in later):
             continue  # the run has been resumed: its status is the new worker's
         mine = run.control().get("starting") in (None, process.pid)  # no other process has started a worker since
         if run.exists() and mine and not run.alive() and run.facts().get("state") == "starting":
