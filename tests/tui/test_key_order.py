@@ -16,6 +16,7 @@ from textual.keys import key_to_character
 from textual.widgets import TextArea
 
 from tests import HANG
+from tests.pilot_idle import waits
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit import key_order
 from tui_llm.tui.kit.ask import AskScreen
@@ -136,6 +137,23 @@ async def test_the_last_key_of_a_burst_is_drawn_without_a_further_key() -> None:
         await until(pilot, lambda: app.screen.query_one(TextArea).text.endswith("purple") and app.screen._dirty_widgets)
         app.resume_drawing()
         while app.screen._dirty_widgets:
+            await asyncio.sleep(0.002)  # `pilot.pause` would wake the screen
+
+
+@pytest.mark.usefixtures("patient")
+async def test_what_has_changed_below_a_dialog_is_drawn_without_a_further_message() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        send(app, "escape", "3", "t")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen) and app.focused)
+        app.pause_drawing()
+        bar, lab.top_line.problem = lab.top_line.bar, "a late answer"
+        lab.call_later(lab.top_line.show)
+        await until(pilot, lambda: bar in lab._dirty_widgets and waits(bar) and waits(lab))
+        app.resume_drawing()
+        while bar in lab._dirty_widgets:
             await asyncio.sleep(0.002)  # `pilot.pause` would wake the screen
 
 

@@ -31,6 +31,7 @@ class InstructQuestion(Question["Instructed"]):
     learned: float | None = None
     force: bool = False
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True  # the tour asks it too, and drops its own only
 
 
 @dataclass(frozen=True, slots=True)

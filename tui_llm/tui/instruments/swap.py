@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.reading import Reading
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
@@ -39,12 +40,28 @@ class SwapScreen(FullScreen):
         self.context, self.take = context, take
         self.keep = True
         self.problem = ""
-        self.request = context.lab.current_request()  # the request that the screen and its candidates are for
+        self._take_text()
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:
         super().on_mount()
         self.listing.can_select = True
+        self._ask()
+
+    def _take_text(self) -> None:
+        """The lab's text, in the model that is open now: the request that the screen and its candidates are for."""
+        self.request, self._model = self.context.lab.current_request(), self.context.model
+
+    def reopened(self, weights: Weights) -> None:
+        """The ids are of one vocabulary."""
+        if weights.name != self._model:
+            self.context.questions.forget(SwapQuestion)
+            self._take_text()
+            self.reading, self.problem = None, ""
+            self.refill()
+        self._ask()
+
+    def _ask(self) -> None:
         self.context.questions.ask(self, PlaceQuestion(self.request), self._read, self._fail)
 
     def _read(self, reading: Reading) -> None:
@@ -130,6 +147,8 @@ class SwapScreen(FullScreen):
             self.context.questions.ask(self, question, self._done, self._fail)
 
     def _done(self, swapped: Swapped) -> None:
+        if self.context.model != self._model:
+            return  # another model answered, with its own token of that id; `reopened` is on its way
         self.dismiss(None)
         self.take(swapped)
 

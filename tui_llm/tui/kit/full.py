@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 
 from tui_llm.common.display import visible
+from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import OverLab
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -94,7 +95,7 @@ class FullScreen(OverLab):
         return ""
 
     def refill(self) -> None:
-        if self.is_mounted:
+        if is_live(self):  # an answer that the screen waits for even once it has closed may come here
             self.query_one("#full-top", Bar).put(
                 Content.assemble((self.TITLE_WORDS, "bold"), "  ", (visible(self.subject()), "$text-muted"))
             )

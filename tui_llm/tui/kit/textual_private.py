@@ -131,10 +131,11 @@ class ResilientApp(App[None]):
 
     def resume_drawing(self) -> None:
         self._end_batch()
-        # Textual draws when the screen is next idle, and `_end_batch` wakes only the app: without a further message, such as a
-        # key, what changed meanwhile would not be drawn.
+        # Textual draws when a screen is next idle, and `_end_batch` wakes only the app: without a further message, such as a
+        # key, what changed meanwhile would not be drawn, on the screen or on those that can be seen below a dialog.
         if not self._batch_count and self._screen_stack:
-            self.screen.check_idle()
+            for screen in (self.screen, *self._background_screens):
+                screen.check_idle()
 
     @property
     def failed(self) -> bool:

@@ -50,6 +50,7 @@ class TourController:
         self.lesson: Lesson | None = None  # None: the tour
         self.learner = ""  # the name in a class
         self._timer: Timer | None = None
+        self._tuning: InstructQuestion | None = None  # asked last; the Fine-tune screen asks its own
         self._typed: dict[str, str] = {}
         self._answers: dict[type[Question], Any] = {}
         self._asked: dict[type[Question], Request] = {}  # what those answers are about
@@ -120,7 +121,7 @@ class TourController:
         if self._timer is not None:
             self._timer.stop()
         self.tour = None
-        self.context.questions.forget(InstructQuestion)
+        self._forget_tuning()
         self.context.questions.forget(TextFileQuestion)
         for screen in self.context.screens:
             for pane in screen.query(TourPane):
@@ -285,11 +286,18 @@ class TourController:
             question = InstructQuestion(
                 Request(interventions=self.context.lab.interventions), parse_pairs(text), learned=LEARNED
             )
+            self._forget_tuning()  # it is queued, so the newer one does not replace it
+            self._tuning = question
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 
         if not isinstance(self.context.screens[-1], InstructionPairsScreen):
             self.context.push_screen(InstructionPairsScreen(self._typed.get(ask.key, ask.text)), answered)
+
+    def _forget_tuning(self) -> None:
+        if self._tuning is not None:
+            self.context.questions.forget(self._tuning.key)
+            self._tuning = None
 
     def _tuned(self, found: Instructed) -> None:
         self.context.open_model(found.name)

@@ -98,6 +98,7 @@ class NewRunScreen(RunForm):
         self._examined_problems: dict[str, str] = {}  # problems that only reading files has shown
         self._corpus_timer: Timer | None = None
         self._examine_timer: Timer | None = None
+        self._examinations = 0  # how many were wanted; what any but the newest has found is dropped
         self._visits = FieldVisits()
         # The fields; their problem, or what they are
         self._corpus_found: tuple[tuple[str, ...], str, str] = (), "", ""
@@ -294,21 +295,26 @@ class NewRunScreen(RunForm):
         self.estimate.forget()
         if self._examine_timer is not None:
             self._examine_timer.stop()
-        self._examine_timer = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset, self.corpora))
+        self._examinations = number = self._examinations + 1
+        self._examine_timer = self.set_timer(
+            SETTLE, lambda: self._examine(number, self.given, self.preset, self.corpora)
+        )
 
     @work(thread=True, exclusive=True, group="examine")
-    def _examine(self, given: dict[str, str], preset: str, corpora: list[str]) -> None:
-        deliver(self, self._examined, given, preset, *examine(given, preset, corpora))
+    def _examine(self, number: int, given: dict[str, str], preset: str, corpora: list[str]) -> None:
+        # `exclusive` does not end the thread of an older examination, which may finish after a newer one.
+        deliver(self, self._examined, number, given, preset, *examine(given, preset, corpora))
 
     def _examined(
         self,
+        number: int,
         given: dict[str, str],
         preset: str,
         model: GPTConfig | None,
         settled: tuple[TrainingSettings, GPTConfig] | None,
         unfit: dict[str, str],
     ) -> None:
-        if (given, preset) != (self.given, self.preset):
+        if (number, given, preset) != (self._examinations, self.given, self.preset):
             return
         if model != self._model:
             self._model = model

@@ -6,6 +6,7 @@ It keeps no state of the run: after a restart of the app the snapshot is the sam
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ class RunWatcher(Widget):
         self._snapshot: RunSnapshot | None = None
         self._compared: tuple[SnapshotReader, ...] = ()
         self._others: tuple[RunSnapshot, ...] = ()
+        self._comparing = threading.Lock()  # two threads may have the same reader, which is for one at a time
         self._seen: tuple[Path, int | None] | None = (
             None  # the file that was looked at last, and when it had been changed
         )
@@ -169,10 +171,11 @@ class RunWatcher(Widget):
                     shown = time.monotonic()
                     self.post_message(self.ReadDone(reader, snapshot, compared))
                 snapshot = reader.read()
-            for other in compared:
-                other.snapshot = other.read()
-                while other.snapshot.reading and self.is_running:
+            with self._comparing:
+                for other in compared:
                     other.snapshot = other.read()
+                    while other.snapshot.reading and self.is_running:
+                        other.snapshot = other.read()
         finally:
             reader.busy = False
         self.post_message(self.ReadDone(reader, snapshot, compared))

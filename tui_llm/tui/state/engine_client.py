@@ -114,9 +114,9 @@ class EngineClient:
             self._wake.notify()
 
     def abandon(self) -> None:
-        """Cancels opening a model: the previous one, if any, stays open."""
+        """Cancels opening a model, and the one to be opened next: the previous one, if any, stays open."""
         with self._wake:
-            self._abandoned = True
+            self._model, self._abandoned = None, True
 
     def refresh(self) -> None:
         """Checks whether the open run has a newer checkpoint."""

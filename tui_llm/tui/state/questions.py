@@ -46,10 +46,10 @@ class Questions:
         self.pending[question.key] = Pending(owner, question, take, problem or self._warn)
         self._client.inquire(question)
 
-    def forget(self, kind: type[Question]) -> None:
-        """Drops the question of that kind: its callbacks are not called any more."""
-        self.pending.pop(kind, None)
-        self._client.forget(kind)
+    def forget(self, key: object) -> None:
+        """Drops the question of that key, which is its type unless it is `queued`: its callbacks are not called any more."""
+        self.pending.pop(key, None)
+        self._client.forget(key)
 
     def answered(self, message: Answered) -> None:
         """Gives an answer from the engine thread to the callback that waits for it."""

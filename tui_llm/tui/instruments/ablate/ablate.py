@@ -32,6 +32,7 @@ from tui_llm.tui.instruments.ablate.lines import REPLACED, SIGNS, PartGrid, Part
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy, Listing, clickable
+from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -171,9 +172,8 @@ class AblateScreen(FullScreen):
 
     def _start(self) -> None:
         """Computes the effects, row by row."""
-        self.found, self.effects = {}, None
-        rows = ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)
-        self.waiting, self.stopped = rows, False
+        self.found, self.effects, self.stopped = {}, None, False
+        self.waiting = ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -197,8 +197,9 @@ class AblateScreen(FullScreen):
         self.refill()
 
     def _fail(self, problem: str) -> None:
-        self.problem, self._then = problem, None
-        self.waiting = []
+        self.problem, self._then, self.waiting = problem, None, []
+        if not is_live(self):  # it was closed before it knew whether the last switch is possible
+            self.context.warn(problem)
         self.refill()
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────

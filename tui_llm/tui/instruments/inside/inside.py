@@ -226,10 +226,13 @@ class InsideScreen(OverLab):
 
     def _lens(self, found: Lens) -> None:
         self._answered()
+        moved = found.place != self.place
         with self.app.batch_update():
             self.place = found.place
             self.query_one(LensTable).show(found)
             self._show_text()
+        if moved and self.view == "neighbours":  # which were asked for at the place before
+            self.ask()
 
     def _neighbours(self, found: Neighbours) -> None:
         self._answered()
