@@ -15,11 +15,11 @@ from collections.abc import Generator
 import pytest
 from pytest_timeout import Settings
 
-from tests import screen_report
+from tests import HANG, screen_report
 
 AGAIN = 2.0  # seconds until the exception is raised again
 
-_fired = pytest.StashKey[float]()  # the timeout in seconds of a test that has exceeded it
+_fired = pytest.StashKey[Settings]()  # of a test that has exceeded its timeout
 
 
 def in_event_loop() -> bool:
@@ -41,7 +41,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
     def fail_until_left(number: int, frame: object) -> None:
         __tracebackhide__ = True
         if in_event_loop():
-            item.stash[_fired] = settings.timeout
+            item.stash[_fired] = settings
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         elif _fired in item.stash:  # the exception has left the loop: pytest has it
             return
@@ -54,8 +54,14 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Starts the timer again: what an interrupted app leaves behind can also hang the fixtures that close its event loop."""
-    if _fired in item.stash:
-        signal.setitimer(signal.ITIMER_REAL, item.stash[_fired])
-        del item.stash[_fired]
-    return (yield)
+    """Sets a timer again: what an interrupted app leaves behind can also hang the fixtures that close its event loop. At the
+    test's exception, pytest-timeout has removed its handler of the signal: without one, the signal ends the process."""
+    settings = item.stash.get(_fired, None)
+    if settings is None:
+        return (yield)
+    del item.stash[_fired]
+    item.ihook.pytest_timeout_set_timer(item=item, settings=settings._replace(timeout=max(HANG, settings.timeout)))
+    try:
+        return (yield)
+    finally:
+        item.ihook.pytest_timeout_cancel_timer(item=item)

@@ -195,8 +195,8 @@ async def test_notifications_cover_no_numbers(keys: str) -> None:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", *keys.split())
         await pilot.pause()
-        if keys == "4 n":  # the cost of a run is computed in a thread
-            await until(pilot, lambda: "FLOPs" in "".join(drawn(app)))
+        if keys == "4 n":  # the cost of a run is computed in a thread, and its text is looked at in another
+            await until(pilot, lambda: all(words in "".join(drawn(app)) for words in ("FLOPs", "several: separate")))
         below = drawn(app)[2:]
         app.notify("nothing more within the bounds: + goes deeper, < adds less likely paths")
         await until(pilot, lambda: "+ goes deeper, < adds less likely" in "".join(drawn(app)[:2]))

@@ -10,7 +10,9 @@ from fake_engine import CONTEXT, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual import events
 
+from tests import HANG
 from tui_llm.facts.request import Target
+from tui_llm.tui.kit import key_order
 from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.lab.panes.logits import LogitsPane
 from tui_llm.tui.models.models import ModelsScreen
@@ -352,8 +354,9 @@ async def test_themes_and_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
         assert app.current_theme.dark is not dark
 
 
-async def test_a_key_pressed_right_after_a_pane_s_number_belongs_to_that_pane() -> None:
+async def test_a_key_pressed_right_after_a_pane_s_number_belongs_to_that_pane(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both come in one read of the terminal: a fast typist, or a slow machine."""
+    monkeypatch.setattr(key_order, "LOST_AFTER", HANG)  # no key is handled before the one in front of it
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)

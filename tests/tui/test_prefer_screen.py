@@ -18,6 +18,7 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, text, unsafe, until
 from textual.pilot import Pilot
 
+from tests import HANG
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.facts.preference import DPOSettings, PairChange, PairState, RankedPair
@@ -260,9 +261,12 @@ async def test_both_fell_is_said_with_its_reason_and_a_failure_keeps_the_answers
 
 SCRIPT = """
 import asyncio, sys
+from textual.pilot import Pilot
 from tui_llm.engine import PipelineEngine
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.prefer.prefer import PreferScreen
+
+Pilot._wait_for_screen.__defaults__ = (float(sys.argv[2]),)
 
 async def main():
     app = LabApp(lambda: PipelineEngine("cpu"), model=sys.argv[1], prompt="The cat")
@@ -282,7 +286,7 @@ async def main():
             await until(lambda: len(screen.ranked) == count)
             await pilot.press("enter")
         print(screen.file, flush=True)
-        await asyncio.sleep(600)
+        await asyncio.Event().wait()
 
 asyncio.run(main())
 """
@@ -290,7 +294,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killing_the_app_between_choices_loses_no_pair(tiny: str) -> None:
-    command = [sys.executable, "-c", SCRIPT, tiny]
+    command = [sys.executable, "-c", SCRIPT, tiny, str(HANG)]
     app = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert app.stdout is not None

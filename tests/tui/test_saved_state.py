@@ -17,6 +17,7 @@ from helpers import answered, until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import HANG
 from tui_llm.commands.shared.app import parser
 from tui_llm.common import files, paths
 from tui_llm.common.errors import UserError
@@ -31,6 +32,12 @@ from tui_llm.tui.state.saved_state import FLAGS, SavedState
 from tui_llm.tui.state.state_file import StateWriter
 
 FIRST = saved_state.first("Once", "nano", DARK, "logits")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the disk is, the last write is waited for."""
+    monkeypatch.setattr(state_file, "LAST", HANG)
 
 
 def written() -> dict[str, Any]:

@@ -17,23 +17,46 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG
+
 TESTS = Path(__file__).parent
-# The command line as it is, with the fake engine in place of torch.
+# The command line as it is, with the fake engine in place of torch; however slow the disk is, the last write is waited for.
 PROGRAM = textwrap.dedent("""
     import sys, types
     sys.path.insert(0, {tests!r})
     from fake_engine import FakeEngine
     sys.modules["tui_llm.engine"] = types.SimpleNamespace(PipelineEngine=lambda *_, **__: FakeEngine())
+    from tui_llm.tui.state import state_file
+    state_file.LAST = {hang}
+    {before}
     from tui_llm.cli import main
     from tui_llm.common.process_exit import exit_with
     raise SystemExit(exit_with(main(sys.argv[1:])))
 """)
 
+# Reading says that the terminal is closed, and SIGHUP comes once the app has ended: before the last write.
+CLOSED_LATE = """
+import errno, os, signal
+from tui_llm.tui.state.state_file import StateWriter
+read, finish = os.read, StateWriter.finish
+
+def read_or_fail(number, size):
+    if b"\x05" in (found := read(number, size)) and number == 0:
+        raise OSError(errno.EIO, "Input/output error")
+    return found
+
+def hang_up(writer):
+    os.kill(os.getpid(), signal.SIGHUP)
+    finish(writer)
+
+os.read, StateWriter.finish = read_or_fail, hang_up
+"""
+
 
 class Terminal:
     """`tui-llm` with these arguments in a pseudo-terminal of its own, which is its controlling terminal."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *arguments: str, before: str = "") -> None:
         self.home = home
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -45,7 +68,7 @@ class Terminal:
             "PYTHONPATH": str(TESTS.parents[1]),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(tests=str(TESTS)), *arguments],
+            [sys.executable, "-c", PROGRAM.format(tests=str(TESTS), hang=HANG, before=before), *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -105,8 +128,8 @@ class Terminal:
         os.close(self.master)
 
 
-def opened(home: Path, *arguments: str) -> Terminal:
-    terminal = Terminal(home, *arguments)
+def opened(home: Path, *arguments: str, before: str = "") -> Terminal:
+    terminal = Terminal(home, *arguments, before=before)
     terminal.until(b"parameters")
     return terminal
 
@@ -139,6 +162,17 @@ def test_what_was_typed_is_there_again(home: Path, end: str) -> None:
     again = opened(home)
     again.until(b"The cat zebra")
     again.kill()
+
+
+def test_a_terminal_that_reading_finds_closed_ends_the_app_as_its_signal_does(home: Path) -> None:
+    terminal = opened(home, "--prompt", "The cat", before=CLOSED_LATE)
+    terminal.paste(" zebra")
+    terminal.until(b"zebra")
+    terminal.type("\x05")
+    assert terminal.wait() == 128 + signal.SIGHUP, terminal.out[-1000:]
+    os.close(terminal.master)
+    assert terminal.remembered()["prompt"] == "The cat zebra"
+    assert b"Traceback" not in terminal.out and b"internal error" not in terminal.out
 
 
 def test_an_app_that_starts_fresh_neither_shows_nor_changes_it(home: Path) -> None:

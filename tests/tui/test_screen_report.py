@@ -23,8 +23,13 @@ async def test_a_wait_that_never_ends():
         signal.raise_signal(signal.SIGALRM)  # as at the end of its time
         await until(pilot, lambda: False)
 
-@pytest.mark.timeout(1)
-async def test_whose_timeout_interrupts_another_task():
+@pytest.fixture
+def whose_end_hangs():
+    yield
+    signal.raise_signal(signal.SIGALRM)
+
+@pytest.mark.timeout(1, func_only=True)
+async def test_whose_timeout_interrupts_another_task(whose_end_hangs):
     async def busy():
         while True:
             until = time.monotonic() + 0.1
@@ -60,7 +65,7 @@ def test_failures_and_hangs_say_what_was_on_the_screen(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "4 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "4 failed, 1 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "Failed: Timeout (>600" in done.stdout and "Failed: Timeout (>1" in done.stdout
     assert done.stdout.count("- On the screen -") == 2
     assert "LabScreen, 100×30" in done.stdout and "a prompt that hangs" in done.stdout

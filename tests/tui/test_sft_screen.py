@@ -18,6 +18,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.copy_saver import WRITING
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen, PairsEditor
 from tui_llm.tui.instruments.sft.sft import SftScreen
+from tui_llm.tui.kit import progress
 from tui_llm.tui.kit.ask import AskScreen
 
 
@@ -118,7 +119,8 @@ async def test_pairs_that_do_not_fit_are_one_line_and_others_can_be_typed() -> N
         await until(pilot, lambda: app.screen is app.lab_screen)
 
 
-async def test_esc_stops_what_is_waited_for_and_keeps_the_pairs() -> None:
+async def test_esc_stops_what_is_waited_for_and_keeps_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SHOWN_AFTER", HANG)  # else a slow machine shows seconds too
     engine = FakeEngine()
     waiting, go_on = threading.Event(), threading.Event()
 

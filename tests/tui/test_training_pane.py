@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
+import os
 import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_run
 import pytest
@@ -14,6 +18,8 @@ from helpers import drawn, unsafe, until
 from textual.app import App, ComposeResult
 from textual.widgets import Static
 
+from tests import HANG
+from tui_llm.common import paths
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.run.snapshot import RunReader
@@ -99,6 +105,43 @@ async def test_what_another_program_does_is_noticed_without_a_key(monkeypatch: p
         await until(pilot, lambda: resting(app))
         run.delete()
         await until(pilot, lambda: "n  starts one" in app.text)
+
+
+async def test_a_late_look_for_runs_hides_no_change_of_the_run_that_is_watched_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk is slow: a look where there was no run ends when a run has been found and looked at."""
+    monkeypatch.setattr(run_watcher, "LOOK", HANG)  # this test looks
+    began, go_on, runs = threading.Event(), threading.Event(), paths.runs_dir
+
+    def slow() -> Path:
+        began.set()
+        assert go_on.wait(HANG)
+        return runs()
+
+    app = PaneApp()
+    try:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "n  starts one" in app.text)
+            watcher = app.query_one(RunWatcher)
+            with monkeypatch.context() as disk:
+                disk.setattr(run_watcher, "paths", SimpleNamespace(runs_dir=slow))
+                look = RunWatcher._look.__wrapped__  # type: ignore[attr-defined]
+                late = asyncio.create_task(asyncio.to_thread(look, watcher))
+                await until(pilot, began.is_set)
+            run = fake_run.make("elsewhere", done=20)
+            watcher.find()
+            await until(pilot, lambda: app.state == "stopped")
+            watcher._look()
+            await until(pilot, lambda: watcher._seen is not None)
+            go_on.set()
+            await late
+            run.write_status("finished")
+            os.utime(run.path / "status.json", (1, 1))  # another time, however coarse the disk's clock is
+            watcher._look()
+            await until(pilot, lambda: app.state == "finished")
+    finally:
+        go_on.set()
 
 
 async def test_the_pane_shows_the_runs_status_and_metrics() -> None:

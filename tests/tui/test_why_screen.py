@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from fake_engine import HOSTILE, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
@@ -30,11 +28,9 @@ from tui_llm.tui.instruments.why.why import WhyScreen
 TEXT = "Once upon a time, there was a little girl named"
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[PipelineEngine]:
-    made = PipelineEngine("cpu")
-    made.open("nano")
-    yield made
+@pytest.fixture
+def engine() -> PipelineEngine:  # one for each app: only one thread may use it, and an app may end during an answer
+    return PipelineEngine("cpu")
 
 
 def units(text: str) -> int:

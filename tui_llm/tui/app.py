@@ -224,6 +224,12 @@ class LabApp(ResilientApp):
         asyncio.get_running_loop().remove_signal_handler(number)
         self.exit(return_code=128 + number)
 
+    def end_by_closed_terminal(self) -> None:
+        """Ends the app as SIGHUP does, which follows, and must not end it at once then."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.exit(return_code=128 + signal.SIGHUP)
+
     # ── events at the wrong time ─────────────────────────────────────────────────────────────────────────────────
 
     async def on_event(self, event: events.Event) -> None:

@@ -15,7 +15,9 @@ which macOS terminals send for Option with an arrow.
 from __future__ import annotations
 
 import codecs
+import errno
 import re
+from collections.abc import Callable
 
 from textual import events
 from textual.driver import Driver
@@ -88,8 +90,11 @@ def is_pasted(text: str) -> bool:
     )
 
 
-def safe(driver: type[Driver]) -> type[Driver]:
-    """A subclass of Textual's Unix driver that decodes input with a `InputDecoder`; other drivers are returned unchanged."""
+def safe(driver: type[Driver], terminal_closed: Callable[[], object]) -> type[Driver]:
+    """A subclass of Textual's Unix driver that decodes input with a `InputDecoder`; other drivers are returned unchanged.
+
+    `terminal_closed` is called by the app if reading says so: between the end of a terminal and its SIGHUP.
+    """
     if driver.__module__ != "textual.drivers.linux_driver":
         return driver
 
@@ -98,7 +103,12 @@ def safe(driver: type[Driver]) -> type[Driver]:
             from textual.drivers import linux_driver
 
             linux_driver.__dict__["getincrementaldecoder"] = lambda _encoding: InputDecoder
-            super().run_input_thread()
+            try:
+                super().run_input_thread()
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                self._app.call_later(terminal_closed)  # in Textual, a failed app
 
         def process_message(self, message: Message) -> None:
             if isinstance(message, events.Paste):

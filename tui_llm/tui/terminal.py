@@ -32,7 +32,7 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     browser = os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")  # `tui-llm serve` draws on a pipe
     terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
-    app.driver_class = safe(app.driver_class)
+    app.driver_class = safe(app.driver_class, app.end_by_closed_terminal)
     app.last_resort.log_path = log if log.is_file() else None
     app.on_terminal = not browser and _is_terminal(1)
     with _terminal_only_for_driver(terminal, log):

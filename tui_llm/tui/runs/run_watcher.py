@@ -52,6 +52,13 @@ class RunWatcher(Widget):
     class ChangedElsewhere(Message):
         """Another program has changed the run, or has made one where there was none."""
 
+    class Looked(Message):
+        """`path`, the file that tells of changes of `watched`, was last changed at that time; None: it does not exist."""
+
+        def __init__(self, watched: Run | None, path: Path, changed: int | None) -> None:
+            self.watched, self.path, self.changed = watched, path, changed
+            super().__init__()
+
     class MostRecentFound(Message):
         """`find` has chosen `run`; `watched` is the run that was watched when the search began."""
 
@@ -142,8 +149,14 @@ class RunWatcher(Widget):
             changed = path.stat().st_mtime_ns
         except OSError:
             changed = None
-        before, self._seen = self._seen, (path, changed)
-        if before is not None and before[0] == path and before[1] != changed:
+        self.post_message(self.Looked(watched, path, changed))
+
+    def on_run_watcher_looked(self, message: Looked) -> None:
+        message.stop()
+        if message.watched is not self.run_watched:
+            return  # another run is watched by now, and its file may have been looked at
+        before, self._seen = self._seen, (message.path, message.changed)
+        if before is not None and before[0] == message.path and before[1] != message.changed:
             self.post_message(self.ChangedElsewhere())
 
     def on_run_watcher_changed_elsewhere(self, message: ChangedElsewhere) -> None:

@@ -115,13 +115,13 @@ class StateWriter:
                 self._thread.start()
             self._wake.notify()
 
-    def finish(self, seconds: float = LAST) -> None:
-        """Writes what is not written yet and ends the thread; waits so long at most."""
+    def finish(self) -> None:
+        """Writes what is not written yet and ends the thread; waits `LAST` seconds at most."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         if self._thread is not None:
-            self._thread.join(seconds)
+            self._thread.join(LAST)
 
     def _run(self) -> None:
         while True:
