@@ -51,13 +51,8 @@ def scaled(settings: TrainingSettings, rate: float, steps: int) -> TrainingSetti
         count: int = getattr(settings, name)
         return max(round(count * steps / settings.steps), min(count, steps // MOST_WARM_UP[name]))
 
-    return dataclasses.replace(
-        settings,
-        learning_rate=rate,
-        steps=steps,
-        compile="off",
-        **{name: squeezed(name) for name in MOST_WARM_UP},
-    )
+    warm_ups: dict[str, Any] = {name: squeezed(name) for name in MOST_WARM_UP}
+    return dataclasses.replace(settings, learning_rate=rate, steps=steps, compile="off", **warm_ups)
 
 
 class Trials:
