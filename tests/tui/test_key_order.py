@@ -105,6 +105,7 @@ async def test_a_key_whose_widget_is_removed_delays_the_next_ones_but_loses_none
         await until(pilot, lambda: prompt(app) == "abcd")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_burst_of_keys_is_drawn_a_few_times_only() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -118,11 +119,12 @@ async def test_a_burst_of_keys_is_drawn_a_few_times_only() -> None:
             hook()
 
         app.post_display_hook = count  # type: ignore[method-assign]
-        begun = time.process_time()
+        begun, handled = time.process_time(), app.key_order._handled + 101
         send(app, "escape", *["1", "2"] * 50)
-        await until(pilot, lambda: not app.key_order.waiting)
+        while app.key_order._handled < handled:
+            await asyncio.sleep(0.002)  # `pilot.pause` would hold the drawing back
         frames = (time.process_time() - begun) / UNDRAWN
-        assert app.draws and drawn <= 3 * frames + 3
+        assert app.draws and drawn <= 4 * frames + 4  # measured: below 3 for each frame; 302 if every key is drawn
 
 
 @pytest.mark.usefixtures("patient")  # else a slow prompt gets the keys behind the one that leaves it
