@@ -20,6 +20,7 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.data import corpora, corpus, texts
 from tui_llm.llm.hub import hub
+from tui_llm.llm.learn import train_bpe
 from tui_llm.llm.tokens.tokenizer import byte_level
 
 BYTE = byte_level()
@@ -353,3 +354,15 @@ def test_the_progress_callback_can_cancel_and_no_files_are_left(tmp_path: Path) 
         corpus.load([path], BYTE, 0.1, block_size=4, progress=stop)
     assert [p.name for p in paths.cache_dir().rglob("*") if p.is_file()] == ["lock"]
     assert len(load(path).train)
+
+
+def test_a_text_that_is_deleted_once_it_was_found_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may delete it meanwhile, such as a run its older checkpoints."""
+    gone = tmp_path / "gone.txt"
+    monkeypatch.setattr(corpora, "files", lambda places: [gone])
+    with pytest.raises(UserError, match=r"can't read .*gone\.txt: No such file or directory; give another text"):
+        train_bpe.train([tmp_path], 300, "small")
+    with pytest.raises(UserError, match=r"can't read .*gone\.txt"):
+        texts.size_on_disk(gone)

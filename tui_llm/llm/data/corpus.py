@@ -34,7 +34,7 @@ from tui_llm.llm.data import chunks, corpora
 from tui_llm.llm.data.bigrams import bigram_entropy
 from tui_llm.llm.data.corpora import files, floor
 from tui_llm.llm.data.formats import AUTO, TextFormat
-from tui_llm.llm.data.texts import blocks, first_block
+from tui_llm.llm.data.texts import blocks, first_block, size_on_disk
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -253,7 +253,7 @@ class _TokenWriter:
     def run(self, sources: list[_CorpusFile]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
         self.counts = np.zeros(self.tokenizer.size, np.int64)
-        sizes = [source.path.stat().st_size for source in sources]
+        sizes = [size_on_disk(source.path) for source in sources]
         self.total = sum(sizes)
         with (
             storage.open_file(self.folder / "train.bin", "w+b") as train,

@@ -76,6 +76,14 @@ def _file(place: Path) -> Path:
     raise UserError(f"there is no file or folder {place}; give the path of a text to train on")
 
 
+def size_on_disk(path: Path) -> int:
+    """The bytes of a file. Raises `UserError` if it has gone since it was found, as another program's may."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}; give another text") from error
+
+
 def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None, how: TextFormat = AUTO) -> Iterator[str]:
     """The file's text, about a million bytes at a time; `saw` gets the bytes as they are on disk.
 

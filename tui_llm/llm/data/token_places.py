@@ -212,7 +212,7 @@ class _LengthSums:
 
 def _keys(files: list[Path], how: TextFormat) -> list[bytes]:
     """A key of each file's text, equal for equal ones: those are tokenized once."""
-    sizes = [path.stat().st_size for path in files]
+    sizes = [texts.size_on_disk(path) for path in files]
     keys = []
     for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
         if sizes.count(size) == 1:

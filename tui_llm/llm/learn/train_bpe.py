@@ -72,7 +72,7 @@ def _texts(places: Sequence[str | Path], progress: Callable[[str], None], how: T
     """The lines of every document, in large lists: handing them over one by one would take longer than counting them.
     Holds one block of a file at a time."""
     names = corpora.files(places)
-    total, read, reported = sum(path.stat().st_size for path in names), 0, 0.0
+    total, read, reported = sum(map(texts.size_on_disk, names)), 0, 0.0
     for path in names:
         for lines in _lines(path, how):
             read += sum(map(len, lines))

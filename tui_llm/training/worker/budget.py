@@ -49,7 +49,7 @@ def text_facts(places: list[str], how: TextFormat, tokenizers: list[str]) -> dic
         text = "".join(itertools.islice(texts.blocks(file, saw, how), BLOCKS))
         decoded += len(text.encode()) - len(END_OF_TEXT) * text.count(END_OF_TEXT)
         sample += text[:share]
-    size = round(sum(file.stat().st_size for file in files) * decoded / max(1, on_disk))
+    size = round(sum(map(texts.size_on_disk, files)) * decoded / max(1, on_disk))
     each = {}
     for name in tokenizers:
         ids = hub.training_tokenizer(name).encode(sample)
