@@ -188,16 +188,21 @@ async def test_esc_cancels_the_model_that_opens_and_the_one_after_it() -> None:
         held.go.set()
 
 
+async def swap_screen(pilot: Pilot[None], app: LabApp) -> SwapScreen:
+    """Opens Swap on the first token and waits for its candidates."""
+    await ready(pilot, app, "1", "S")
+    await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
+    assert isinstance(app.screen, SwapScreen)
+    return app.screen
+
+
 async def test_swap_asks_another_model_for_its_candidates() -> None:
     engine = FakeEngine()
     instruments(engine)
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
-        await ready(pilot, app, "1", "S")
-        await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
-        screen = app.screen
-        assert isinstance(screen, SwapScreen)
+        screen = await swap_screen(pilot, app)
         engine.gate.clear()
         lab.readings.request()  # keeps the engine's thread busy
         await pilot.press("enter")
@@ -218,10 +223,8 @@ async def test_a_swap_that_another_model_made_is_not_taken() -> None:
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
-        await ready(pilot, app, "1", "S")
-        await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
-        screen, taken = app.screen, []
-        assert isinstance(screen, SwapScreen) and isinstance(lab.context.weights, Weights)
+        screen, taken = await swap_screen(pilot, app), []
+        assert isinstance(lab.context.weights, Weights)
         screen.take = taken.append
         made = engine.answers[SwapQuestion](SwapQuestion(screen.request, id=3))
         lab.context.weights = dataclasses.replace(lab.context.weights, name="other")

@@ -225,7 +225,7 @@ class LabApp(ResilientApp):
         self.exit(return_code=128 + number)
 
     def end_by_closed_terminal(self) -> None:
-        """Ends the app as SIGHUP does, which follows, and must not end it at once then."""
+        """Ends the app with the status of SIGHUP. Ignores the SIGHUP that follows, which would end it before the state is written."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.exit(return_code=128 + signal.SIGHUP)
