@@ -21,9 +21,16 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.predict.draw_group import draw_group
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan.cost import cost, shape
-from tui_llm.training.run.run import ANSWERS
+from tui_llm.training.plan.follow import progress
+from tui_llm.training.run.jsonl import append_to
+from tui_llm.training.run.metrics import metric_line
+from tui_llm.training.run.run import ANSWERS, Run
 from tui_llm.training.run.settings import PRESETS, from_fields
+from tui_llm.training.run.snapshot import RunReader
+from tui_llm.training.worker import measurements
+from tui_llm.training.worker.answers import AnswerTrainer
 from tui_llm.training.worker.optimizers import optimizers
+from tui_llm.training.worker.preference import PreferenceTrainer
 from tui_llm.training.worker.reward import Group, RewardTrainer
 
 SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
@@ -44,6 +51,13 @@ def test_operations_are_those_that_torch_counts() -> None:
     assert (said.step_tokens, said.tokens) == (96, 7 * 96)
 
 
+def counted(work: Callable[[], object]) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        work()
+    return counter.get_total_flops()
+
+
 @pytest.mark.parametrize("updates", [1, 3])
 def test_operations_of_a_step_on_drawn_answers_are_those_that_torch_counts(tmp_path: Path, updates: int) -> None:
     """A prompt of one token, so that the output head, which runs on answers only, runs everywhere; answers of one length."""
@@ -54,12 +68,6 @@ def test_operations_of_a_step_on_drawn_answers_are_those_that_torch_counts(tmp_p
     trainer = RewardTrainer(policy, start, rows, byte_level(), run.config().settings, torch.device("cpu"))
     trainer.products = torch.float32  # each answer is a row of its own
 
-    def counted(work: Callable[[], object]) -> int:
-        counter = FlopCounterMode(display=False)
-        with counter, sdpa_kernel(SDPBackend.MATH):
-            work()
-        return counter.get_total_flops()
-
     answers = [list(range(98 + row, 106 + row)) for row in range(4)]
     groups = [Group([97], answers, [0.0, 1.0, 2.0, 3.0]) for _ in range(trainer.settings.batch_size)]
     trainer._groups = lambda number, part: groups  # type: ignore[method-assign]
@@ -68,13 +76,75 @@ def test_operations_of_a_step_on_drawn_answers_are_those_that_torch_counts(tmp_p
     with torch.no_grad():
         forward = counted(lambda: trainer._logs(trainer.model, drawn.inputs, drawn.targets))
     assert found == pytest.approx(forward * (2 + 3 * updates), rel=0.01)
-    assert trainer.flops_per_token * trainer.step_tokens == pytest.approx(found, rel=0.05)
+    assert trainer.measured["flops_per_token"] * trainer.step_tokens == pytest.approx(found, rel=0.05)
     # the estimate also counts the drawing: the prompt, then the tokens of each answer one after the other
     for _ in groups:
         found += counted(lambda: draw_group(policy, [97], [1, 2, 3, 4], size=257, count=8))
     estimate = cost(trainer.settings, policy.config)
     assert estimate.flops / trainer.settings.steps == pytest.approx(found, rel=0.05)
     assert estimate.flops_per_weight == 2 + 4 + 6 * updates
+
+
+WIDE = GPTConfig(vocabulary=257, context=32, layers=1, heads=2, width=64)  # biases are few, the head is a quarter
+PROMPT = "Twenty letters long:"
+
+
+def pairs_of_one_length(path: Path) -> Path:
+    rows = [{"prompt": PROMPT, "chosen": f"yes{i}", "rejected": f"not{i}"} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def trainer_of(cls: type[AnswerTrainer], run: Run, model: Path) -> AnswerTrainer:
+    rows = answer_rows.load(run.path / ANSWERS, 257)
+    policy, start = checkpoint.load(model).requires_grad_(True), checkpoint.load(model)
+    return cls(policy, start, rows, byte_level(), run.config().settings, torch.device("cpu"))
+
+
+def test_the_head_of_a_step_on_pairs_counts_on_the_answers_only(tmp_path: Path) -> None:
+    model = model_folder(tmp_path / "model", WIDE)
+    run = begin("run", model, pairs_of_one_length(tmp_path / "pairs.jsonl"), "preference")
+    trainer = trainer_of(PreferenceTrainer, run, model)
+    found = counted(lambda: trainer._update(1, 1e-3))
+    assert trainer.step_tokens == 2 * trainer.settings.batch_size * 23
+    assert trainer.measured["flops_per_token"] * trainer.step_tokens == pytest.approx(found, rel=0.03)
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["update", "equal-rewards"])
+@pytest.mark.parametrize("products", [torch.float32, None], ids=["rows", "shared-prompt"])
+def test_the_head_of_a_step_on_drawn_answers_counts_on_the_answers_only(
+    tmp_path: Path, products: torch.dtype | None, learns: bool
+) -> None:
+    model = model_folder(tmp_path / "model", WIDE)
+    run = begin("run", model, None, "reward", sample_prompt=PROMPT, answer_tokens=4, batch_size=1)
+    trainer = trainer_of(RewardTrainer, run, model)
+    assert isinstance(trainer, RewardTrainer)
+    trainer.products = products  # None: as on a GPU, where a prompt is computed once
+    answers = [[98 + row] * 4 for row in range(4)]
+    group = Group(list(PROMPT.encode()), answers, [0.0, 1.0, 2.0, 3.0] if learns else [1.0] * 4)
+    trainer._groups = lambda number, part: [group]  # type: ignore[method-assign]
+    found = counted(lambda: trainer._update(1, 1e-3))
+    assert trainer.step_tokens == (4 * 23 if products else 20 + 4 * 3)
+    # A mask over a shared prompt's one row has products of tokens that do not see each other, which torch counts.
+    rel = 0.03 if products else 0.05
+    assert trainer.measured["flops_per_token"] * trainer.step_tokens == pytest.approx(found, rel=rel)
+
+
+def test_mfu_of_a_run_on_answers_is_that_of_its_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_folder(tmp_path / "model", WIDE)
+    run = begin("run", model, pairs_of_one_length(tmp_path / "pairs.jsonl"), "preference", steps=2)
+    trainer = trainer_of(PreferenceTrainer, run, model)
+    for metric in trainer.steps():
+        append_to(run.metrics_path, metric_line(metric))
+    facts = measurements.Gauges(trainer, "cpu").facts
+    run.write_status("finished", **{**facts, "peak_flops": 1e15})
+    expected = counted(lambda: trainer._update(3, 1e-3)) / trainer.step_tokens * metric.tokens_per_second / 1e15
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["mfu"] == pytest.approx(expected, rel=0.03)
+    snapshot = RunReader(run).read()
+    assert snapshot.mfu is not None and snapshot.tokens_per_second is not None
+    assert snapshot.mfu == pytest.approx(expected / metric.tokens_per_second * snapshot.tokens_per_second, rel=0.03)
+    assert f"MFU {100 * expected:.1f} %" in progress(run, metric)  # 0.0 %: that it is there
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -83,10 +83,12 @@ def test_mfu_of_gpt2_on_an_a100_is_what_nanogpt_says() -> None:
 
 
 def test_a_step_without_an_update_proves_no_peak_wrong() -> None:
-    """All rewards were equal: it took fewer operations than `flops_per_token` counts."""
+    """All rewards were equal: it took fewer operations than other steps, and counts as many (test_cost.py)."""
     found = object.__new__(measurements.Gauges)
     found.facts = {"flops_per_token": 1.0, "peak_flops": 1.0}
-    assert gauges.above_peak(found.facts, 2.0) and found.discard_peak(Metric(1, -0.5, 1e-3, 0.0, 2.0)) == ""
+    without = Metric(1, -0.5, 1e-3, 0.0, 2.0, flops_per_token=0.4)
+    assert gauges.above_peak(found.facts, 2.0) and found.discard_peak(without) == ""
+    assert gauges.mfu(found.facts, 2.0, 0.4) == 0.8
 
 
 def test_the_cost_of_a_run_is_that_of_its_tokens() -> None:

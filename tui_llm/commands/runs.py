@@ -143,7 +143,7 @@ def list_runs(options: argparse.Namespace) -> None:
         notes.append(branch + _note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate), "machine": as_object(machine) if machine is not None else None,
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate, last.flops_per_token if last else None), "machine": as_object(machine) if machine is not None else None,
              "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     others = _foreign()

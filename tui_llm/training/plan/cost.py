@@ -49,17 +49,28 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
     return 6 * multiply + 12 * config.layers * config.width * seen
 
 
-def passes(settings: TrainingSettings, *, drawing: bool = False) -> int:
+def passes(settings: TrainingSettings, *, drawing: bool = False, updates: int | None = None) -> int:
     """Returns the operations of a step on each of its tokens, in forward passes.
 
     A run that learns from answers also runs the model that it started from. One that learns a reward runs its own before the
     updates too, for ln π of the answers as they were drawn; and it feeds the tokens once to draw them, which counts with `drawing`.
+    `updates`: those that it made, if not all of the settings'.
     """
     if settings.objective == PRETRAINING:
         return FORWARD_BACKWARD
     if settings.objective == PREFERENCE:
         return 1 + FORWARD_BACKWARD
-    return drawing + 2 + FORWARD_BACKWARD * settings.updates
+    return drawing + 2 + FORWARD_BACKWARD * (settings.updates if updates is None else updates)
+
+
+def answers_flops_per_token(config: GPTConfig, tokens: int, answers: int, length: float, forwards: int) -> float:
+    """Returns the FLOPs of a step on answers, in `forwards` forward passes (see `passes`), for each of the `tokens` fed.
+
+    The output head is computed before the `answers` tokens of answers only, not on the prompts. `length`: the mean of the rows.
+    """
+    head = 2 * config.vocabulary * config.width
+    forward = flops_per_token(config, max(1, round(length))) / FORWARD_BACKWARD
+    return forwards * (forward - head + head * answers / tokens)
 
 
 def step_flops_per_token(settings: TrainingSettings, config: GPTConfig, length: int, *, drawing: bool = False) -> int:

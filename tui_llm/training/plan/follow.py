@@ -137,7 +137,7 @@ def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:
         left: float | None = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
     else:
         left = seconds_left(recent, steps) if recent else None
-    share = gauges.mfu(run.facts(), metric.tokens_per_second)
+    share = gauges.mfu(run.facts(), metric.tokens_per_second, metric.flops_per_token)
     used = "" if share is None else f"  MFU {100 * share:.1f} %"
     used += "" if metric.memory_bytes is None else f"  memory {memory_size(metric.memory_bytes)}"
     used += "" if left is None else f"  {duration(left)} left"

@@ -14,7 +14,9 @@ from tui_llm.training.run.metrics import MetricsTail
 RECENT = 1 << 16  # bytes of metrics: a few hundred steps, of which every 20th has the gauges
 
 
-def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
+def mfu(
+    facts: Mapping[str, Any], tokens_per_second: float | None, flops_per_token: float | None = None
+) -> float | None:
     """Returns the model FLOPs utilization (MFU) as a fraction: tokens/s × FLOPs per token ÷ peak FLOP/s.
 
     The definition is that of PaLM (Chowdhery et al. 2022, appendix B): recomputed activations do not count.
@@ -22,20 +24,21 @@ def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | No
     `facts` is the content of the run's status.json: `flops_per_token` (see `cost.flops_per_token`), `peak_flops` (of
     one process's device, measured by `llm/model/machine.py` in the precision of the run's matrix products), and
     `processes` (default 1). Returns None if one of the values is missing, and if the rate is higher than the peak: then the
-    peak was measured wrong.
+    peak was measured wrong. The argument `flops_per_token` is that of the steps (`Metric`), where they differ.
     """
-    share = _share(facts, tokens_per_second)
+    share = _share(facts, tokens_per_second, flops_per_token)
     return None if share is None or share > 1 else share
 
 
-def above_peak(facts: Mapping[str, Any], tokens_per_second: float) -> bool:
+def above_peak(facts: Mapping[str, Any], tokens_per_second: float, flops_per_token: float | None = None) -> bool:
     """Whether a step was faster than the peak in `facts` allows, which proves that peak wrong."""
-    share = _share(facts, tokens_per_second)
+    share = _share(facts, tokens_per_second, flops_per_token)
     return share is not None and share > 1
 
 
-def _share(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
-    flops, peak = _positive(facts.get("flops_per_token")), _positive(facts.get("peak_flops"))
+def _share(facts: Mapping[str, Any], tokens_per_second: float | None, flops_per_token: float | None) -> float | None:
+    flops = _positive(flops_per_token) or _positive(facts.get("flops_per_token"))
+    peak = _positive(facts.get("peak_flops"))
     rate, processes = _positive(tokens_per_second), _positive(facts.get("processes", 1))
     if flops is None or peak is None or rate is None or processes is None:
         return None

@@ -39,9 +39,11 @@ class Metric:
     step's batches; `row_median` is their median, `row_spread` 1.4826 × their median absolute deviation. None for a single
     row, and in runs of earlier versions.
 
-    The fields from `margin` on are of runs that learn from answers; None elsewhere. Those that begin with `val_` are of the
-    held-out rows, after the update, the others of the batch, before it.
+    The fields from `margin` to `val_kl`, and `flops_per_token`, are of runs that learn from answers; None elsewhere. Those that
+    begin with `val_` are of the held-out rows, after the update, the others of the batch, before it.
 
+    flops_per_token: the operations of the step for each token that `tokens_per_second` counts. It differs by step, as does the
+    share of prompts, on which the output head is not computed; on text it does not, and is in status.json.
     margin, chosen_reward, rejected_reward: means over the pairs; a reward is β (ln π − ln ref) of an answer, a margin the chosen
     reward minus the rejected one.
     agreement: the share of pairs whose margin is above 0.
@@ -76,6 +78,7 @@ class Metric:
     row: int | None = None
     row_median: float | None = None
     row_spread: float | None = None
+    flops_per_token: float | None = None
 
 
 _PLAIN = tuple(field.name for field in dataclasses.fields(Metric) if field.name != "machine")

@@ -48,6 +48,12 @@ def speed(recent: Iterable[Metric]) -> float | None:
     return statistics.harmonic_mean(rates) if rates else None
 
 
+def flops_per_token(recent: Iterable[Metric]) -> float | None:
+    """Returns the mean operations per token over `recent` steps; None if they do not differ by step."""
+    found = [m.flops_per_token for m in recent if m.flops_per_token is not None and math.isfinite(m.flops_per_token)]
+    return statistics.fmean(found) if found else None
+
+
 def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
     """Returns the estimated seconds until step `steps`, or None if `recent` does not contain two consecutive steps.
 
@@ -214,7 +220,7 @@ class RunReader:
             bigram_loss=numbers.get("bigram_entropy"),
             floor_loss=numbers.get("floor"),
             shipped=shipped,
-            mfu=gauges.mfu(facts, rate),
+            mfu=gauges.mfu(facts, rate, flops_per_token(recent)),
             memory_bytes=self.memory[0],
             gpu_use=self.memory[1],
             machine=self.machine,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tui_llm.llm.data.answer_rows import AnswerRows, Ints, RowOrder
+from tui_llm.llm.learn.answer_batch import Row
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import cost
@@ -52,13 +53,18 @@ class AnswerTrainer(Trainer):
         """The numbers of the rows to train on, and of the held-out ones."""
 
     @property
-    @abstractmethod
-    def tokens_per_row(self) -> float:
-        """The mean number of tokens of a row that is fed, for the operations of the attention."""
+    def flops_per_token(self) -> None:
+        return None
 
-    @property
-    def flops_per_token(self) -> float:
-        return cost.step_flops_per_token(self.settings, self.model.config, max(1, round(self.tokens_per_row)))
+    def count(self, rows: Sequence[Row], tokens: int | None = None, updates: int | None = None) -> None:
+        """Sets the tokens of the step on `rows`, and their operations. `tokens`: those that were fed, if not each row's with its
+        own prompt; `updates`: those that were made, if not all of the settings'."""
+        answers = sum(len(answer) for _, answer in rows)
+        fed = sum(len(prompt) - 1 for prompt, _ in rows) + answers  # an answer's last token is predicted only
+        self.step_tokens = fed if tokens is None else tokens
+        self.measured["flops_per_token"] = cost.answers_flops_per_token(
+            self.model.config, self.step_tokens, answers, fed / len(rows), cost.passes(self.settings, updates=updates)
+        )
 
     @property
     def rows_text(self) -> str:

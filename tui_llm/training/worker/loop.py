@@ -116,8 +116,9 @@ class Trainer:
         return f"{self.precision}, {self.fast_step.name}"
 
     @property
-    def flops_per_token(self) -> float:
-        """The operations of a training step per token that the step counts; see `cost.flops_per_token`."""
+    def flops_per_token(self) -> float | None:
+        """The operations of a training step per token that the step counts; see `cost.flops_per_token`. None where the steps
+        differ: then each one's `Metric` has its own."""
         return cost.flops_per_token(self.model.config, self.settings.block_size)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:

@@ -115,8 +115,7 @@ class Gauges:
 
     def discard_peak(self, metric: Metric) -> str:
         """Discards the peak if the step of `metric` was faster than it. Returns what happened, or an empty text."""
-        updated = metric.grad_norm != 0  # else the step took less than `flops_per_token`: all rewards were equal
-        if not (updated and gauges.above_peak(self.facts, metric.tokens_per_second)):
+        if not gauges.above_peak(self.facts, metric.tokens_per_second, metric.flops_per_token):
             return ""
         del self.facts["peak_flops"]
         machine.discard(self.device, self.precision)

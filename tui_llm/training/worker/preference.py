@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tui_llm.llm.data.answer_rows import Ints
 from tui_llm.llm.learn import preference
-from tui_llm.llm.learn.answer_batch import token_log_probabilities
+from tui_llm.llm.learn.answer_batch import Row, token_log_probabilities
 from tui_llm.llm.learn.instruct import IGNORE
 from tui_llm.llm.learn.preference import EncodedPair, PreferenceTerms
 from tui_llm.llm.model.model import GPT, capped
@@ -28,12 +28,6 @@ class PreferenceTrainer(AnswerTrainer):
 
     def split(self) -> tuple[Ints, Ints]:
         return self.answers.split(self.settings.validation_fraction, self.settings.seed)
-
-    @property
-    def tokens_per_row(self) -> float:
-        rows = self.answers
-        sides = (rows.chosen.lengths, rows.rejected.lengths)
-        return float(rows.prompts.lengths.mean() + sum(side.mean() for side in sides) / 2)
 
     def _pairs(self, rows: Sequence[int]) -> list[EncodedPair]:
         own = self.answers
@@ -56,16 +50,16 @@ class PreferenceTrainer(AnswerTrainer):
         return preference.preference_loss(preference.log_probabilities(logs), reference, lengths, dpo), logs
 
     def _backward(self, number: int) -> float:
-        parts, losses, tokens = [], [], 0
+        parts, losses, rows = [], [], list[Row]()
         for part in self.parts:
             pairs = self._pairs(self.take(number, part))
             terms, _ = self._terms(pairs)
             (terms.losses.mean() / len(self.parts)).backward()
             losses.append(float(terms.losses.detach().mean()))
             parts.append(terms)
-            tokens += sum(2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) - 2 for pair in pairs)
-        self.step_tokens = tokens
+            rows += [(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)]
         self.measured = measured(parts)
+        self.count(rows)
         return mean(losses)
 
     @torch.no_grad()

@@ -84,10 +84,6 @@ class RewardTrainer(AnswerTrainer):
     def split(self) -> tuple[Ints, Ints]:
         return self.answers.prompts_split(self.settings.validation_fraction, self.settings.seed)
 
-    @property
-    def tokens_per_row(self) -> float:
-        return float(self.answers.prompts.lengths.mean()) + self.settings.answer_tokens
-
     @torch.no_grad()
     def _draw(self, rows: Sequence[int], first: int) -> list[Group]:
         """A group for each of the prompts `rows`; `first` is the number of the first answer."""
@@ -142,11 +138,12 @@ class RewardTrainer(AnswerTrainer):
         self._learns = any(group.learns for group in groups)
         if self._learns:
             self._gradient()
-        self.step_tokens = sum(drawn.computed for drawn in self._batches)
         weights = [drawn.answer_tokens for drawn in self._batches]
         kl = math.fsum(weight * float(terms.kl) for weight, terms in zip(weights, found, strict=True)) / sum(weights)
         self.measured = {"reward": mean_reward(groups), "kl": kl,
                          "reward_std": mean([statistics.stdev(group.rewards) for group in groups])}  # fmt: skip
+        rows = [(group.prompt, answer) for group in groups for answer in group.answers]
+        self.count(rows, sum(drawn.computed for drawn in self._batches), None if self._learns else 0)
         return self._objective(self.measured["reward"], found)
 
     def _gradient(self) -> None:
