@@ -43,6 +43,24 @@ class TooLarge(OSError):
     """The file exceeds its maximum size."""
 
 
+# Errors that say what is at the path. Any other one says that it can't be read at present.
+_OF_THE_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegular, TooLarge)
+_OF_THE_NAME = (errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def is_unreadable(error: BaseException | None) -> bool:
+    """Whether the system could not read a file that may be whole: an I/O error of the disk, a network share that is gone, no
+    permission. False if the file is missing, is no regular file or has wrong content: reading it again would not help.
+
+    A `UserError` is judged by the exceptions that caused it.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return not isinstance(error, _OF_THE_PATH) and error.errno not in _OF_THE_NAME
+        error = error.__cause__
+    return False
+
+
 def _check(path: Path, found: os.stat_result, most: int | None) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")

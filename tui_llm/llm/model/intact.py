@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.foreign_files import TOKENIZER, open_foreign, read_json
+from tui_llm.common.foreign_files import TOKENIZER, is_unreadable, open_foreign, read_json
 from tui_llm.llm.model.tensor_shapes import read_header
 
 RECORD = "training.json"  # written last; holds the digests of all other files
@@ -34,8 +34,17 @@ def _digest(file: Path) -> str:
 def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     """Verify a checkpoint and return its record; files named in `without` are skipped.
 
-    A record without digests (an older format) is accepted. Raises `UserError` if something is missing or changed.
+    A record without digests (an older format) is accepted. Raises `UserError` if something is missing or changed, or if it
+    can't be read (`is_unreadable`).
     """
+    try:
+        return _check(folder, without)
+    except OSError as error:
+        raise UserError(f"it can't be read: {error.strerror or error}") from error
+
+
+def _check(folder: Path, without: Sequence[str]) -> dict[str, Any]:
+    """Raises also OSError, where the folder can't be looked at."""
     if not (folder / RECORD).is_file():
         raise UserError(f"its {RECORD} is missing")
     record = read_json(folder / RECORD)
@@ -86,7 +95,8 @@ def newest(
         try:
             check(folder)
         except UserError as error:
-            report(f"checkpoint-{step} is damaged and was skipped ({error})")
+            why = "can't be read" if is_unreadable(error) else "is damaged"
+            report(f"checkpoint-{step} {why} and was skipped ({error})")
         else:
             return step, folder
     return None

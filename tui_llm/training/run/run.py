@@ -284,11 +284,15 @@ class Run:
         return [(step, folder) for step, folder in self.saved() if all((folder / name).is_file() for name in names)]
 
     def saved(self) -> list[tuple[int, Path]]:
-        """Returns all checkpoints, oldest first, including those that have lost a file since they were saved."""
+        """As `list_saved`; none if the folder can't be read."""
         try:
-            children = list(self.path.iterdir())
+            return self.list_saved()
         except OSError:
             return []
+
+    def list_saved(self) -> list[tuple[int, Path]]:
+        """Returns all checkpoints, oldest first, including those that have lost a file since they were saved. Raises OSError."""
+        children = list(self.path.iterdir())
         return sorted((int(match[1]), child) for child in children if (match := CHECKPOINT.fullmatch(child.name)))
 
     def size(self) -> int:

@@ -13,9 +13,9 @@ from torch import nn
 
 from tui_llm.common import storage
 from tui_llm.common.display import visible
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.common.files import remedy, sweep, write_json
-from tui_llm.common.foreign_files import read_json
+from tui_llm.common.foreign_files import is_unreadable, read_json
 from tui_llm.common.memory import NotEnoughMemory, is_short
 from tui_llm.llm.adapters.chat import template_text
 from tui_llm.llm.hub.hub import save_vocabulary
@@ -39,6 +39,10 @@ KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left
 
 class OtherModel(UserError):
     """A checkpoint is intact, but of another model than the run's."""
+
+
+class Unreadable(UserError):
+    """The disk can't be read at present: nothing says that the checkpoint is damaged."""
 
 
 def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int, seconds: float | None = None) -> Path:
@@ -102,7 +106,9 @@ def drop_old(run: Run, newest: int) -> None:
     begins: its steps are recomputed from it. Later ones are damaged ones that were skipped."""
     try:
         first = run.config().parent_step
-    except UserError:  # damaged since
+    except UserError as error:  # damaged since
+        if is_unreadable(error):
+            return  # it may be a branch; the next checkpoint tries again
         first = 0
     for step, old in [one for one in run.checkpoints() if one[0] <= newest][:-KEEP]:
         if not first or step != first:
@@ -195,10 +201,11 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
     """Loads the newest intact checkpoint, of step `most` or an earlier one, into `model`. Returns (step, optimizer state, message); None if there is none.
 
     Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged, `OtherModel`,
-    `NotEnoughMemory`, or torch's error if its memory ran out.
+    `NotEnoughMemory`, or torch's error if its memory ran out; `Unreadable` if the disk can't be read: going on from an older one
+    would delete the log lines after it, and later the checkpoint itself, which may be whole.
     """
     skipped = ""
-    for step, folder in reversed(run.saved()):
+    for step, folder in reversed(_all_saved(run)):
         if most is not None and step > most:
             continue
         try:
@@ -222,12 +229,35 @@ def load_newest(run: Run, model: GPT, most: int | None = None) -> tuple[int, dic
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if is_short(error):
                 raise
-            if not folder.exists():  # the live worker of a run that is only read has dropped it meanwhile
+            if _gone(folder):  # the live worker of a run that is only read has dropped it meanwhile
                 continue
+            if is_unreadable(error):
+                raise Unreadable(
+                    f"checkpoint-{step}: {in_one_line(error)}. Nothing was changed: try again once the disk can be read, or move "
+                    f"{folder} away to go on from an earlier step"
+                ) from error
             skipped += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
     if skipped:
         raise UserError(f"{skipped}{NONE_LEFT}")
     return None
+
+
+def _all_saved(run: Run) -> list[tuple[int, Path]]:
+    """`run.list_saved`. Raises `Unreadable` if the folder can't be listed: without a checkpoint, the run would begin again."""
+    try:
+        return run.list_saved()
+    except OSError as error:
+        raise Unreadable(
+            f"can't read {run.path}: {error.strerror or error}. Nothing was changed: try again once the disk can be read"
+        ) from error
+
+
+def _gone(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except OSError as error:
+        return not is_unreadable(error)
+    return False
 
 
 def _check_model(run: Run, folder: Path, saved: GPT, model: GPT) -> None:

@@ -70,7 +70,7 @@ class ReplayState:
         try:
             found = checkpoints.load_newest(run, model, first if from_start else updates)
         except UserError as error:
-            if first or from_start:
+            if first or from_start or isinstance(error, checkpoints.Unreadable):
                 raise
             found = None
             told = str(error).replace(checkpoints.NONE_LEFT, "From the run's beginning, --from-start does it")
