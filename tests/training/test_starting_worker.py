@@ -191,3 +191,17 @@ def test_on_windows_no_signal_looks_for_a_process(monkeypatch: pytest.MonkeyPatc
         patch.setattr(run_lock.os, "name", "nt")
         found = run_lock.exists(1)
     assert found
+
+
+def test_without_proc_a_worker_that_has_ended_is_not_starting(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: its pid is looked for by a signal."""
+    found = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: "/proc/" not in str(path) and found(path))
+    run = importing(make("run", text))
+    _, child = launch._children[-1]
+    assert run.status().state == "starting" and run.starting() == child.pid and run.taken()
+    child.kill()
+    child.wait()
+    assert run.status().state == "died" and run.starting() is None and not run.taken()  # at once, not after a minute
+    launch.reap()
+    assert run.status().state == "failed"
