@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import HANG
@@ -106,6 +106,7 @@ anything = st.one_of(
     st.dictionaries(st.sampled_from(("flops_per_token", "peak_flops", "processes")), anything),
     st.one_of(st.none(), st.floats()),
 )
+@example({"flops_per_token": 1e308, "peak_flops": 1e308, "processes": 1e308}, 1e308)
 def test_a_damaged_status_gives_none_or_a_positive_number(facts: dict[str, Any], rate: float | None) -> None:
     found = gauges.mfu(facts, rate)
     assert found is None or 0 <= found <= 1

@@ -43,7 +43,7 @@ def _share(facts: Mapping[str, Any], tokens_per_second: float | None, flops_per_
     if flops is None or peak is None or rate is None or processes is None:
         return None
     whole = peak * processes  # 0 where a damaged file has two tiny numbers
-    return rate * flops / whole if whole > 0 else None
+    return rate / whole * flops if whole > 0 else None  # in this order: ∞ ÷ ∞ would be NaN
 
 
 def newest(metrics: Path) -> MachineReading | None:
