@@ -11,11 +11,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from copy_helpers import opened, tiny_model
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, text, unsafe, until
+from test_late_answers import Held
 from textual.pilot import Pilot
 
 from tests import HANG
@@ -105,6 +107,27 @@ async def test_the_copy_and_its_pairs_stay_when_the_screen_closes(tiny: str) -> 
         await pilot.press("left")
         await chosen(pilot, again, 2)
         assert len(preference_pairs.read(Path(file))) == 2
+
+
+async def test_a_choice_that_is_being_learned_outlasts_a_screen_that_opens_again(tiny: str) -> None:
+    async with preferring(tiny) as (app, pilot, screen):
+        engine: Any = app.lab_screen.context.client._engine
+        held = Held(engine.answer, lambda question, *_: isinstance(question, PreferQuestion) and question.ranked)
+        engine.answer = held
+        try:
+            await pilot.press("right")
+            await until(pilot, held.waits.is_set)
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.lab_screen)
+            await pilot.press("j")
+            await until(pilot, lambda: isinstance(app.screen, PreferScreen) and app.screen.progress.doing)
+            held.go.set()
+            again = app.screen
+            assert isinstance(again, PreferScreen)
+            await until(pilot, lambda: again.two is not None)
+            assert len(again.ranked) == 1 and len(preference_pairs.read(Path(screen.file))) == 1
+        finally:
+            held.go.set()
 
 
 async def test_typed_answers_redraws_neither_and_settings(tiny: str) -> None:

@@ -67,5 +67,6 @@ class Question(Generic[AnswerOf]):
 
     @property
     def key(self) -> object:
-        """Of two questions that wait for an answer and have the same key, the newer one replaces the older one."""
+        """Of two questions that wait for an answer and have the same key, the newer one replaces the older one. So a
+        question by which the user changes something has a key of its own, or is `queued`."""
         return id(self) if self.queued else type(self)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import os
 import signal
@@ -26,6 +24,7 @@ from tui_llm.common.errors import UserError, in_one_line
 from tui_llm.facts.interventions import mark
 from tui_llm.tui.kit.closing_keys import ClosingKeys
 from tui_llm.tui.kit.command import PANES, Command, bindings
+from tui_llm.tui.kit.end_signals import EndSignals
 from tui_llm.tui.kit.key_order import KeyHandled, KeyOrder, Typed
 from tui_llm.tui.kit.last_resort import LastResort
 from tui_llm.tui.kit.live import is_live
@@ -117,6 +116,7 @@ class LabApp(ResilientApp):
         self.on_terminal = False
         self._painted = False  # the first paint waits for no import of what writes files
         self.closing_keys = ClosingKeys()
+        self.end_signals = EndSignals(lambda status: self.exit(return_code=status))
         self.key_order = KeyOrder(self, self._typed)
         self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
@@ -211,24 +211,11 @@ class LabApp(ResilientApp):
     # ── ends from outside ────────────────────────────────────────────────────────────────────────────────────────
 
     def on_load(self) -> None:
-        """SIGTERM and SIGHUP (a closed terminal) end the app as its quit key does; the same signal again ends it at once."""
-        if self.is_headless:
-            return
-        loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGHUP"):
-            if (number := getattr(signal, name, None)) is not None:
-                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or another thread
-                    loop.add_signal_handler(number, self._end_by, number)
-
-    def _end_by(self, number: int) -> None:
-        asyncio.get_running_loop().remove_signal_handler(number)
-        self.exit(return_code=128 + number)
+        if not self.is_headless:
+            self.end_signals.listen()
 
     def end_by_closed_terminal(self) -> None:
-        """Ends the app with the status of SIGHUP. Ignores the SIGHUP that follows, which would end it before the state is written."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        self.exit(return_code=128 + signal.SIGHUP)
+        self.end_signals.end_by(signal.SIGHUP)
 
     # ── events at the wrong time ─────────────────────────────────────────────────────────────────────────────────
 

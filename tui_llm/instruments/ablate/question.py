@@ -10,6 +10,8 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
+SWITCH = "switch"  # key of the question whose answer switches the parts of the open model
+
 
 @dataclass(frozen=True, slots=True)
 class TargetValues:
@@ -32,6 +34,11 @@ class AblateQuestion(Question["Ablation"]):
 
     uses_parts: ClassVar[bool] = False  # the answer switches the parts itself
     interventions: tuple[Intervention, ...] = ()
+    switches: bool = False  # asked to switch the parts of the open model: what only reads does not replace it
+
+    @property
+    def key(self) -> object:
+        return SWITCH if self.switches else AblateQuestion
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class PreferQuestion(Question["Preferred"]):
     ranked: tuple[RankedPair, ...] | None = None
     file: str = ""
     writes: ClassVar[bool] = True
+    queued: ClassVar[bool] = True  # a screen that opens again waits for the choice made before it closed
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 command.py          Command; bindings and footer from a screen's KEYS
 base_screen.py      BaseScreen: closes once, lays out for the newest size only
 closing_keys.py     ignores keys meant for a screen that has closed
+end_signals.py      SIGTERM and SIGHUP end the app in order
 key_order.py        handles keys one after another
 live.py             drops results for a widget that is gone
 last_resort.py      logs uncaught exceptions and keeps the app running

@@ -100,6 +100,7 @@ class LabScreen(BaseScreen, Screen[None]):
         context.refresh_generation = lambda: panes.generate.show(None)
         context.set_prompt = self._set_prompt
         context.intervene = self.changed_model.set
+        context.switch, context.wanted_parts = self.changed_model.switch, lambda: self.changed_model.wanted
         context.generate = self.generation.generate
         context.stop_generation = self.generation.stop
         context.open_model = self.models.open

@@ -22,6 +22,7 @@ from tui_llm.tour.step import Ask, Lesson
 from tui_llm.tour.tour import Tour, dismiss, is_used
 from tui_llm.training.run import pins
 from tui_llm.training.run.snapshot import RunSnapshot
+from tui_llm.tui.instruments.copy_saver import ELSEWHERE
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import Command
@@ -52,6 +53,7 @@ class TourController:
         self._timer: Timer | None = None
         self._tuning: InstructQuestion | None = None  # asked last; the Fine-tune screen asks its own
         self._typed: dict[str, str] = {}
+        self._pairs: dict[str, str] = {}  # that were typed; kept while the tour is closed
         self._answers: dict[type[Question], Any] = {}
         self._asked: dict[type[Question], Request] = {}  # what those answers are about
         self._problems: dict[type[Question], str] = {}
@@ -120,6 +122,10 @@ class TourController:
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.stop()
+        if self._tuning is not None and self.context.questions.awaits(self._tuning):
+            self.context.notify(
+                f"the fine-tuning on your pairs is stopped; F2 opens {self._called} again, to start it anew"
+            )
         self.tour = None
         self._forget_tuning()
         self.context.questions.forget(TextFileQuestion)
@@ -180,8 +186,12 @@ class TourController:
 
     def answered(self, message: Answered) -> None:
         """Notes an instrument's answer, whoever asked for it."""
-        if self.tour is None:
-            return
+        if isinstance(message.question, InstructQuestion) and not self.context.questions.awaits(message.question):
+            self._tuned_too_late(message)
+        elif self.tour is not None:
+            self._note(message)
+
+    def _note(self, message: Answered) -> None:
         kind = type(message.question)
         if message.problem:
             self._problems[kind] = message.problem
@@ -280,7 +290,7 @@ class TourController:
         def answered(text: str | None) -> None:
             if text is None or self.tour is None:
                 return
-            self._typed[ask.key] = text
+            self._typed[ask.key] = self._pairs[ask.key] = text
             self._answers.pop(InstructQuestion, None)
             self._problems.pop(InstructQuestion, None)
             question = InstructQuestion(
@@ -292,7 +302,7 @@ class TourController:
             self.check()
 
         if not isinstance(self.context.screens[-1], InstructionPairsScreen):
-            self.context.push_screen(InstructionPairsScreen(self._typed.get(ask.key, ask.text)), answered)
+            self.context.push_screen(InstructionPairsScreen(self._pairs.get(ask.key, ask.text)), answered)
 
     def _forget_tuning(self) -> None:
         if self._tuning is not None:
@@ -301,6 +311,13 @@ class TourController:
 
     def _tuned(self, found: Instructed) -> None:
         self.context.open_model(found.name)
+
+    def _tuned_too_late(self, message: Answered) -> None:
+        """The folder was written before the tuning could be stopped, by closing the tour or by newer pairs."""
+        if message.answer is not None:
+            self.context.notify(
+                f"fine-tuned and saved before it could be stopped: {message.answer.folder}; {ELSEWHERE}"
+            )
 
 
 def _asks(screen: Screen[Any]) -> bool:

@@ -6,17 +6,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from textual.screen import Screen
+from textual.widget import Widget
 
 from tui_llm.common.display import visible
 from tui_llm.facts.engine import Engine
 from tui_llm.facts.interventions import Intervention, refusal
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Request
+from tui_llm.instruments.ablate.question import Ablation
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.text import NO_TEXT
 from tui_llm.tui.state.engine_client import EngineClient
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.questions import Questions
+
+Parts = tuple[Intervention, ...]
+
+
+class Switch(Protocol):
+    def __call__(
+        self,
+        owner: Widget,
+        request: Request,
+        wanted: Parts,
+        done: Callable[[Ablation], object],
+        failed: Callable[[str], object],
+    ) -> None:
+        """Changes the parts even if the screen `owner` closes meanwhile; then neither `done` nor `failed` is called.
+        `request`: the text whose target stays. A newer call takes the place of one that is not done: it should start
+        from what that one wants (`wanted_parts`)."""
+        ...
 
 
 @runtime_checkable
@@ -49,7 +69,9 @@ class LabContext:
     show_history: Callable[[bool], None]  # update the line under the prompt; True if the text changed, not by undo
     refresh_generation: Callable[[], None]  # show new steps or settings before a reading of them arrives
     set_prompt: Callable[[str], None]  # in the editor and in the state
-    intervene: Callable[[tuple[Intervention, ...]], None]  # change these parts of the model, and no others
+    intervene: Callable[[Parts], None]  # change these parts of the model, and no others
+    switch: Switch  # change these parts, and no others, once the model is known to have them
+    wanted_parts: Callable[[], Parts | None]  # of a `switch` that is not done yet; None if there is none
     generate: Callable[[int], None]  # so many tokens
     stop_generation: Callable[[], None]
     open_model: Callable[[str], None]  # stops following a run

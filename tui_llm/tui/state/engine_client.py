@@ -142,7 +142,8 @@ class EngineClient:
             self._wake.notify()
 
     def forget(self, key: object) -> None:
-        """Drops the question of that key, even while it is being answered."""
+        """Drops the question of that key, even while it is being answered. If a file is written by then, the answer is
+        posted all the same."""
         with self._wake:
             self._questions.pop(key, None)
 
@@ -331,9 +332,10 @@ class EngineClient:
         finally:
             self._writing = False
         with self._wake:
-            if self._questions.get(key) is not question:
-                return
-            del self._questions[key]
+            if self._questions.get(key) is question:
+                del self._questions[key]
+            elif problem or not question.writes:
+                return  # it was dropped, and has left nothing: what is written is told all the same
         self._post(Answered(question, answer, problem))
 
     def _ask(self, request: Request) -> Reading | None:

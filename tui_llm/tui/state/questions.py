@@ -51,12 +51,16 @@ class Questions:
         self.pending.pop(key, None)
         self._client.forget(key)
 
+    def awaits(self, question: Question) -> bool:
+        """Whether the question is not answered yet, and neither dropped nor replaced."""
+        pending = self.pending.get(question.key)
+        return pending is not None and pending.question is question
+
     def answered(self, message: Answered) -> None:
         """Gives an answer from the engine thread to the callback that waits for it."""
-        key = message.question.key
-        if key not in self.pending or self.pending[key].question is not message.question:
+        if not self.awaits(message.question):
             return
-        owner, _, take, problem = self.pending.pop(key)
+        owner, _, take, problem = self.pending.pop(message.question.key)
         hear = (
             functools.partial(problem, message.problem) if message.problem else functools.partial(take, message.answer)
         )

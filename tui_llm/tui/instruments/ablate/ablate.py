@@ -14,7 +14,6 @@ from tui_llm.common import numbers
 from tui_llm.common.display import token_label, truncate, visible
 from tui_llm.facts.interventions import KEY, MEAN, PATCH, ZERO, Intervention, ModelPart, named
 from tui_llm.facts.model import Weights
-from tui_llm.facts.request import Target
 from tui_llm.instruments.ablate.changes import intervention
 from tui_llm.instruments.ablate.question import (
     AblateQuestion,
@@ -32,7 +31,6 @@ from tui_llm.tui.instruments.ablate.lines import REPLACED, SIGNS, PartGrid, Part
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy, Listing, clickable
-from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -89,7 +87,6 @@ class AblateScreen(FullScreen):
         self.number: int | None = None  # of the token that attention can be switched off to, among those that are seen
         self.token_effect: tuple[int, TargetValues] | None = None
         self.problem = ""
-        self._then: tuple[Intervention, ...] | None = None  # set in the lab once they are known to be possible
 
     @property
     def off(self) -> tuple[Intervention, ...]:
@@ -114,8 +111,7 @@ class AblateScreen(FullScreen):
     def on_unmount(self) -> None:
         self.context.questions.forget(EffectsQuestion)
         self.context.questions.forget(ReferenceQuestion)
-        if self._then is None:  # what was switched last is still answered
-            self.context.questions.forget(AblateQuestion)
+        self.context.questions.forget(AblateQuestion)  # but for a switch, which is still made
 
     def reopened(self, weights: Weights) -> None:
         """The map, the ranking and the state are of one model."""
@@ -125,7 +121,7 @@ class AblateScreen(FullScreen):
         self.row = min(self.row, self.grid.rows - 1)
         self.column = min(self.column, len(self.grid.parts(self.row)) - 1)
         self.how = ZERO if self.how == PATCH else self.how  # the other prompt may have other tokens
-        self.reference = self.own = self.state = self.number = self.token_effect = self._then = None
+        self.reference = self.own = self.state = self.number = self.token_effect = None
         self._begin()
 
     def _take_text(self, weights: Weights) -> None:
@@ -144,31 +140,19 @@ class AblateScreen(FullScreen):
         self.context.questions.ask(self, ReferenceQuestion(self.request), partial(setattr, self, "own"), self._fail)
 
     def _ask_state(self, wanted: tuple[Intervention, ...]) -> None:
-        owner = self if self._then is None else None
-        self.context.questions.ask(owner, AblateQuestion(self.request, wanted), self._state_known, self._fail)
+        self.context.questions.ask(self, AblateQuestion(self.request, wanted), self._state_known, self._fail)
 
     def _state_known(self, found: Ablation) -> None:
         self.problem = ""
-        if self._then is not None and self._then == found.interventions:
-            self._then = None
-            self._keep_target(found)
-            self.context.intervene(found.interventions)
         if found.interventions == self.off:
             self.state = found
-        else:  # the effect of the attention to one token
-            one = found.interventions[-1].part
-            if one.kind == KEY:
-                self.token_effect = one.layer, found.after
+        else:  # the effect of the attention to one token, or the state before a switch
+            parts = [one.part for one in found.interventions]
+            if len(parts) == 1 and parts[0].kind == KEY:
+                self.token_effect = parts[0].layer, found.after
             if self.state is None or self.state.interventions != self.off:
                 self._ask_state(self.off)
         self.refill()
-
-    def _keep_target(self, found: Ablation) -> None:
-        """A target that follows the likeliest token would be another one in the changed model."""
-        lab = self.context.lab
-        if found.interventions and lab.requested_target.likeliest:
-            lab.choose_target(Target(id=found.target[0].id))
-            self.context.notify(f"the target stays {token_label(found.target[0].text)}")
 
     def _start(self) -> None:
         """Computes the effects, row by row."""
@@ -197,9 +181,7 @@ class AblateScreen(FullScreen):
         self.refill()
 
     def _fail(self, problem: str) -> None:
-        self.problem, self._then, self.waiting = problem, None, []
-        if not is_live(self):  # it was closed before it knew whether the last switch is possible
-            self.context.warn(problem)
+        self.problem, self.waiting = problem, []
         self.refill()
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +190,8 @@ class AblateScreen(FullScreen):
         name = self.context.model
         total = sum(map(len, ranked_parts(self.grid.layers, self.grid.heads, self.grid.positions)))
         busy = f"  {len(self.found)} of {total} parts{', stopped: r goes on' if self.stopped else ' …'}"
-        return name + (busy if self.waiting else "")
+        switching = "  switching …" if self.context.wanted_parts() is not None else ""
+        return name + switching + (busy if self.waiting else "")
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         head: list[Text] = []
@@ -328,19 +311,20 @@ class AblateScreen(FullScreen):
         self._switch(self.part)
 
     def _switch(self, part: ModelPart) -> None:
-        now = self._then if self._then is not None else self.off
+        now = self.off if (wanted := self.context.wanted_parts()) is None else wanted
         wanted = tuple(one for one in now if one.part != part)
         if wanted == now:
             reference = self.reference if self.how == PATCH else self.own
             if reference is None:  # the text has not been read yet
                 return
             wanted = (*now, intervention(part, self.how, reference))
-        self._then = wanted
-        self._ask_state(wanted)
+        self._set(wanted)
+
+    def _set(self, wanted: tuple[Intervention, ...]) -> None:
+        self.context.switch(self, self.request, wanted, self._state_known, self._fail)
 
     def action_all_on(self) -> None:
-        self._then = ()
-        self._ask_state(())
+        self._set(())
 
     def action_how(self) -> None:
         """Replaces by the next of zero, mean and the value after another prompt."""
@@ -379,8 +363,7 @@ class AblateScreen(FullScreen):
         if self.number is None or self.effects is None:
             return
         self.number = max(0, min(self.number + by, len(self.effects.text) - 2))
-        if self._then is None:
-            self._ask_state((Intervention(ModelPart(KEY, self.number + self.effects.cropped)),))
+        self._ask_state((Intervention(ModelPart(KEY, self.number + self.effects.cropped)),))
         self.refill()
 
     def action_attention(self) -> None:
