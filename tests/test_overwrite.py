@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +173,36 @@ def test_the_text_that_is_read_is_never_replaced(
         said = refused(capsys, *text_words, str(out), "--force")
         assert "reads" in said, said
     assert text.read_text() == "a\tb\n" and sorted(tmp_path.iterdir()) == [text, link]
+
+
+@contextlib.contextmanager
+def redirected(path: Path) -> Iterator[None]:
+    """Standard input is that file, as in a shell after `<`."""
+    kept = os.dup(0)
+    try:
+        with path.open() as stream, pytest.MonkeyPatch.context() as patch:
+            os.dup2(stream.fileno(), 0)
+            patch.setattr(sys, "stdin", stream)
+            yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@pytest.mark.parametrize("place", [one for one in PLACES if one[0] in TEXTS], ids=" ".join)
+def test_the_file_that_standard_input_is_redirected_from_is_never_replaced(
+    here: Path, tmp_path: Path, place: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, option = place
+    text = tmp_path / "README.md"
+    text.write_text("a")
+    link = tmp_path / "link"
+    link.symlink_to(text)
+    for out in (tmp_path,) if option == "--keep" else (text, link):
+        with redirected(text):
+            said = refused(capsys, command, "-", *PLACES[place][0][2:], str(out), "--force")
+        assert "README.md is what this reads from standard input" in said.replace("link is", "README.md is"), said
+    assert text.read_text() == "a" and sorted(tmp_path.iterdir()) == [text, link]
 
 
 @pytest.mark.parametrize("run", [".", "run.csv"])

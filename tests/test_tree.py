@@ -198,6 +198,26 @@ def test_which_tokens_end_the_text_is_kept_and_read_from_earlier_files(tmp_path:
     assert not earlier.changed
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_file_of_an_earlier_version_gets_the_likeliest_children_when_it_grows(tmp_path: Path, penalty: float) -> None:
+    """That version chose children by the penalised logits: the likeliest one could be absent."""
+    tree = Tree(Request(prompt="a", sampler=SamplerSettings(repetition_penalty=penalty)), WEIGHTS)
+    likeliest = nexts((), 3)
+    tree.take(BranchPoint((), likeliest[:2] if penalty == 1 else likeliest[1:]))
+    save(tree, path := tmp_path / "tree.json")
+    again = load(path)
+    assert Growth(again, again.root, 2, 1).done  # of this version: nothing to ask for
+    value = json.loads(path.read_text())
+    value.pop("children_by", None)
+    path.write_text(json.dumps(value))
+    earlier = load(path)
+    assert tree_json(earlier)["nodes"] == value["nodes"]  # nothing that is shown changes
+    growth = Growth(earlier, earlier.root, 2, 1)
+    while not growth.done:
+        growth.take(answers(growth.batch(), 2))
+    assert {node.id for node in earlier.root.children} >= {found.token.id for found in likeliest[:2]}
+
+
 def broken(change: object) -> str:
     value = json.loads(json.dumps(tree_json(grown(2, 2)[0])))
     change(value)  # type: ignore[operator]

@@ -116,6 +116,16 @@ def test_the_command(capsys: pytest.CaptureFixture[str], copy: Path) -> None:
     assert "no chat template" in capsys.readouterr().err
 
 
+def test_the_command_says_that_a_typed_special_token_is_text(capsys: pytest.CaptureFixture[str], copy: Path) -> None:
+    words = ("chat", "Who <|endoftext|>", "--model", str(copy), "--max-tokens", "1")
+    assert main(words) == 0
+    assert "<|endoftext|> in a message is fed as plain text, not as the special token" in capsys.readouterr().err
+    assert main((*words, "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["typed_special"] == ["<|endoftext|>"]
+    assert main(("chat", "Who", *words[2:])) == 0
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("locale", ["strict", "surrogateescape"])  # of en_US.UTF-8, of C.UTF-8
 @pytest.mark.parametrize(("data", "says"), [(b"\xff\xfeWho\n", "not UTF-8"), (b"x" * (LONGEST + 2), "a line of over")])
 def test_standard_input_that_is_no_message_is_one_line(

@@ -51,6 +51,21 @@ async def test_an_answer_its_tokens_and_the_raw_text(tmp_path: Path, size: tuple
         await until(pilot, lambda: app.screen is app.lab_screen)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)])
+async def test_a_special_token_typed_in_a_message_is_said_to_be_text(tmp_path: Path, size: tuple[int, int]) -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, model=str(instruct_copy(tmp_path / "copy")), prompt="Once")
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "at")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press(*"Who<|endoftext|>", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.part and not app.screen.answering)
+        words = " ".join(" ".join(drawn(app)).split())
+        assert "<|endoftext|> in a message is fed as plain text, not as the special token" in words
+        assert not unsafe(drawn(app)) and all(len(line) <= size[0] for line in drawn(app))
+
+
 async def test_stopping_an_answer_keeps_the_screen_open(tmp_path: Path) -> None:
     engine = PipelineEngine("cpu")
     app = LabApp(lambda: engine, model=str(instruct_copy(tmp_path / "copy")), prompt="Once")

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import model_json, model_text, part_json
+from tui_llm.commands.shared.inside import model_json, model_text, note_context, part_json
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -68,6 +68,7 @@ def ablate(options: argparse.Namespace) -> None:
         raise UserError("--mean and --from exclude each other")
     engine = engine_of(options)
     request = request_of(options, target=target_of(options.target))
+    note_context(engine, request)
     if options.rank:
         found = effects_of_all(engine.answer, request, engine.weights(), mean=options.mean, other=options.other)
         put_json(_effects_json(found)) if options.json else put(_effects_text(found))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import model_json, model_text
+from tui_llm.commands.shared.inside import model_json, model_text, note_context
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -57,6 +57,7 @@ def backward(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     target = Target(likeliest=True) if options.target is None else Target(text=options.target)
     request = request_of(options, target=target)
+    note_context(engine, request)
     found: Backward = engine.answer(BackwardQuestion(request, options.whole))
     if options.target is not None:
         spaces.note_target(engine, request)

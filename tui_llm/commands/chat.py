@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, model_options, sampler_options, weights_option, whole
 from tui_llm.commands.shared.output import put, put_json
-from tui_llm.commands.shared.streams import read_line
+from tui_llm.commands.shared.streams import print_error, read_line
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _answer(
     part = engine.answer(dataclasses.replace(question, count=0))
     if options.raw and not options.json:
         put(visible(part.fed_text, newlines=True))
+    if part.plain_words:
+        print_error(visible(part.plain_words))
     tokens: tuple[GeneratedToken, ...] = ()
     with suppress(KeyboardInterrupt):
         while len(tokens) < options.max_tokens:
@@ -150,6 +152,7 @@ def as_json(part: ChatPart, tokens: tuple[GeneratedToken, ...], stopped: bool, s
         "fed_text": part.fed_text,
         "fed_ids": list(part.fed_ids),
         "forgotten": part.forgotten,
+        "typed_special": list(part.typed_special),
         "answer": text_of(tokens),
         "tokens": [
             report.step_json(one)

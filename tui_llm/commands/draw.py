@@ -61,6 +61,7 @@ def temperatures(words: str) -> list[float]:
 
 def draw(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.inside import note_context
     from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 
     samplers = tuple(sampler_of(options, temperature) for temperature in temperatures(options.temperature))
@@ -71,6 +72,7 @@ def draw(options: argparse.Namespace) -> None:
     if options.count is not None and len(samplers) > 1:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
     engine, request = engine_of(options, numpy_first=True), request_of(options, sampler=samplers[0])
+    note_context(engine, request)
     if options.count is not None:
         found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed, options.top))
         put_json(histogram_json(found)) if options.json else put(histogram_text(found))

@@ -39,6 +39,7 @@ def generate(options: argparse.Namespace) -> None:
     if options.max_tokens < 0:
         raise UserError(f"--max-tokens is {options.max_tokens}; give 0 or more")
     from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.inside import note_context
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.llm.tokens.token_bytes import token_text
@@ -46,6 +47,7 @@ def generate(options: argparse.Namespace) -> None:
     request = request_of(options, sampler=sampler_of(options))
 
     engine = engine_of(options, numpy_first=True)
+    note_context(engine, request)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
         sys.stdout.write(visible(engine.fed_text(request), newlines=True))

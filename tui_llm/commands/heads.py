@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import model_json, model_text
+from tui_llm.commands.shared.inside import model_json, model_text, note_context
 from tui_llm.commands.shared.options import (
     DEFAULT_MODEL,
     MODEL,
@@ -76,6 +76,7 @@ def heads(options: argparse.Namespace) -> None:
         refuse_ignored(options, TEXT_USUAL, "random tokens are no text")
     engine = engine_of(options)
     request = request_of(options) if text else Request()
+    note_context(engine, request)
     seed = 1 if options.seed is None else options.seed
     length = LENGTH if options.length is None else options.length
     found: Heads = engine.answer(HeadsQuestion(request, seed, length, own_text=text))

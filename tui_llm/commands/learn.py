@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import copy_text
+from tui_llm.commands.shared.inside import copy_text, note_context
 from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
@@ -76,6 +76,7 @@ def learn(options: argparse.Namespace) -> None:
     request = request_of(options, target=Target(text=options.target))
     folder = keep_folder(options)
     engine = engine_of(options)
+    note_context(engine, request)
     spaces.note_target(engine, request)
     spaces.note_pins(map(pins.parse, options.also or ()))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, tuple(dict.fromkeys(also))))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.inside import model_json, model_text
+from tui_llm.commands.shared.inside import model_json, model_text, note_context
 from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
@@ -92,6 +92,7 @@ def steer(options: argparse.Namespace) -> None:
         check_file(out_path(options.save, "--save"), force=options.force, inputs=inputs_of(options))  # before the work
     request = request_of(options, sampler=sampler_of(options))
     engine = engine_of(options)
+    note_context(engine, request)
     layer = options.layer if options.load is not None or options.layer is not None else engine.weights().layers // 2
     direction = Direction(options.toward or "", options.away or "", layer, options.load or "")
     question = SteerQuestion(request, direction, options.coefficient, options.top, options.max_tokens, options.seed)

@@ -50,6 +50,7 @@ def _add_options(parser: Parser) -> None:
 
 def tree(options: argparse.Namespace) -> None:
     from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.inside import note_context
     from tui_llm.common.display import visible
     from tui_llm.common.new_files import check_file
     from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion
@@ -67,6 +68,7 @@ def tree(options: argparse.Namespace) -> None:
         out, reads = out_path(options.out, "--out"), inputs_of(options)
         check_file(out, force=options.force, inputs=reads)  # before the work, which takes time
     engine = engine_of(options)
+    note_context(engine, request)
     made = Tree(request, engine.weights(), text_ids=engine.answer(KnownQuestion(request)).text)
     growth = Growth(made, made.root, options.branch, options.depth, options.min_probability, options.max_nodes)
     while not growth.done:

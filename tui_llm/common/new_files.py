@@ -45,8 +45,8 @@ def already_exists(path: Path) -> AlreadyExists:
 def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """The path to write to: `path`, or with `force` the target if it is a link. Call it before starting long work, too.
 
-    Raises `AlreadyExists` if it exists and `force` is not set; `UserError` if it is not a regular file, is one of `inputs`, or
-    is inside a model's or run's folder among `inputs`.
+    Raises `AlreadyExists` if it exists and `force` is not set; `UserError` if it is not a regular file, is one of `inputs` or
+    the file that standard input is redirected from, or is inside a model's or run's folder among `inputs`.
     """
     _not_an_input(path, inputs)
     mode = _mode(path)
@@ -193,7 +193,18 @@ def _mode(path: Path) -> int | None:
         raise UserError(cannot_write(path, error)) from error
 
 
+def _is_stdin(path: Path) -> bool:
+    """Whether standard input is redirected from this file, as in `COMMAND - --out path < path`."""
+    try:
+        given = os.fstat(0)
+        return stat.S_ISREG(given.st_mode) and os.path.samestat(given, path.stat())
+    except (OSError, ValueError):  # closed; or no file of that name yet
+        return False
+
+
 def _not_an_input(path: Path, inputs: Iterable[Path]) -> None:
+    if _is_stdin(path):
+        raise UserError(f"{path} is what this reads from standard input; give another name")
     try:
         real = Path(os.path.realpath(path))
         for one in inputs:

@@ -10,6 +10,11 @@ DTYPES = {"half": "half-precision weights", "int8": "int8 weights: results diffe
 INT8_ERROR = "in nano the likeliest token is fp32's at 98 % of positions or more, KL at most 0.0003"
 
 
+def seen_words(fed: int, count: int) -> str:
+    """How many of a text's `count` tokens the model sees, the last `fed`; empty if it sees all of them."""
+    return f"sees the last {fed:,} of {count:,} tokens" if fed < count else ""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
     """One choice, in a few words that may quote foreign text. `changes`: it is not the usual one."""
@@ -73,8 +78,8 @@ class ModelChoices:
             found.append(ModelChoice(f"no {self.start} in front{expected}", bool(expected)))
         if chat or self.chat:
             found.append(ModelChoice("chat template applied" if chat else "chat template not applied", chat))
-        if fed < count:
-            found.append(ModelChoice(f"sees the last {fed:,} of {count:,} tokens, its context", True))
+        if seen := seen_words(fed, count):
+            found.append(ModelChoice(f"{seen}, its context", True))
         return tuple(found)
 
     def _dtype(self, dtype: str) -> ModelChoice:

@@ -14,7 +14,7 @@ from tui_llm.common.display import visible, visible_token
 from tui_llm.common.numbers import counted
 from tui_llm.facts import report
 from tui_llm.facts.interventions import mark
-from tui_llm.facts.model import ModelChoice, Weights
+from tui_llm.facts.model import ModelChoice, Weights, seen_words
 from tui_llm.facts.prediction import Distribution, LossReading, TokenScore
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token, Tokenization
@@ -61,6 +61,12 @@ class Reading:
             fed=self.fed,
             count=len(self.prompt_ids),
         )
+
+    def seen_words(self, later: int = 0) -> str:
+        """How many of the tokens the model sees; empty if it sees all of them. later: for a prediction that so many of the
+        last tokens did not precede, as an earlier one of the continuation."""
+        count = len(self.prompt_ids) - later
+        return seen_words(min(count, self.fed), count)
 
     # A notebook or the Python prompt shows a reading as the command line prints it.
 

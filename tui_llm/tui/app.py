@@ -160,6 +160,12 @@ class LabApp(ResilientApp):
         """What marks the numbers of a changed model on every screen; empty if every part is on."""
         return mark(self.lab_screen.lab.interventions)
 
+    def seen_of_text(self, later: int) -> str:
+        """How much of the lab's text, without its `later` last tokens, the model sees; empty if all of it."""
+        context = self.lab_screen.context
+        seen = "" if context.reading is None else context.reading.seen_words(later)
+        return f"{visible(context.model)} {seen}, its context" if seen else ""
+
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen
 

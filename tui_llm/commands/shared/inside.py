@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tui_llm.facts.interventions import ModelPart
     from tui_llm.facts.model import Weights
     from tui_llm.facts.place import Place
+    from tui_llm.facts.request import Request
 
 TOKEN = "token number N of the text, from 0; below 0 counts from its end (default -1, the last)"
 
@@ -57,8 +58,22 @@ def place_json(place: Place) -> dict[str, Any]:
     return {"token": place.number, "first": place.first, "tokens": [report.token_json(token) for token in place.tokens]}
 
 
+def note_context(engine: PipelineEngine, request: Request) -> None:
+    """A note on standard error where the request's text is longer than the model's context: for a command whose own output
+    does not say so."""
+    from tui_llm.commands.shared.streams import print_error
+    from tui_llm.common.display import visible
+    from tui_llm.facts.model import seen_words
+
+    weights, count = engine.weights(), len(engine.ids(request))
+    if seen := seen_words(min(count, weights.context), count):
+        print_error(f"{visible(weights.name)} {seen}, its context")
+
+
 def window(place: Place, weights: Weights) -> list[str]:
     """A line where the text is longer than the model's context."""
+    from tui_llm.facts.model import seen_words
+
     if not place.first:
         return []
-    return [f"the model's context is {weights.context} tokens: it sees the last {len(place.tokens)} of {place.count:,}"]
+    return [f"the model's context is {weights.context:,} tokens: it {seen_words(len(place.tokens), place.count)}"]

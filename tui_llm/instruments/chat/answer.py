@@ -39,4 +39,5 @@ def answer(open_model: OpenModel, question: ChatQuestion, overtaken: Callable[[]
     length = len(ids) + len(question.answer) + len(tokens)
     text = "".join(piece for piece, _ in template.conversation(question.messages))
     ended = bool(tokens) and tokens[-1].ends
-    return ChatPart(weights, text, tuple(ids), max(0, length - weights.context), tokens, ended)
+    typed = template.typed_special(question.messages, open_model.tokenizer)
+    return ChatPart(weights, text, tuple(ids), max(0, length - weights.context), tokens, ended, typed)

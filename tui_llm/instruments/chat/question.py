@@ -29,7 +29,7 @@ class ChatQuestion(Question["ChatPart"]):
 class ChatPart:
     """fed_text: the conversation as the model's template writes it, up to where the answer begins; its ids are
     `fed_ids`. forgotten: how many ids at the start are outside the context. tokens: the new ones. ended: the last of
-    them ends the answer."""
+    them ends the answer. typed_special: special tokens whose text occurs in messages: fed as plain text. Foreign."""
 
     weights: Weights
     fed_text: str
@@ -37,6 +37,16 @@ class ChatPart:
     forgotten: int
     tokens: tuple[GeneratedToken, ...]
     ended: bool
+    typed_special: tuple[str, ...] = ()
+
+    @property
+    def plain_words(self) -> str:
+        """The line about special tokens that occur in messages as text; empty if there are none. Foreign."""
+        texts = self.typed_special
+        if not texts:
+            return ""
+        many = ("are", "special tokens") if len(texts) > 1 else ("is", "the special token")
+        return f"{', '.join(texts)} in a message {many[0]} fed as plain text, not as {many[1]}"
 
 
 def log_p(token: GeneratedToken) -> float:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tui_llm.facts.model import Weights
+from tui_llm.facts.model import Weights, seen_words
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, NextToken, Path
@@ -145,6 +145,12 @@ class Tree:
     def __len__(self) -> int:
         """Number of tokens in the tree, the root excluded."""
         return self.root.size - 1
+
+    @property
+    def seen_words(self) -> str:
+        """How much of the text at the root the model sees; empty if all of it, or if its ids are not known."""
+        count = len(self.text_ids)
+        return seen_words(min(count, self.weights.context), count)
 
     def nodes(self, top: Node | None = None, *, shown: bool = False) -> Iterator[Node]:
         """The branch of `top` (None: the root) in pre-order; `shown` skips the children of collapsed nodes."""

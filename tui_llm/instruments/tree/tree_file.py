@@ -6,7 +6,8 @@ a model must check the tokens' bytes against it (`instruments.tree.question.Know
 
 `nodes` are numbered from 1 in file order; 0 is the root, and a parent precedes its children. Logarithms are natural,
 bytes hexadecimal. `ends`: whether the text ends after a token; without it, special tokens end it and others don't, as
-files of versions before it mean.
+files of versions before it mean. `children_by`: `raw_probability`, the order in which a node's `asked` children were chosen;
+without it, by the penalised logits.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tui_llm.instruments.tree.tree import LONGEST_NAME, Tree
 from tui_llm.llm.tokens.token_bytes import token_text
 
 FORMAT, VERSION = "tui-llm tree", 1
+BY_RAW = "raw_probability"
 MOST_NODES = 500_000
 MOST_BYTES = 256_000_000
 _LONGEST_TOKEN = 65_536  # bytes
@@ -82,6 +84,7 @@ def tree_json(tree: Tree) -> dict[str, Any]:
         "sampler": dataclasses.asdict(request.sampler),
         "seed": tree.seed,
         "draws": tree.draws,
+        "children_by": BY_RAW,
         "root": {"name": tree.root.name, "asked": tree.root.expanded, "least": tree.root.least},
         "nodes": nodes,
     }
@@ -135,6 +138,10 @@ def _tree(value: dict[str, Any]) -> Tree:
     tree = Tree(request, weights, _whole(value["seed"], "seed"), _whole(value["draws"], "draws"), continued, ids)
     _fill(tree, _rows(value["nodes"], "nodes"), vocabulary)
     _own(tree.root, _table(value["root"], "root"))
+    if request.sampler.repetition_penalty != 1 and value.get("children_by") != BY_RAW:
+        # An earlier version's: with a penalty, its children need not be the likeliest. Growth asks for these again.
+        for node in tree.nodes():
+            node.expanded = 0
     tree.changed = False
     return tree
 

@@ -58,8 +58,7 @@ class ChatTemplate:
         """The ids to feed. The template's special tokens are special; those typed in the message are plain text unless
         `allow_special`."""
         before, own, after = self.parts(message)
-        typed = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
-        if allow_special or not any(text in message for text in typed):
+        if allow_special or not any(text in message for text in _special_texts(tokenizer)):
             return tokenizer.encode(before + own + after, allow_special=True)
         # Encode the message separately, so that no part of it becomes a special token.
         ids = tokenizer.encode(before, allow_special=True) if before else []
@@ -68,20 +67,29 @@ class ChatTemplate:
 
     def conversation(self, messages: Sequence[ChatMessage]) -> list[tuple[str, bool]]:
         """Split what is fed for a conversation, up to where the next answer begins, into pieces (text, whether it is a
-        message's). If the template changes a message, all is one piece. Raises `UserError`."""
+        message's), a message as the template writes it: with or without the spaces around it. If the template changes
+        messages in another way, all is one piece. Raises `UserError`."""
         whole = self._rendered_all(messages)
         marked = [ChatMessage(one.role, f"\ue000{at}\ue001") for at, one in enumerate(messages)]
-        made, texts = [], [one.text for one in messages]
-        for at, piece in enumerate(re.split("\ue000([0-9]+)\ue001", self._rendered_all(marked))):
-            inside = bool(at % 2)
-            made.append((texts[int(piece)] if inside and int(piece) < len(texts) else piece, inside))
+        pieces = re.split("\ue000([0-9]+)\ue001", self._rendered_all(marked))
+        made, end = [(pieces[0], False)], len(pieces[0])
+        for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
+            text = messages[int(number)].text if int(number) < len(messages) else ""
+            written = (one for one in (text, text.strip()) if whole.startswith(one + after, end))
+            own = next(written, "")
+            made += [(own, True), (after, False)]
+            end += len(own + after)
         return made if "".join(text for text, _ in made) == whole else [(whole, True)]
+
+    def typed_special(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> tuple[str, ...]:
+        """The special tokens whose text occurs in messages. `encode_conversation` reads them as plain text; transformers'
+        `apply_chat_template(tokenize=True)` reads them as special tokens."""
+        return tuple(text for text in _special_texts(tokenizer) if any(text in one.text for one in messages))
 
     def encode_conversation(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> list[int]:
         """The ids to feed. The template's special tokens are special; those in messages are plain text."""
         pieces = self.conversation(messages)
-        typed = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
-        if not any(text in one.text for text in typed for one in messages):
+        if not self.typed_special(messages, tokenizer):
             return tokenizer.encode("".join(text for text, _ in pieces), allow_special=True)
         ids: list[int] = []
         for text, inside in pieces:
@@ -113,6 +121,11 @@ class ChatTemplate:
         except Exception as error:  # a template can raise anything
             line = message_line(error)
             raise UserError(f"the chat template of {self._where} fails: {line}; J feeds the plain text") from error
+
+
+def _special_texts(tokenizer: Tokenizer) -> Sequence[str]:
+    texts: Sequence[str] = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
+    return texts
 
 
 @contextmanager

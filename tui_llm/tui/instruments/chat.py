@@ -53,6 +53,7 @@ def has_template(context: LabContext) -> bool:
 
 @opens("chat", has_template)
 class ChatScreen(FullScreen):
+    shows_text = False  # a conversation: it says itself what is forgotten
     tour_name = "chat"
     TITLE_WORDS: ClassVar[str] = "Chat"
     own_keys = KEYS
@@ -159,6 +160,8 @@ class ChatScreen(FullScreen):
         lines = self._raw(width) if self.show_raw else self._turns(width)
         if self.problem:
             lines += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
+        if self.part is not None and self.part.plain_words:
+            lines += wrapped(Text(visible(self.part.plain_words), style=muted), width)
         if self.part is not None and self.part.forgotten:
             note = f"the first {counted(self.part.forgotten, 'token')} no longer fit the context: n starts a new conversation"
             lines += wrapped(Text(note, style=self.style("accent")), width)

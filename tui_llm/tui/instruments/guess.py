@@ -47,6 +47,7 @@ KEYS = (
 class GuessScreen(FullScreen):
     """Shows, one after another: the bets on a token, what the bets and the models gave to it, and at last the score."""
 
+    shows_text = False  # its own passages
     TITLE_WORDS: ClassVar[str] = "Guess"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)

@@ -129,6 +129,9 @@ class HeadsScreen(OverLab):
     def changed_words(self) -> str:
         return mark(self._acting)
 
+    def seen_words(self) -> str:
+        return super().seen_words() if self._answered[1] else ""
+
     def _take(self, question: HeadsQuestion, found: Heads) -> None:
         first = self.found is None
         self.found, self.problem, self._answered = found, "", (question.seed, question.own_text)

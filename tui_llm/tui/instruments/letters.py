@@ -41,6 +41,7 @@ class LettersScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Letters"
     own_keys = KEYS
     shows_model = False  # the vocabulary's
+    shows_text = False
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

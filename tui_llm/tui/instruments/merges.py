@@ -69,6 +69,7 @@ class MergesScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Merges"
     own_keys = KEYS
     shows_model = False  # the vocabulary's
+    shows_text = False
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

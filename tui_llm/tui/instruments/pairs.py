@@ -33,6 +33,7 @@ KEYS = (
 
 @opens("pairs", LabContext.has_reading, LabContext.has_text)
 class PairsScreen(FullScreen):
+    shows_text = False  # it says so itself
     tour_name = "pairs"
     TITLE_WORDS: ClassVar[str] = "Training pairs"
     own_keys = KEYS

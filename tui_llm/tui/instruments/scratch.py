@@ -79,6 +79,7 @@ class ScratchScreen(OverLab):
     tour_name = "scratch"
     own_keys = KEYS
     shows_model = False  # typed by the user
+    shows_text = False
     BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Lab, inquire: Inquire, typing_keys: Sequence[Command] = ()) -> None:

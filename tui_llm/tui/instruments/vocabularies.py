@@ -41,6 +41,7 @@ class VocabulariesScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Side by side"
     own_keys = KEYS
     shows_model = False  # the vocabulary's
+    shows_text = False
     BINDINGS = bindings(KEYS)
 
     def __init__(self, context: LabContext) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Protocol
 
 from textual.content import Content
@@ -39,14 +39,37 @@ class OverLab(BaseScreen, Screen[None]):
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
     shows_model: ClassVar[bool] = True  # its numbers are the open model's: marked if that is changed
+    shows_text: ClassVar[bool] = True  # its numbers are of the lab's text: marked if the model does not see all of it
     DEFAULT_CSS = """
     OverLab { layout: vertical; overflow: hidden; }
     """
 
     def on_mount(self) -> None:
-        if (words := self.changed_words()) and not self.query("#changed-model"):
-            bar = Bar(id="changed-model")
-            self.mount(bar, before=0)
+        self._put_mark("changed-model", self.changed_words())
+        self.mark_seen()
+
+    def mark_seen(self) -> None:
+        """Called for each new reading: says how much of the lab's text the model sees, if that is not all of it."""
+        self._put_mark("seen", self.seen_words())
+
+    def seen_words(self) -> str:
+        """How much of the lab's text the model sees; empty if all of it, or if the numbers are of another text."""
+        words: Callable[[int], str] | None = getattr(self.app, "seen_of_text", None) if self.shows_text else None
+        return words(self.later_tokens) if words is not None else ""
+
+    @property
+    def later_tokens(self) -> int:
+        """How many of the text's last tokens its numbers do not depend on."""
+        return 0
+
+    def _put_mark(self, id: str, words: str) -> None:
+        """A line at the top, if there are words for it."""
+        bars = list(self.query(f"#{id}").results(Bar))
+        if words and not bars:
+            bars = [Bar(id=id)]
+            self.mount(bars[0], before=0)
+        for bar in bars:
+            bar.display = bool(words)
             bar.put(Content.styled(words, "bold $text-warning"))
 
     def changed_words(self) -> str:

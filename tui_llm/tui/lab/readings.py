@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual.timer import Timer
 
 from tui_llm.facts.reading import Reading
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.over import OverLab
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.panes import LabPanes
 from tui_llm.tui.state.context import LabContext
@@ -64,3 +66,6 @@ class ReadingsController:
             pane.put_title()
             if current:
                 pane.mark_stale(False)
+        for screen in self.context.screens:
+            if isinstance(screen, OverLab):
+                deliver(screen, screen.mark_seen)

@@ -106,6 +106,7 @@ def fitting(width: int) -> list[tuple[str, int]]:
 class LadderScreen(FullScreen):
     TITLE_WORDS: ClassVar[str] = "Ladder"
     shows_model = False
+    shows_text = False
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 

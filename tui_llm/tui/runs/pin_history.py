@@ -61,6 +61,7 @@ class LearnedScreen(OverLab):
     tour_name = "learned"
     own_keys = KEYS
     shows_model = False  # a run's
+    shows_text = False
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LearnedScreen PinList, LearnedScreen PinTable { padding: 0 1; }

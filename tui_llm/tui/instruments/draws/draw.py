@@ -73,7 +73,12 @@ class StepScreen(OverLab):
             return "not drawn: chosen by the user, or part of the text; these tokens could have been drawn"
         return ""
 
+    @property
+    def later_tokens(self) -> int:
+        return len(self.lab.steps) - self.index
+
     def show_title(self) -> None:
+        self.mark_seen()
         steps = self.lab.steps
         which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
         parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]

@@ -40,6 +40,7 @@ class InsideScreen(OverLab):
     """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target. `layer` and
     `head`, from 0: the head that is selected first; None: the mean."""
 
+    shows_text = False  # it says so itself
     tour_name = "inside"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)

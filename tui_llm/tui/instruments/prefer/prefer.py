@@ -49,6 +49,7 @@ NAMES = {"beta": "β", "learning_rate": "learning rate", "steps": "steps per cho
 class PreferScreen(FullScreen):
     """Holds the pairs that were ranked; the instrument brings the copy to the weights after them."""
 
+    shows_text = False  # it says itself what is left out
     tour_name = "prefer"
     TITLE_WORDS: ClassVar[str] = "Prefer"
     own_keys = KEYS

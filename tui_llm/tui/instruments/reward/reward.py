@@ -47,6 +47,7 @@ HAND = KINDS["hand"].name
 class RewardScreen(FullScreen):
     """Holds the rule and the recipe for the next step; the instrument brings the copy to the weights after each."""
 
+    shows_text = False  # a prompt that does not fit is refused
     tour_name = "reward"
     TITLE_WORDS: ClassVar[str] = "Reward"
     own_keys = KEYS

@@ -61,6 +61,7 @@ KEYS = (
 class SftScreen(FullScreen):
     """Holds the pairs and how many steps the copy is to have taken; asks for one step at a time, so that each is seen."""
 
+    shows_text = False  # pairs
     tour_name = "sft"
     TITLE_WORDS: ClassVar[str] = "Fine-tune (SFT)"
     own_keys = KEYS

@@ -90,6 +90,8 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def _show_bars(self) -> None:
         tree, rules = self.shown_tree, self.rules
         parts: list[str | tuple[str, str]] = [("Tree  ", "bold"), (visible(model_words(tree.weights)), "bold")]
+        if tree.seen_words:
+            parts.append(f" {tree.seen_words}")
         parts.append(f"  {fmt.sampler(tree.request.sampler)}  {fmt.count(len(tree))} tokens")
         if tree.pruned:
             parts.append((f"  {tree.pruned} pruned (u)", "$text-muted"))

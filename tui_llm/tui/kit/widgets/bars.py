@@ -48,7 +48,8 @@ class TopBar(Bar):
         choices = weights.choices.lines(weights.dtype) if reading is None else reading.choices
         reader = weights.reader if reading is None else reading.weights.reader
         note = "" if weights.dtype == "fp32" else f" [{choices[0].text}]"
-        name = visible(weights.name) + step + visible(following) + visible(note)
+        seen = "" if reading is None else reading.seen_words()  # beside the name: every pane's numbers depend on it
+        name = visible(weights.name) + step + (f" {seen}" if seen else "") + visible(following) + visible(note)
         facts = [  # with their importance
             (
                 f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
@@ -69,7 +70,11 @@ class TopBar(Bar):
             ran = f"forward pass on {counted(fed, 'token')}" if fed else "all tokens in the KV cache"
             facts.append((f"{ran}: {took:.{1 if took < 9.95 else 0}f} ms", 2))
         # Unusual choices come before what the model's name implies; the usual ones where there is room.
-        facts += [(visible(choice.text), 5 if choice.changes else 0) for choice in choices[1 if note else 0 :]]
+        facts += [
+            (visible(choice.text), 5 if choice.changes else 0)
+            for choice in choices[1 if note else 0 :]
+            if not (seen and choice.text.startswith(seen))
+        ]
         self._model = (
             Content(name).stylize("bold"),
             [(Content(fact).stylize("$text-muted"), importance) for fact, importance in facts],

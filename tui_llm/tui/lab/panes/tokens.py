@@ -224,12 +224,8 @@ class TokensPane(ReadingPane):
         tokens, weights = reading.tokens, reading.weights
         if tokens.problem:
             yield visible(tokens.problem), "bad"
-        if reading.fed < len(reading.prompt_ids):
-            yield (
-                f"… {visible(weights.name)} sees the last {fmt.count(reading.fed)} of "
-                f"{fmt.count(len(reading.prompt_ids))} tokens",
-                "bad",
-            )
+        if seen := reading.seen_words():
+            yield f"… {visible(weights.name)} {seen}", "bad"
         if END_OF_TEXT in reading.request.prompt:
             if reading.request.allow_special:
                 yield f"{END_OF_TEXT} typed here is the special token (x: read it as plain text)", "muted"
