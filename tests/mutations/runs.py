@@ -34,7 +34,14 @@ def make_bases(top: Path) -> None:
     shutil.copytree(run, run.with_name(SECOND))
 
 
-MEASURED = ("time", "monotonic", "tokens_per_second", "memory_bytes", "machine", "seconds")  # keys of what differs each time
+MEASURED = (
+    "time",
+    "monotonic",
+    "tokens_per_second",
+    "memory_bytes",
+    "machine",
+    "seconds",
+)  # keys of what differs each time
 
 
 def _freeze(run: Path) -> None:

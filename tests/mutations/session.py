@@ -94,7 +94,9 @@ class Session:
                 self._home.rename(kept)
                 shutil.copytree(self.bases / "home", self._home, symlinks=True)
             call = case.call if case.plain == case.words else None
-            made = forked.run(call or (lambda: corpora._main(list(case.plain)))) if case.plain else forked.run(lambda: 0)
+            made = (
+                forked.run(call or (lambda: corpora._main(list(case.plain)))) if case.plain else forked.run(lambda: 0)
+            )
             if case.plain and made.code != 0:
                 raise AssertionError(f"{' '.join(case.plain)} fails with untouched files: {made.err[-500:]}")
             self._plain[case.plain] = made
