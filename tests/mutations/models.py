@@ -67,6 +67,7 @@ BOTH_FIGURES = r"needs about 1\d\d(\.\d)? GB of memory and [\d.,]+ [GMk]B are fr
 
 # Templates that the sandbox must refuse or bound, and what the refusal says.
 _STEPS = r"takes more than 500,000 steps|Range too big"
+_NONE = "unsafe|nothing to predict"  # written as an undefined name is, as an empty text
 TEMPLATES = (
     ("{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}", _STEPS),
     ("{% for a in range(999) %}{% for b in range(999) %}{% set c = b %}{% endfor %}{% endfor %}x", _STEPS),
@@ -75,10 +76,10 @@ TEMPLATES = (
     ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
     ("{{ ''.__class__.__mro__ }}", "unsafe"),
     ("{{ messages.__class__.__base__.__subclasses__() }}", "unsafe"),
-    ("{{ ''['__class__'] }}", "unsafe"),
-    ("{{ messages | attr('__class__') }}", "unsafe"),
+    ("{{ ''['__class__'] }}", _NONE),
+    ("{{ messages | attr('__class__') }}", _NONE),
     ("{{ cycler.__init__.__globals__.os }}", "unsafe"),
-    ("{{ raise_exception.__globals__ }}", "unsafe"),
+    ("{{ raise_exception.__globals__ }}", _NONE),
     ("{% set x = messages.append({}) %}{{ messages | length }}", "unsafe|not safely callable"),
     ("{{ '{0.__class__}'.format(messages) }}", "unsafe"),
     ("{% include 'config.json' %}", "loader"),
