@@ -39,7 +39,7 @@ def main() -> int:
     forked.CPU = options.cpu
     for name, value in (("OMP_NUM_THREADS", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("HF_HUB_OFFLINE", "1")):
         os.environ[name] = value
-    work = Path(tempfile.mkdtemp(prefix="mutated-"))
+    work = _folder(options.seed)
     os.environ["TUI_LLM_HOME"] = str(work / "home")
     session = Session(work, options.seed, options.log)
     try:
@@ -51,6 +51,16 @@ def main() -> int:
         session.close(keep=options.keep)
     print(json.dumps(session.report(), ensure_ascii=False))
     return 1 if session.faults else 0
+
+
+def _folder(seed: int) -> Path:
+    """A new folder. Its name, which the runs in it contain, follows from the seed, unless another process has that one."""
+    work = Path(tempfile.gettempdir()) / f"mutated-{seed:08}"
+    try:
+        work.mkdir(mode=0o700)
+    except FileExistsError:
+        return Path(tempfile.mkdtemp(prefix="mutated-"))
+    return work
 
 
 if __name__ == "__main__":

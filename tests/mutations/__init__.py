@@ -7,6 +7,7 @@ forked.py        runs a call in a forked child: exit status, output, CPU seconds
 case.py          a case: the call, and which outcomes are correct
 changes.py       mutations of bytes, JSON and files of any kind
 models.py vocabularies.py corpora.py runs.py causes.py    the cases of a kind, from a random generator
+worker.py        a mutated run resumed by the worker's function, and the uninterrupted run's losses and weights
 reference.py     the same numbers from transformers, an independent implementation
 session.py       runs many cases
 """

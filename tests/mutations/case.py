@@ -19,9 +19,10 @@ _RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069\u
 class Case:
     """A call with mutated files.
 
-    `words` are the command line's; `plain` are those for the original files. Or `call` is called instead. `same`: the
-    mutation must not change the result. `check` receives the answer, if there is one, and returns what is wrong with
-    it.
+    `words` are the command line's; `plain` are those for the original files. Or `call` is called instead, for the original
+    files too where `plain` is `words`. `same`: the mutation must not change the result. `kept` returns the part of an answer
+    that must be as for the original files. `check` receives the answer, if there is one, and returns what is wrong with
+    it. `refusal`: the case must be refused, with a line that this regular expression matches.
     """
 
     name: str
@@ -29,7 +30,9 @@ class Case:
     plain: tuple[str, ...] = ()
     call: Callable[[], int | None] | None = None
     same: bool = False
+    kept: Callable[[Any], Any] | None = None
     check: Callable[[Any], str] | None = None
+    refusal: str = ""
 
 
 def fault(case: Case, ending: Ending, base: Ending | None) -> str:
@@ -52,14 +55,24 @@ def fault(case: Case, ending: Ending, base: Ending | None) -> str:
             return f"fails, and says on stdout: {ending.out[:100]!r}"
         if ending.err.count("\n") != 1 or not ending.err.startswith("tui-llm: "):
             return f"not one line: {ending.err[:400]!r}"
+        if case.refusal and not re.search(case.refusal, ending.err):
+            return f"refused for another reason than {case.refusal!r}: {told}"
         return f"refused, but must be as before: {told}" if case.same else ""
+    if case.refusal:
+        return f"must be refused: {ending.out[:200]}"
     try:
         answer = json.loads(ending.out, parse_constant=_refuse)
     except ValueError as error:
         return f"no strict JSON ({error}): {ending.out[:150]!r}"
-    if case.same and base is not None and answer != json.loads(base.out):
-        return f"another answer than before: {ending.out[:200]}"
+    if (case.same or case.kept) and base is not None:
+        kept = _all if case.same or case.kept is None else case.kept
+        if kept(answer) != kept(json.loads(base.out)):
+            return f"another answer than before: {ending.out[:200]}"
     return case.check(answer) if case.check is not None else ""
+
+
+def _all(answer: Any) -> Any:
+    return answer
 
 
 def _refuse(word: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import random
 import sys
@@ -10,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.mutations import changes
+from tests.mutations import changes, forked
 from tests.mutations.case import Case
 
 PAIRS = "".join(json.dumps({"question": f"What is {i}?", "answer": f"It is {i}."}) + "\n" for i in range(8))
@@ -26,28 +28,28 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
         what = _change(draw, path, work)
         model = str(bases / "gpt2")
         words = ("train", str(path), "--instruct", "--from", model, "--run", "mutated", "--steps", "1", "--json")
-        return Case(f"pairs {what}", words, ("train", str(bases / "pairs.jsonl"), *words[2:]))
+        return Case(f"pairs {what}", words, ("train", str(bases / "pairs.jsonl"), *words[2:]), check=_trained(path))
     if use == "tree":
         path = work / "tree.json"
         path.write_bytes((bases / "tree.json").read_bytes())
         if draw.random() < 0.6:
             changes.change_json(draw, path, draw.choice((1, 2)))
-            return Case("tree json", call=_tree(path))
-        return Case(f"tree {_change(draw, path, work)}", call=_tree(path))
+            return Case("tree json", call=_tree(path), check=_all_nodes(path))
+        return Case(f"tree {_change(draw, path, work)}", call=_tree(path), check=_all_nodes(path))
     path = work / "text.txt"
     path.write_bytes((bases / "text.txt").read_bytes())
     what = _change(draw, path, work)
     if use == "load":
-        return Case(f"load {what}", call=_load(path, bases))
+        return Case(f"load {what}", call=_load(path, bases), check=_whole_text(path))
     if use == "evaluate" and path.is_file() and 200_000 < path.stat().st_size < 1 << 26:
         os.truncate(path, 200_000)  # a short text: the model's speed is not under test
     same = what in ("BOM", "CRLF")  # the decoded text is the same, and so must be its loss
     if use == "evaluate":
         words = ("evaluate", str(path), "--model", str(bases / "gpt2"), "--json")
-        check = _as_before(bases) if same else None
-        return Case(f"evaluate {what}", words, ("evaluate", str(bases / "text.txt"), *words[2:]), check=check)
+        plain = ("evaluate", str(bases / "text.txt"), *words[2:])
+        return Case(f"evaluate {what}", words, plain, kept=_loss if same else None, check=_all_bytes(path))
     words = ("vocabulary", "train", str(path), "--size", "280", "--out", str(work / "made"), "--json")
-    return Case(f"vocabulary {what}", words)
+    return Case(f"vocabulary {what}", words, check=_usable(work / "made"))
 
 
 def make_bases(top: Path) -> None:
@@ -75,17 +77,87 @@ def make_bases(top: Path) -> None:
     save(tree, top / "tree.json")
 
 
-def _as_before(bases: Path) -> Callable[[Any], str]:
-    def check(answer: Any) -> str:
-        from tests.mutations import forked
+def _loss(answer: Any) -> Any:
+    return [answer[name] for name in ("tokens", "loss", "bytes")]
 
-        words = ["evaluate", str(bases / "text.txt"), "--model", str(bases / "gpt2"), "--json"]
-        plain = json.loads(forked.run(lambda: _main(words)).out)
-        return (
-            ""
-            if all(answer[name] == plain[name] for name in ("tokens", "loss", "bytes"))
-            else "another loss than the same text has"
-        )
+
+def _text_of(path: Path) -> str | None:
+    """The text of a file's documents, without the blank lines around each, CRLF as LF, as Python decodes it; None for a folder,
+    or where it is not UTF-8."""
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except ValueError:
+        return None
+    return "".join(part.strip("\n") for part in text.split("<|endoftext|>"))
+
+
+def _all_bytes(path: Path) -> Callable[[Any], str]:
+    """Returns a check that every byte of the text was evaluated, and of the loss that its perplexity and bits are."""
+
+    def check(answer: Any) -> str:
+        text = _text_of(path)
+        if text is not None and answer["bytes"] != len(text.encode()):
+            return f"{answer['bytes']} bytes, the text has {len(text.encode())}"
+        if not math.isclose(answer["perplexity"], math.exp(answer["loss"]), rel_tol=1e-9):
+            return f"loss {answer['loss']}, perplexity {answer['perplexity']}"
+        bits = answer["loss"] * answer["tokens"] / math.log(2)
+        if not math.isclose(answer["bits_per_byte"] * answer["bytes"], bits, rel_tol=1e-3):
+            return f"loss {answer['loss']}, bits per byte {answer['bits_per_byte']}"
+        return ""
+
+    return check
+
+
+def _whole_text(path: Path) -> Callable[[Any], str]:
+    """Returns a check that the ids to train on and those held out give back the text."""
+
+    def check(answer: Any) -> str:
+        text = _text_of(path)
+        if text is None or answer["digest"] == hashlib.sha256(text.encode()).hexdigest():
+            return ""
+        return f"the {answer['train']} + {answer['validation']} tokens do not give back the text"
+
+    return check
+
+
+def _all_nodes(path: Path) -> Callable[[Any], str]:
+    """Returns a check that a tree has all the nodes of its file."""
+
+    def check(answer: Any) -> str:
+        count = len(json.loads(path.read_text(encoding="utf-8-sig"))["nodes"])
+        return "" if answer["nodes"] == count else f"{answer['nodes']} nodes, the file has {count}"
+
+    return check
+
+
+def _trained(path: Path) -> Callable[[Any], str]:
+    """Returns a check that no more pairs were trained on than the file has lines, and that the losses are numbers."""
+
+    def check(answer: Any) -> str:
+        text = _text_of(path)
+        if text is not None and not 0 < answer["pairs"] <= 1 + len(text.splitlines()):
+            return f"{answer['pairs']} pairs of {len(text.splitlines())} lines"
+        losses = answer["loss_before"], answer["loss_after"]
+        return "" if all(0 <= loss < 100 for loss in losses) else f"losses {losses}"
+
+    return check
+
+
+def _usable(folder: Path) -> Callable[[Any], str]:
+    """Returns a check that the new vocabulary has as many tokens as are told, and gives back a text."""
+
+    def check(answer: Any) -> str:
+        count = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+        if answer["size"] != count:
+            return f"{answer['size']} tokens, the vocabulary has {count}"
+        words = ["tokens", "The cat, café", "--tokenizer", str(folder), "--json"]
+        ending = forked.run(lambda: _main(words))
+        if ending.code != 0:
+            return f"it can't be used: {ending.err[-300:]}"
+        made = b"".join(bytes.fromhex(token["bytes"]) for token in json.loads(ending.out)["tokens"])
+        return "" if made == "The cat, café".encode() else f"the tokens give back {made!r}"
 
     return check
 
@@ -118,12 +190,16 @@ def _load(path: Path, bases: Path) -> Callable[[], int]:
         from tui_llm.llm.data import corpora, corpus
         from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
-        made = corpus.load([corpora.place(str(path))], load_folder(bases / "gpt2"), 0.1, block_size=8)
+        vocabulary = load_folder(bases / "gpt2")
+        made = corpus.load([corpora.place(str(path))], vocabulary, 0.1, block_size=8)
+        ids = [*made.train.tolist(), *made.validation.tolist()]
+        text = b"".join(b"" if id == made.separator else vocabulary.token_bytes(id) for id in ids)
         return {
             "train": len(made.train),
             "validation": len(made.validation),
             "entropy": made.unigram_entropy,
             "bytes": made.bytes_per_token,
+            "digest": hashlib.sha256(text).hexdigest(),
         }
 
     return _told(work)

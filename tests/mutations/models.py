@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import os
 import pickle
 import random
 import shutil
@@ -61,11 +63,88 @@ def words(path: Path) -> tuple[str, ...]:
     return ("logits", TEXT, "--model", str(path), "--json", "--top", "5")
 
 
+BOTH_FIGURES = r"needs about 1\d\d(\.\d)? GB of memory and [\d.,]+ [GMk]B are free"
+
+# Templates that the sandbox must refuse or bound, and what the refusal says.
+_STEPS = r"takes more than 500,000 steps|Range too big"
+_NONE = "unsafe|nothing to predict"  # written as an undefined name is, as an empty text
+TEMPLATES = (
+    ("{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}", _STEPS),
+    ("{% for a in range(999) %}{% for b in range(999) %}{% set c = b %}{% endfor %}{% endfor %}x", _STEPS),
+    ("{% macro m(n) %}{% for a in range(99) %}{{ m(n - 1) if n else a }}{% endfor %}{% endmacro %}{{ m(9) }}", _STEPS),
+    ("{% for a in range(10 ** 9) %}x{% endfor %}", _STEPS),
+    ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+    ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    ("{{ messages.__class__.__base__.__subclasses__() }}", "unsafe"),
+    ("{{ ''['__class__'] }}", _NONE),
+    ("{{ messages | attr('__class__') }}", _NONE),
+    ("{{ cycler.__init__.__globals__.os }}", "unsafe"),
+    ("{{ raise_exception.__globals__ }}", _NONE),
+    ("{% set x = messages.append({}) %}{{ messages | length }}", "unsafe|not safely callable"),
+    ("{{ '{0.__class__}'.format(messages) }}", "unsafe"),
+    ("{% include 'config.json' %}", "loader"),
+    ("{{ raise_exception('no\n\x1b[31m') }}", "fails: no"),
+    ("{% for m in messages %}", "fails: "),
+    ("{{ nothing.at.all }}", "undefined"),
+)
+
+
+def _chat(draw: random.Random, bases: Path, folder: Path) -> Case:
+    """A message in a chat template: the folder's own, as transformers formats it, or one that must be refused."""
+    chat = (*words(folder), "--chat")
+    if draw.random() < 0.2:
+        return Case(
+            "chat untouched", chat, (*words(bases / "llama"), "--chat"), same=True, check=checker(folder, chat=True)
+        )
+    number = draw.randrange(len(TEMPLATES))
+    template, refusal = TEMPLATES[number]
+    if draw.random() < 0.5:
+        (folder / "chat_template.jinja").write_text(template)
+    else:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+    return Case(f"chat template {number}", chat, (*words(bases / "llama"), "--chat"), refusal=refusal)
+
+
+def _archive(draw: random.Random, work: Path) -> Case:
+    """A checkpoint of torch.save with an object that torch's weights-only loader refuses: it would create a file."""
+    import torch
+
+    state = {"lm_head.weight": torch.zeros(2, 2)}
+    evil = _Evil(work / "EXECUTED")
+    where = draw.choice(("model", "model_args", "config", "a tensor"))
+    content = {"model": state, "model_args": {}, "iter_num": 1, where: {"x": evil}}
+    torch.save(state | {"x": evil} if where == "a tensor" else content, work / "ckpt.pt")
+    path = work / "ckpt.pt" if draw.random() < 0.5 else work
+    return Case(f"ckpt.pt with an object in {where}", words(path), refusal="never unpickled")
+
+
+def _too_large(folder: Path) -> Case:
+    """A folder whose config and weights belong together and need more than 103 GB, in a file with holes."""
+    config, weights, width = folder / "config.json", folder / "model.safetensors", 1 << 15
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_embd": width}))
+    header, _ = changes.header_of(weights)
+    at = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            tensor["shape"] = [size * width // 32 if size in (32, 96, 128) else size for size in tensor["shape"]]
+            tensor["data_offsets"] = [at, at := at + 4 * math.prod(tensor["shape"])]
+    changes.write_header(weights, header, b"")
+    os.truncate(weights, weights.stat().st_size + at)
+    return Case("too large for the memory", words(folder), refusal=BOTH_FIGURES)
+
+
 def make(draw: random.Random, bases: Path, work: Path) -> Case:
     """Creates a folder in `work` with one or two mutations."""
-    base = draw.choices(("gpt2", "llama", "gguf"), (6, 3, 1))[0]
-    folder = work / base
-    shutil.copytree(bases / base, folder)
+    base = draw.choices(("gpt2", "llama", "gguf", "chat", "archive", "large"), (60, 30, 10, 10, 2, 3))[0]
+    if base == "archive":
+        return _archive(draw, work)
+    folder = work / {"chat": "llama", "large": "gpt2"}.get(base, base)
+    shutil.copytree(bases / folder.name, folder)
+    if base == "chat":
+        return _chat(draw, bases, folder)
+    if base == "large":
+        return _too_large(folder)
     if base == "gguf":
         path = folder / "tiny.gguf"
         what = changes.other_kind(draw, path) if draw.random() < 0.1 else changes.change_gguf(draw, path)
@@ -76,7 +155,7 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
     same = what in ("untouched", "config unknown key", "README.md other kind")
     if base == "gpt2" and draw.random() < 0.1:
         use = ("evaluate", str(bases / "text.txt"), "--json", "--model")
-        return Case(f"evaluated gpt2 {what}", (*use, str(folder)), (*use, str(bases / base)))
+        return Case(f"evaluated gpt2 {what}", (*use, str(folder)), (*use, str(bases / base)), same=same)
     plain = words(bases / base)
     return Case(f"{base} {what}", words(folder), plain, same=same, check=checker(folder))
 

@@ -16,15 +16,16 @@ TEXT = "The cat"
 _CLOSE = 2e-3  # relative to the largest logit
 
 
-def checker(path: Path, tokens: bool = True) -> Callable[[Any], str]:
+def checker(path: Path, tokens: bool = True, chat: bool = False) -> Callable[[Any], str]:
     """Returns a check of `logits --json` against transformers. What transformers can't open passes the check.
 
-    `tokens`: whether transformers' own tokenizer must give the same ids.
+    `tokens`: whether transformers' own tokenizer must give the same ids. `chat`: of the text as a message in the folder's chat
+    template.
     """
 
     def check(answer: Any) -> str:
         ids = answer["prompt_ids"]
-        ending = forked.run(lambda: _answer(path, ids, tokens))
+        ending = forked.run(lambda: _answer(path, ids, tokens, chat))
         if ending.code != 0:
             return f"unconfirmed: transformers ends with {ending.code}: {(ending.err.strip().splitlines() or [''])[-1][:200]}"
         theirs = json.loads(ending.out)
@@ -40,7 +41,7 @@ def checker(path: Path, tokens: bool = True) -> Callable[[Any], str]:
     return check
 
 
-def _answer(path: Path, ids: list[int], tokens: bool) -> int:
+def _answer(path: Path, ids: list[int], tokens: bool, chat: bool) -> int:
     import torch
     import transformers
 
@@ -53,6 +54,10 @@ def _answer(path: Path, ids: list[int], tokens: bool) -> int:
     theirs = list(ids)
     if tokens:
         vocabulary: Any = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True, **how)
-        theirs = vocabulary(TEXT, add_special_tokens=False)["input_ids"]
+        if chat:
+            message = [{"role": "user", "content": TEXT}]
+            theirs = list(vocabulary.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+        else:
+            theirs = vocabulary(TEXT, add_special_tokens=False)["input_ids"]
     print(json.dumps({"ids": theirs, "logits": logits.tolist()}))
     return 0

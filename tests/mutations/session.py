@@ -93,7 +93,10 @@ class Session:
             if case.plain and case.plain == case.words:  # for a run, the case's own home contains the mutated one
                 self._home.rename(kept)
                 shutil.copytree(self.bases / "home", self._home, symlinks=True)
-            made = forked.run(lambda: corpora._main(list(case.plain)) if case.plain else 0)
+            call = case.call if case.plain == case.words else None
+            made = (
+                forked.run(call or (lambda: corpora._main(list(case.plain)))) if case.plain else forked.run(lambda: 0)
+            )
             if case.plain and made.code != 0:
                 raise AssertionError(f"{' '.join(case.plain)} fails with untouched files: {made.err[-500:]}")
             self._plain[case.plain] = made

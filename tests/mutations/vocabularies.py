@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.mutations import changes
+from tests.mutations import changes, forked
 from tests.mutations.case import Case
+from tests.mutations.corpora import _main
 from tests.mutations.models import change_vocab
 
 TEXT = "The cat sat on the mat, café 12  x"
@@ -70,7 +71,20 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
         if use
         else ("vocabulary", "add", str(give), "--name", "mutated", "--json")
     )
-    return Case(f"{base} {what} {'used' if use else 'added'}", words, check=_checker(folder) if use else None)
+    check = _checker(folder)
+    return Case(f"{base} {what} {'used' if use else 'added'}", words, check=check if use else _added(check))
+
+
+def _added(check: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Returns a check of the tokens that the vocabulary gives that was added."""
+
+    def checked(answer: Any) -> str:
+        ending = forked.run(lambda: _main(["tokens", TEXT, "--tokenizer", answer["name"], "--json"]))
+        if ending.code != 0:
+            return f"it was added, but can't be used: {ending.err[-300:]}"
+        return check(json.loads(ending.out))
+
+    return checked
 
 
 def _checker(folder: Path) -> Callable[[Any], str]:

@@ -51,6 +51,39 @@ def test_the_app_quits_while_torch_computes(tmp_path: Path, again: int) -> None:
     assert b"\x1b[?1049l" in out and b"terminate" not in out
 
 
+IMPORTING = """
+    import importlib.abc, sys, threading
+    from tui_llm import cli
+    from tui_llm.common.process_exit import exit_with
+    from tui_llm.tui import app
+
+    begun = threading.Event()
+
+    class Endless(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == {ready!r}:
+                assert threading.current_thread() is not threading.main_thread()
+                begun.set()
+                threading.Event().wait()
+
+    class Ending(app.LabApp):
+        def on_ready(self):
+            self.set_interval(0.01, lambda: begun.is_set() and self.exit())
+
+    app.LabApp = Ending
+    sys.meta_path.insert(0, Endless())
+    raise SystemExit(exit_with(cli.main([])))
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch"])
+def test_the_app_quits_while_an_import_never_ends(tmp_path: Path, module: str) -> None:
+    status, out = run_in_terminal(tmp_path, ready=module, runner=IMPORTING)
+    assert status == 0, out[-500:]
+    assert b"\x1b[?1049l" in out and b"Traceback" not in out
+    assert not (tmp_path / "log" / "errors.log").exists()
+
+
 class Writing:
     """An engine whose answers wait until the test releases them."""
 
