@@ -20,7 +20,7 @@ from tui_llm.llm.model.native_rms_plan import RMSNormPlan
 from tui_llm.llm.model.native_training_step import NativeTrainingStep
 from tui_llm.llm.model.shape import GPTConfig
 
-pytestmark = pytest.mark.skipif(bool(native_training.why_not()), reason=native_training.why_not())
+pytestmark = pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
 
 SHAPE = GPTConfig(vocabulary=100, context=72, layers=2, heads=4, width=128, inner=80)
 ARCHS = (

@@ -100,7 +100,7 @@ def test_the_cache_and_fewer_bits(arch: str, tmp_path: Path) -> None:
 def test_a_layer_without_a_bias_adds_nothing(kind: type[Reduced]) -> None:
     """Not what lies in memory that was freed: once, an address of zeros was kept without the zeros."""
     if kind is not Half and native.library() is None:
-        pytest.skip("native.c can't be used here")
+        pytest.skip(native.why_not())
     torch.manual_seed(1)
     layer, x = kind(torch.randn(64, 64)), torch.randn(1, 64)
     one, taken = layer.one(), [torch.full((64,), 1e9) for _ in range(500)]
@@ -302,7 +302,7 @@ def test_transformers_defaults_are_read(tmp_path: Path) -> None:
         assert config.relu2 == (theirs.hidden_act == "relu2")
 
 
-@pytest.mark.skipif(native_training.library() is None, reason="training.c can't be used here")
+@pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
 @pytest.mark.parametrize("arch", ["modern", "rope,rmsnorm", "rope,rmsnorm,qk-norm", "rope,rmsnorm,relu2,untied"])
 def test_the_step_in_c_is_that_of_autograd_in_float64(arch: str) -> None:
     """Two batches, padding rows, rows that fill no whole block; gradients and loss in fp32 and bf16."""
@@ -332,7 +332,7 @@ def test_the_step_in_c_is_that_of_autograd_in_float64(arch: str) -> None:
             )
 
 
-@pytest.mark.skipif(bool(native_training.why_not()), reason=native_training.why_not())
+@pytest.mark.skipif(native_training.library() is None, reason=native_training.why_not())
 def test_what_the_c_code_does_not_compute_is_declined() -> None:
     """Heads that are no whole vectors, dropout, another GELU, and contexts beyond its attention weights train with torch."""
     shape = GPTConfig(100, 40, 1, 4, 128)

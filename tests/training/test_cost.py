@@ -15,7 +15,7 @@ from tests.training.answer_helpers import begin, model_folder
 from tests.training.run_helpers import TINY
 from tui_llm.cli import main
 from tui_llm.llm.data import answer_rows
-from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model import checkpoint, switches
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.predict.draw_group import draw_group
@@ -25,7 +25,7 @@ from tui_llm.training.plan.follow import progress
 from tui_llm.training.run.jsonl import append_to
 from tui_llm.training.run.metrics import metric_line
 from tui_llm.training.run.run import ANSWERS, Run
-from tui_llm.training.run.settings import PRESETS, from_fields
+from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run.snapshot import RunReader
 from tui_llm.training.worker import measurements
 from tui_llm.training.worker.answers import AnswerTrainer
@@ -35,6 +35,26 @@ from tui_llm.training.worker.reward import Group, RewardTrainer
 
 SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
 CONFIG = GPTConfig(300, 48, 3, 4, 64)
+ARCHS = (
+    "",
+    "relu2,untied",
+    "rope",
+    "rope,gqa",
+    "rope,gqa=1",
+    "rope,window=8",
+    "rope,window=47,gqa,untied",
+    "rope,rmsnorm",
+    "rope,rmsnorm,gqa,relu2",
+    "rope,rmsnorm,qk-norm",
+    "rope,rmsnorm,qk-norm,gqa",
+    switches.SETS["modern"],
+    f"{switches.SETS['modern']},gqa=1",
+)
+each_arch = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch or "gpt2")
+
+
+def with_switches(arch: str) -> tuple[TrainingSettings, GPTConfig]:
+    return from_fields({"arch": arch}, SETTINGS), switches.applied(CONFIG, arch)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,20 +167,24 @@ def test_mfu_of_a_run_on_answers_is_that_of_its_steps(tmp_path: Path, capsys: py
     assert f"MFU {100 * expected:.1f} %" in progress(run, metric)  # 0.0 %: that it is there
 
 
+@each_arch
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_state_is_what_a_step_leaves(optimizer: str) -> None:
-    s, model = from_fields({"optimizer": optimizer}, SETTINGS), GPT(CONFIG)
+def test_state_is_what_a_step_leaves(optimizer: str, arch: str) -> None:
+    s, config = with_switches(arch)
+    s, model = from_fields({"optimizer": optimizer}, s), GPT(config)
     model.loss(*batch()).backward()
     tensors = [t for p in model.parameters() for t in (p, p.grad)]
     for optimizer in optimizers(model, s, torch.device("cpu")):
         optimizer.step()
         tensors += [t for state in optimizer.state.values() for key, t in state.items() if key != "step"]
-    assert cost(s, CONFIG).state_bytes == sum(t.nbytes for t in tensors)
-    assert cost(s, CONFIG).parameters == sum(p.numel() for p in model.parameters())
+    assert cost(s, config).state_bytes == sum(t.nbytes for t in tensors)
+    assert cost(s, config).parameters == sum(p.numel() for p in model.parameters())
 
 
-def test_activations_are_those_that_autograd_keeps() -> None:
-    model, kept = GPT(CONFIG), {}
+@each_arch
+def test_activations_are_those_that_autograd_keeps(arch: str) -> None:
+    settings, config = with_switches(arch)
+    model, kept = GPT(config), {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def pack(t: torch.Tensor) -> torch.Tensor:
@@ -173,7 +197,7 @@ def test_activations_are_those_that_autograd_keeps() -> None:
     assert loss.isfinite()
     logits = 96 * 300 * 4  # the second copy is the gradient's
     measured = sum(t.untyped_storage().nbytes() for t in kept.values()) + logits
-    assert cost(SETTINGS, CONFIG).activation_bytes == pytest.approx(measured, rel=0.05)
+    assert cost(settings, config).activation_bytes == pytest.approx(measured, rel=0.05)
 
 
 @pytest.mark.parametrize(

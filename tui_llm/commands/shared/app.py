@@ -40,7 +40,8 @@ environment:
   TUI_LLM_NATIVE_TRAINING
                 0: a run on a CPU trains with torch, without the step in C
   TUI_LLM_NATIVE_DIR
-                where that step's compiled code is kept, instead of CACHE
+                where the C code of --kernel native and of that step is kept
+                once compiled, instead of CACHE
   TUI_LLM_NICE  the niceness of the processes that train
   TUI_LLM_VOCABULARY_MIRROR
                 an address with gpt2.tiktoken, cl100k_base.tiktoken and

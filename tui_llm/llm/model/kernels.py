@@ -99,9 +99,9 @@ def choose(weights: str, name: str = "", place: torch.device | None = None, para
 def _problem(kernel: Kernel, place: torch.device | None) -> str:
     if kernel.name != "torch" and place is not None and place.type != "cpu":
         return f"it is for the CPU, not for {place.type}"
-    if problem := kernel.why_not():
-        return problem
-    return "its compiler failed" if kernel.name == "native" and native.library() is None else ""
+    if not kernel.why_not() and kernel.name == "native":
+        native.library()  # only then it is known whether it can be compiled and loaded
+    return kernel.why_not()
 
 
 def _default(known: dict[str, Kernel], parameters: int) -> Kernel:

@@ -1,7 +1,7 @@
 """Compile and load native.c with what it includes, this package's own products for a CPU. Only used where a compiler is found.
 
-The library is kept in the cache folder, under a name made of the source and the flags, so that a newer version of the
-package compiles its own. Its threads are those of torch's OpenMP: both ask for libgomp.so.1.
+The library is kept in `folder`, under a name made of the source and the flags, so that a newer version of the package
+compiles its own. Its threads are those of torch's OpenMP: both ask for libgomp.so.1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,20 +23,25 @@ import torch
 
 from tui_llm.common import paths, storage
 
+FOLDER = "TUI_LLM_NATIVE_DIR"  # where what is compiled is kept, instead of the cache folder
 _SOURCE, *_INCLUDED = (Path(__file__).with_name(name) for name in ("native.c", "gemm.c", "prompt.c"))
 _FLAGS = ("-O3", "-march=x86-64-v3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")  # fmt: skip
 _SECONDS = 600  # until the compiler is taken to hang: it takes some seconds, on a busy machine minutes
 _P, _N, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-_SIGNATURES = {
-    "linear_fp32": (_P, _P, _P, _P, _N, _N, _N, _I),
-    "linear_fp16": (_P, _P, _P, _P, _N, _N, _N, _I),
-    "linear_int8": (_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _N, _I),
-    "gemm_int8": (_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _I, _I),
-    "gemm_fp16": (_P, _P, _P, _P, _N, _N, _N, _I, _I),
-    "pack_int8": (_P, _P, _P, _N, _N, _N, _I),
-    "unpack_int8": (_P, _P, _P, _N, _N, _N, _N, _I),
-    "step": (_P, _P, _P, _P, _N, _I),
-    "prompt": (_P, _P, _P, _P, _N, _N, _I, _I),
+Signatures = Mapping[str, tuple[tuple[type, ...], type | None]]
+"""By function: the types of its arguments, and of its result."""
+_SIGNATURES: Signatures = {
+    "linear_fp32": ((_P, _P, _P, _P, _N, _N, _N, _I), None),
+    "linear_fp16": ((_P, _P, _P, _P, _N, _N, _N, _I), None),
+    "linear_int8": ((_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _N, _I), None),
+    "gemm_int8": ((_P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _I, _I), None),
+    "gemm_fp16": ((_P, _P, _P, _P, _N, _N, _N, _I, _I), None),
+    "pack_int8": ((_P, _P, _P, _N, _N, _N, _I), None),
+    "unpack_int8": ((_P, _P, _P, _N, _N, _N, _N, _I), None),
+    "step": ((_P, _P, _P, _P, _N, _I), None),
+    "prompt": ((_P, _P, _P, _P, _N, _N, _I, _I), None),
+    "step_room": ((_P, _I), _N),
+    "prompt_room": ((_P, _N, _N, _I), _N),
 }
 
 
@@ -54,38 +59,65 @@ def unsuitable() -> str:
     return ""
 
 
-def why_not() -> str:
-    """Why this machine can't use it, in a few words; empty if it can, as far as is known before compiling."""
+def folder() -> Path:
+    """Where the compiled libraries are kept."""
+    return Path(os.environ.get(FOLDER) or paths.cache_dir() / "native")
+
+
+_failures: dict[Path, str] = {}  # of `load`, by library
+
+
+def problem(target: Path) -> str:
+    """Why this machine can't use the library `target`, in a few words; empty if it can, as far as is known: whether it can be
+    compiled and loaded is known after `load`."""
     if why := unsuitable():
         return why
-    if not _file().exists() and compiler() is None:
+    if not os.path.lexists(target) and compiler() is None:
         return "it has to be compiled, and there is no C compiler (install gcc)"
-    return ""
+    return _failures.get(target, "")
+
+
+def load(source: Path, flags: Sequence[str], target: Path, signatures: Signatures) -> ctypes.CDLL | None:
+    """The library `target`, compiled if it is not there; None if that is impossible or fails: `problem` says why."""
+    if problem(target):
+        return None
+    try:
+        if not os.path.lexists(target):
+            compile_source(source, flags, target)
+    except subprocess.SubprocessError:
+        _failures[target] = "its compiler failed"
+        return None
+    except OSError as error:
+        why = error.strerror or str(error)
+        _failures[target] = f"nothing can be compiled into {target.parent}: {why}; set {FOLDER} to another folder"
+        return None
+    try:
+        loaded = ctypes.CDLL(str(target))
+        for name, (types, result) in signatures.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = types, result
+    except (OSError, AttributeError) as error:
+        _failures[target] = f"what was compiled can't be loaded: {error}; delete {target}"
+        return None
+    return loaded
+
+
+def why_not() -> str:
+    """Why this machine can't use it, see `problem`."""
+    return problem(_file())
 
 
 @functools.cache
 def _file() -> Path:
     source = b"".join(part.read_bytes() for part in (_SOURCE, *_INCLUDED))
     digest = hashlib.sha256(source + " ".join(_FLAGS).encode()).hexdigest()[:16]
-    return paths.cache_dir() / "native" / f"{digest}.so"
+    return folder() / f"{digest}.so"
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded library, compiled if it is not there; None if that is impossible or fails."""
-    if why_not():
-        return None
-    with suppress(OSError, subprocess.SubprocessError, AttributeError):
-        if not _file().exists():
-            compile_source(_SOURCE, _FLAGS, _file())
-        loaded = ctypes.CDLL(str(_file()))
-        for name, types in _SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.argtypes, function.restype = types, None
-        loaded.step_room.argtypes, loaded.step_room.restype = (_P, _I), _N
-        loaded.prompt_room.argtypes, loaded.prompt_room.restype = (_P, _N, _N, _I), _N
-        return loaded
-    return None
+    """The loaded library, see `load`."""
+    return load(_SOURCE, _FLAGS, _file(), _SIGNATURES)
 
 
 def compile_source(source: Path, flags: Sequence[str], target: Path) -> None:

@@ -24,7 +24,7 @@ def _functions() -> ctypes.CDLL:
     """Raises `UserError` if native.c can't be used."""
     found = native.library()
     if found is None:
-        raise UserError(f"the native kernel can't be used: {native.why_not() or 'its compiler failed'}")
+        raise UserError(f"the native kernel can't be used: {native.why_not()}")
     return found
 
 

@@ -1,6 +1,6 @@
 """Compile and load training.c, the parts of a training step between its matrix products. Only used where a compiler is found.
 
-It is compiled for the CPU at hand, and kept in the cache folder as native.c is. As torch does, it obeys ATEN_CPU_CAPABILITY.
+It is compiled for the CPU at hand, and kept where native.c is. As torch does, it obeys ATEN_CPU_CAPABILITY.
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ import ctypes
 import functools
 import hashlib
 import os
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from tui_llm.common import paths
 from tui_llm.llm.model import native, torch_private
 
 OFF = "TUI_LLM_NATIVE_TRAINING"  # set to 0: train without it
-FOLDER = "TUI_LLM_NATIVE_DIR"  # where it is kept, instead of the cache folder
 _SOURCES = tuple(
     Path(__file__).with_name(name)
     for name in ("training.c", "training_attention.c", "training_products.c", "training_rotary.c", "training_vectors.h")
 )
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
-_SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
+_SIGNATURES: native.Signatures = {
     "product": ((*[_P] * 3, *[_N] * 3, *[_I] * 2), None),
     "weight_gradient": ((*[_P] * 3, *[_N] * 3, *[_I] * 2), None),
     "embed_norm": ((*[_P] * 9, *[_N] * 3, _F, _I, _I), None),
@@ -72,39 +68,24 @@ _ARCHITECTURES = {
 
 
 def why_not() -> str:
-    """Why this machine can't use it, in a few words; empty if it can, as far as is known before compiling."""
-    if os.environ.get(OFF) == "0":
-        return f"{OFF} is 0"
-    if why := native.unsuitable():
-        return why
-    if not _file().exists() and native.compiler() is None:
-        return "it has to be compiled, and there is no C compiler (install gcc)"
-    return ""
+    """Why this machine can't use it, see `native.problem`."""
+    return f"{OFF} is 0" if os.environ.get(OFF) == "0" else native.problem(_file())
 
 
 @functools.cache
 def _file() -> Path:
     parts = [*(source.read_bytes() for source in _SOURCES), " ".join((*_FLAGS, instructions())).encode()]
-    folder = Path(os.environ.get(FOLDER) or paths.cache_dir() / "native")
-    return folder / f"training-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
+    return native.folder() / f"training-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
 
 
 def must_compile() -> bool:
     """Whether the first call of `library` takes some seconds."""
-    return not why_not() and not _file().exists()
+    return not why_not() and not os.path.lexists(_file())
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded library, compiled if it is not there; None if that is impossible or fails."""
+    """The loaded library, see `native.load`."""
     if why_not():
         return None
-    with suppress(OSError, subprocess.SubprocessError, AttributeError):
-        if not _file().exists():
-            native.compile_source(_SOURCES[0], (*_FLAGS, *_ARCHITECTURES[instructions()]), _file())
-        loaded = ctypes.CDLL(str(_file()))
-        for name, (types, result) in _SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.argtypes, function.restype = types, result
-        return loaded
-    return None
+    return native.load(_SOURCES[0], (*_FLAGS, *_ARCHITECTURES[instructions()]), _file(), _SIGNATURES)

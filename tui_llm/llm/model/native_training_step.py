@@ -27,7 +27,7 @@ class NativeTrainingStep:
         """Raises `RuntimeError` if training.c can't be used."""
         library = native_training.library()
         if library is None:
-            raise RuntimeError(f"training.c can't be used: {native_training.why_not() or 'its compiler failed'}")
+            raise RuntimeError(f"training.c can't be used: {native_training.why_not()}")
         self.library, self.model, self.flat, self.dtype = library, model, flat, dtype
         flat.library = library
         self.observe: Callable[[Tensor], None] | None = None

@@ -78,6 +78,31 @@ def step_flops_per_token(settings: TrainingSettings, config: GPTConfig, length: 
     return flops_per_token(config, length) // FORWARD_BACKWARD * passes(settings, drawing=drawing)
 
 
+def activations_per_token(config: GPTConfig) -> int:
+    """Returns how many numbers autograd keeps for each token; in GPT-2 16 · C + H for each block (for an MLP width of 4 · C),
+    2 · C after the last block, and the logits twice.
+
+    What the switches add: RMSNorm keeps the numbers before their gains, too; queries and keys that are rotated, normalized
+    or repeated for several heads are copies; tanh keeps its result. Left out: the norms' means and deviations, and dropout's masks.
+    """
+    width, keys = config.width, config.key_heads * config.size
+    changed, repeated = bool(config.rope) or config.qk_norm, config.key_heads != config.heads
+    norm = 2 * width + width * (config.rmsnorm and config.gains)  # input and output
+    queries_keys_values = (
+        config.projected
+        * (not (changed and repeated))  # unless none of the three is a view of the linear layer's output
+        + (width + keys * (not repeated)) * changed
+        + 2 * width * repeated
+        + (width + keys + config.heads + config.key_heads) * config.qk_norm  # the norm's input
+    )
+    attended = (
+        width + config.heads + width * config.qk_norm
+    )  # normalized queries leave it in an order that has to be copied
+    embedded = width * config.qk_norm  # the input of its norm
+    logits = config.vocabulary * (3 if config.softcap else 2)
+    return config.layers * (2 * norm + queries_keys_values + attended + 2 * config.hidden) + embedded + norm + logits
+
+
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
     """Returns (batch size, gradient accumulation steps) for the same step as `settings` in less memory; None if none fits.
 
@@ -99,25 +124,24 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
     """Estimates the cost of training a model of shape `config` with `settings`, without evaluations and samples.
 
     Memory: float32 weights and gradients, two float32 moments for AdamW or one for Muon, the average of the weights if there is
-    one; and float32 activations: per
-    token 16 · C + H numbers for each block (for an MLP width of 4 · C), 2 · C after the last block, and the logits
-    twice. A run that learns from answers also holds the weights that it started from, and runs them on every row. With bfloat16 matrix products, the activations take about half as much.
+    one; and float32 activations, see `activations_per_token`. A sliding window also has a mask for each block, the same for
+    all rows. A run that learns from answers also holds the weights that it started from, and runs them on every row. With
+    bfloat16 matrix products, the activations take about half as much.
     """
     rows, answers = settings.batch_size * settings.rows_per_example, settings.objective != PRETRAINING
     step_tokens = rows * settings.grad_accumulation_steps * settings.block_size
     tokens = step_tokens * settings.steps
-    width, layers = config.width, config.layers
     n = config.parameters()
-    matrices = layers * config.block_matrices() if settings.optimizer == "muon" else 0
-    block = 8 * width + 2 * config.hidden + config.heads
-    numbers = layers * block + 2 * width + 2 * config.vocabulary
+    matrices = config.layers * config.block_matrices() if settings.optimizer == "muon" else 0
+    cuts = 0 < config.window < settings.block_size
+    masks = config.layers * settings.block_size**2 if cuts else 0
     return Cost(
         parameters=n,
         step_tokens=step_tokens,
         tokens=tokens,
         flops=float(step_flops_per_token(settings, config, settings.block_size, drawing=True)) * tokens,
         state_bytes=4 * (4 * n - matrices + n * answers + n * (settings.ema_decay > 0)),
-        activation_bytes=4 * rows * settings.block_size * numbers,
+        activation_bytes=4 * (rows * settings.block_size * activations_per_token(config) + masks),
         flops_per_weight=2 * passes(settings, drawing=True),
         most="at most " if answers else "",
     )
