@@ -2,13 +2,14 @@
 
 A seed is reproducible.
 
-python scripts/soak.py [--seed S] [--events N] [--from K] [--keep-going]
+python scripts/soak.py [--seed S] [--events N] [--routes] [--keep-going]
 
 The real app with the real engine runs in this process on simulated time (soak_clock.py); after each event it runs until
 it is idle. After each event: the log is empty, no exception was raised anywhere, the app, its screen and the focused
-widget answer a message, the CPU time is within a bound, and no foreign text reached the terminal unsanitized. At the
-end, in the lab with nano open: memory is within 10 % of its value after 5,000 events. If one of these fails, the last 30 events are printed and
-the exit status is 1.
+widget answer a message, the CPU time is within a bound, no foreign text reached the terminal unsanitized, and no process
+was started but fakes. All this holds for the end of the app too. At the end, in the lab with nano open: memory is within
+10 % of its value after 5,000 events. If one of these fails, the last 30 events are printed and the exit status is 1.
+With --routes, each screen is opened first, quietly, one after another. The screens that were never open are printed at the end.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from soak_clock import SettledLoop, Stuck, simulate_time
 from soak_engine import Gate, GatedEngine
 from soak_events import Event, Events
 from soak_home import Home
+from soak_routes import ARRIVES, ESCAPE, ROUTES, route, typed
 from soak_terminal import SoakDriver
 
 from tui_llm.common import memory, onednn
@@ -82,7 +84,7 @@ class Faults(logging.Handler):
         sys.unraisablehook = lambda told: self._add(f"unraisable: {told.err_msg} {told.object!r}", told.exc_value)
 
     def _add(self, what: str, error: BaseException | None) -> None:
-        if isinstance(error, Stuck | asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError):
             return
         self.found.append(what + "\n" + ("".join(traceback.format_exception(error)) if error else ""))
 
@@ -103,9 +105,13 @@ class Soak:
         self.quits = self.apps = self.reads = 0
         self.slowest: list[tuple[float, int, str]] = []
         self.memory: dict[int, int] = {}
-        self.loop = SettledLoop(self._busy, self.gate.permit, options.bound)
+        self.outputs = home.processes.outputs
+        self.seen: collections.Counter[str] = collections.Counter()  # the screens that were open, by class
+        self.loop = SettledLoop(self._busy, self._permit, lambda: self.outputs.blocked, options.bound)
+        self.outputs.wake = lambda: self.loop.is_closed() or self.loop.call_soon_threadsafe(lambda: None)
         self.began = time.process_time()
         self.app: Any = None
+        self.driver: Any = None
         self.engine: Any = None
 
     # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,6 +148,14 @@ class Soak:
         with client._wake:
             return not (getattr(client, "resting", False) and type(client)._seen_next(client) is None)
 
+    def _permit(self) -> bool:
+        """Lets the engine make a call, or a fake process write a line."""
+        return self.gate.permit() or (not self.gate.held and self.outputs.permit())
+
+    def _refill(self) -> None:
+        self.gate.refill()
+        self.outputs.refill()
+
     async def _start(self) -> asyncio.Task[None]:
         from tui_llm.tui.state.engine_client import EngineClient
 
@@ -159,7 +173,7 @@ class Soak:
         self.apps += 1
         self.app = self._make_app()
         self.gate.held = 0
-        self.gate.refill()
+        self._refill()
         task = asyncio.get_running_loop().create_task(self.app.run_async(size=(120, 40)))
         await self.loop.settle(1.0)
         while self.app.lab_screen.weights is None and not task.done():
@@ -167,17 +181,26 @@ class Soak:
         return task
 
     async def _stop(self, task: asyncio.Task[None]) -> None:
+        """Ends the app, and looks once more for what must not occur."""
         self.gate.open()
+        self.outputs.open()
         if not task.done():
             self.app.exit()
             await self.loop.settle(1.0)
         await asyncio.wait([task], timeout=1)
+        if not task.done():
+            raise Broken("the app does not end")
+        await task
+        if self.app._exception is not None:
+            raise Broken(f"the app ended: {self.app._exception!r}")
+        self._look()
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _do(self, event: Event) -> None:
         driver = self.app._driver
-        self.gate.refill()
+        self.driver = driver
+        self._refill()
         if self.gate.held:
             self.gate.held -= 1
         if event.kind == "type":
@@ -217,11 +240,43 @@ class Soak:
         for pump in pumps:
             if pump not in answered and pump.is_running:
                 raise Broken(f"{pump} does not answer")
-        leaks, self.app._driver.leaks = self.app._driver.leaks, []
+        self._look()
+
+    def _look(self) -> None:
+        """Raises `Broken` for what was found since the last time."""
+        self.seen.update({type(screen).__name__ for screen in self.app.screen_stack})
+        leaks, self.driver.leaks = self.driver.leaks, []
         if leaks:
             raise Broken(f"reached the terminal: {leaks[0]}")
+        starts, self.home.processes.starts.found = self.home.processes.starts.found, []
+        if starts:
+            raise Broken("\n".join(starts))
         if self.faults.found:
             raise Broken("\n".join(self.faults.found))
+        if self.loop.spent > self.options.bound:
+            raise Broken(f"{self.loop.spent:.1f} s of CPU for one event")
+
+    async def _visit(self) -> None:
+        """Opens each screen by its route, from the lab, one after another."""
+        wrong = []
+        for scope in ROUTES:
+            await self._go_home()
+            for event in (*[typed(ESCAPE)] * 4, *route(scope)):
+                self._begin(event)
+                await self._do(event)
+            found = self._where()
+            say(f"route {scope}: {found}")
+            if not f"{found} ".startswith(f"{ARRIVES[scope]} "):
+                wrong.append(f"the route to {scope} leads to {found}, not to {ARRIVES[scope]}")
+        if wrong:
+            raise Broken("\n".join(wrong))
+        await self._go_home()
+
+    def _begin(self, event: Event) -> None:
+        self.reads += 1
+        self.recent.append(f"{self.number}: {event}")
+        self._arm()
+        self.loop.begin()
 
     async def _run(self) -> None:
         self.faults.install(self.loop)
@@ -231,14 +286,13 @@ class Soak:
             raise Broken("\n".join(self.faults.found))
         self.began = time.process_time()
         tidied = reported = 0
+        if self.options.routes:
+            await self._visit()
         for event in Events(self.options.seed):
             if self.number >= self.options.events:
                 break
             self.number += event.count
-            self.reads += 1
-            self.recent.append(f"{self.number}: {event}")
-            self._arm()
-            self.loop.begin()
+            self._begin(event)
             try:
                 await self._do(event)
             except Broken as error:
@@ -259,10 +313,11 @@ class Soak:
                 reported += self.options.report
                 await self._go_home()
                 self._report()
-        self._disarm()
+        self._begin(Event("end"))
         await self._go_home()
         self._report()
         await self._stop(task)
+        self._disarm()
 
     async def _go_home(self) -> None:
         """Goes back to the lab and opens nano, so that memory is always measured in the same place: what screens cache
@@ -277,7 +332,7 @@ class Soak:
     async def _quiet(self) -> None:
         """Runs the app until all that it has asked the engine for is done."""
         for _ in range(10):
-            self.gate.refill()
+            self._refill()
             await self.loop.settle(0.5)
 
     def _where(self) -> str:
@@ -340,6 +395,8 @@ class Soak:
         spent = time.process_time() - self.began
         say(f"seed {self.options.seed}: {self.number:,} events in {self.reads:,} reads of the terminal, {spent:.0f} s of CPU; {self.quits} times quit was asked for; "
             f"{self.apps} apps; {sum(self.broken.values())} broken")  # fmt: skip
+        never = sorted(set(screen_names()) - set(self.seen))
+        say(f"screens never open: {', '.join(never) or 'none'}")
         for kind, count in self.broken.most_common():
             say(f"  {count} × {kind}")
         for seconds, number, event in self.slowest:
@@ -363,12 +420,27 @@ def import_screens() -> None:
         importlib.import_module(module.name)
 
 
+def screen_names() -> list[str]:
+    """The classes of all screens of the app but those that others are based on."""
+    from textual.screen import Screen
+
+    found, left = [], [Screen]
+    while left:
+        one = left.pop()
+        derived = [kind for kind in one.__subclasses__() if kind.__module__.startswith("tui_llm.")]
+        left += one.__subclasses__()
+        if one.__module__.startswith("tui_llm.") and not derived:
+            found.append(one.__name__)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--bound", type=float, default=BOUND, help="seconds of CPU that an event may take")
     parser.add_argument("--report", type=int, default=1000, help="events between two lines about memory")
+    parser.add_argument("--routes", action="store_true", help="first open each screen quietly, and check that it opens")
     parser.add_argument("--keep-going", action="store_true", help="go on after what broke, each kind of it told once")
     parser.add_argument("--verbose", action="store_true", help="print each event")
     options = parser.parse_args()
@@ -380,7 +452,7 @@ def main() -> int:
             home.train()
             home.keep_pristine()
             import_screens()
-            home.stand_in()
+            home.processes.replace()
             soak = Soak(options, home)
             simulate_time(soak.loop.clock, ("textual", "tui_llm.tui"))
             return soak.run()

@@ -33,14 +33,16 @@ class Clock:
 class SettledLoop(asyncio.SelectorEventLoop):
     """An event loop with a simulated clock.
 
-    `busy` returns whether a thread other than this loop's executor is working. `release` lets such a thread proceed if
-    it waits for permission, and returns whether one did.
+    `busy` returns whether a thread other than this loop's executor is working. `release` lets a thread proceed if it
+    waits for permission, and returns whether one did; `blocked` is how many of the executor's threads wait for that.
     """
 
-    def __init__(self, busy: Callable[[], bool], release: Callable[[], bool], bound: float) -> None:
+    def __init__(
+        self, busy: Callable[[], bool], release: Callable[[], bool], blocked: Callable[[], int], bound: float
+    ) -> None:
         self.clock = Clock()
         self.bound = bound  # CPU seconds
-        self._busy, self._release = busy, release
+        self._busy, self._release, self._blocked = busy, release, blocked
         self._until = self.clock.now
         self._settled: asyncio.Future[None] | None = None
         self._submitted = 0
@@ -68,7 +70,7 @@ class SettledLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         if executor is None:
-            executor = self._executor = getattr(self, "_executor", None) or concurrent.futures.ThreadPoolExecutor(6)
+            executor = self._executor = getattr(self, "_executor", None) or concurrent.futures.ThreadPoolExecutor(64)
         future = executor.submit(function, *arguments)
         self._submitted += 1
         # added before the callback below, so that its result is set first
@@ -88,7 +90,7 @@ class SettledLoop(asyncio.SelectorEventLoop):
         if timeout == 0 or self._settled is None:
             return real(0 if timeout == 0 else PATIENCE)
         busy = (
-            self._submitted > self._finished or self._busy()
+            self._submitted > self._finished + self._blocked() or self._busy()
         )  # evaluated before polling, so that a thread's last callback is not missed
         ready = real(0)
         if ready:

@@ -4,60 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
-from textual.keys import key_to_character
+from soak_routes import ESCAPE, KEYS, ROUTES, WAIT, Event, burst, route, sequence, typed
 
 from tui_llm.tui.keymap import BY_ID, COMMANDS
-from tui_llm.tui.kit.command import NAMES, PANES, Command
+from tui_llm.tui.kit.command import Command
 
-ESCAPE = "\x1b[27u"  # the kitty protocol's form, which is not ambiguous with the start of a sequence
-ROUTES = {  # a command's scope → the commands that lead there from the lab
-    "app": (),
-    "lab": (),
-    "prompt": ("type",),
-    **{pane: (f"pane_{pane}",) for pane in PANES},
-    **{name: ("pane_tokens", name) for name in ("swap", "merges", "vocabularies", "letters", "pairs")},
-    "temperatures": ("pane_logits", "temperatures"),
-    "learn": ("pane_loss", "learn"),
-    **{name: ("pane_training", name) for name in ("batch", "samples", "new_run", "alarms")},
-    "find_lr": ("pane_training", "new_run", "find_rate"),
-    "log": ("pane_training", "worker_log"),
-    "machine": ("pane_training", "machine"),
-    "step": ("pane_training", "open_step"),
-    "step_row": ("pane_training", "open_step", "step_tokens"),
-    "branch": ("pane_training", "open_step", "step_branch"),
-    "learned": ("pane_training", "how_it_learned"),
-    "draw": ("pane_generate", "show_draw"),
-    "draw_many": ("pane_generate", "draw_many"),
-    "tree": ("pane_generate", "tree"),
-    "models": ("models",),
-    "model_info": ("models", "model_info"),
-    "runs": ("runs",),
-    "foreign": ("runs", "foreign_run"),
-    "comparison": ("runs", "mark_run", "tree_line_below", "mark_run", "compare_runs"),
-    "compare_models": ("compare_models",),
-    "chat": ("chat_open",),
-    "sft": ("sft", "close_pairs_form"),
-    "guess": ("guess",),
-    "ablate": ("ablate_open",),
-    **{name: (name,) for name in ("patch", "prefer", "reward", "steer", "why", "heads")},
-    "neurons": ("why", "why_table", "tree_line_below", "why_open"),
-    "run_heads": ("pane_training", "run_heads"),
-    "curves": ("pane_training", "run_curves"),
-    "ladder": ("ladder",),
-    "new_ladder": ("ladder", "ladder_new"),
-    **{
-        name: ("inside", "inside_lens", key)
-        for name, key in (("block", "inside_block"), ("backward", "inside_backward"), ("lens_grid", "inside_grid"))
-    },
-    "inside": ("inside",),
-    "scratch": ("scratch",),
-    "sampler": ("sampler_form",),
-    "help": ("help",),
-    "pairs_form": ("tour", "tour_next", "tour_answer"),
-}
 # Sequences that neither Textual nor the app writes: if one is in the output, it was copied from foreign text.
 HOSTILE = (
     "\x1b[31;1337m", "\x9b6n", "\x1b]0;title\x07", "\x1b]8;;http://example.invalid\x1b\\link", "\x1bPq\x1b\\", "\x1bc",
@@ -69,16 +21,6 @@ SIZES = ((1, 1), (2, 2), (1, 80), (250, 1), (250, 80), (80, 24), (120, 40), (120
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz      ETAOIN.,;:!?'\"-_()[]{}<>/\\|@#$%^&*+=~`0123456789é日🙂"
 
 
-def key_bytes() -> dict[str, str]:
-    """Returns the bytes that a terminal sends for Textual's key names."""
-    found: dict[str, str] = {"alt+enter": "\x1b\r", "alt+f": "\x1bf", "alt+right": "\x1b[1;3C", "escape": ESCAPE}
-    for sequence, keys in ANSI_SEQUENCES_KEYS.items():
-        if isinstance(keys, tuple) and len(keys) == 1:
-            found.setdefault(str(getattr(keys[0], "value", keys[0])), sequence)
-    return found
-
-
-KEYS = key_bytes()
 SPECIALS = tuple(
     KEYS[name]
     for name in [
@@ -132,44 +74,6 @@ SPECIALS = tuple(
 )
 
 
-def sequence(key: str) -> str:
-    """Returns what a terminal sends for the key that Textual names `key`."""
-    found = KEYS.get(key) or (key if len(key) == 1 else key_to_character(key)) or NAMES[key]
-    assert len(found) == 1 or found.startswith("\x1b"), key
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of the soak.
-
-    `type`: characters that arrive in one read; `resize`: to x × y; `wait`: x seconds pass; `hold`: the engine's answers
-    are held back for x events; `grow`: the run makes x steps; `save`: the run writes a checkpoint; `end`, `start`: its
-    worker ends or starts.
-    """
-
-    kind: str
-    text: str = ""
-    x: float = 0
-    y: float = 0
-    count: int = 1  # number of keys in a burst or of repeats of a held key
-
-    def __str__(self) -> str:
-        if self.kind == "type":
-            shown = ascii(self.text)
-            return f"type {shown}" if len(shown) < 120 else f"type {shown[:100]}… ({len(self.text)} characters)"
-        return f"{self.kind} {self.x:g}" + (f"×{self.y:g}" if self.kind == "resize" else "")
-
-
-def typed(*parts: str) -> Event:
-    return Event("type", "".join(parts))
-
-
-def burst(*parts: Event) -> Event:
-    """Joins events into one, so that they arrive in a single read."""
-    return Event("type", "".join(part.text for part in parts), count=sum(part.count for part in parts))
-
-
 class Events:
     """An infinite iterator; the first k events of a seed are always the same."""
 
@@ -183,7 +87,7 @@ class Events:
 
     def __iter__(self) -> Iterator[Event]:
         while True:
-            yield from self._journey() if self._draw.random() < 0.12 else (self._one(),)
+            yield from self._journey() if self._draw.random() < 0.12 else self._one()
 
     def _key(self, command: Command) -> str:
         return sequence(self._draw.choice(command.keys.split(",")))
@@ -199,18 +103,12 @@ class Events:
         if draw.random() < 0.2:
             self._size = (120, 40)
             yield Event("resize", x=120, y=40)
-        if scope == "chat":  # the model with a chat template is in the list's first lines
-            yield self._model()
-            yield Event("wait", x=1.0)
-        for name in ROUTES[scope]:
-            yield typed(self._key(BY_ID[name]))
-        if scope == "chat":  # it opens with a dialog for the first message
-            yield typed("hi", KEYS["enter"])
+        yield from route(scope, lambda command: draw.choice(command.keys.split(",")))
         for _ in range(draw.randint(2, 16)):
             if draw.random() < 0.75:
                 yield self._press(draw.choice(self._by_scope[scope]))
             else:
-                yield self._one()
+                yield from self._one()
 
     def _new_text(self) -> Iterator[Event]:
         """Replaces the prompt by a short one, so that pastes do not accumulate."""
@@ -223,11 +121,12 @@ class Events:
         """Presses a key once, twice at once, or holds it."""
         return burst(*[typed(self._key(command))] * self._draw.choice((1, 1, 1, 1, 1, 2, 2, 12)))
 
-    def _one(self) -> Event:
+    def _one(self) -> tuple[Event, ...]:
         draw = self._draw
         kinds = (self._command, self._letter, self._special, self._burst, self._mouse, self._paste, self._resize, self._focus,
-                 self._model, self._wait, self._hold, self._run)  # fmt: skip
-        return draw.choices(kinds, (30, 14, 16, 9, 11, 3, 4, 2, 1, 4, 3, 3))[0]()
+                 self._model, self._model_burst, self._wait, self._hold, self._run)  # fmt: skip
+        found = draw.choices(kinds, (30, 14, 16, 9, 11, 3, 4, 2, 1, 1, 4, 3, 3))[0]()
+        return found if isinstance(found, tuple) else (found,)
 
     def _command(self) -> Event:
         return self._press(self._draw.choice(COMMANDS))
@@ -288,8 +187,13 @@ class Events:
     def _focus(self) -> Event:
         return typed(self._draw.choice(("\x1b[O", "\x1b[I", "\x1b[O\x1b[I", "\x1b[I\x1b[O")))
 
-    def _model(self) -> Event:
-        """Opens a model some lines down the list of models, in a single read."""
+    def _model(self) -> tuple[Event, ...]:
+        """Opens a model some lines down the list of models."""
+        chosen = (*[KEYS["down"]] * self._draw.randrange(5), KEYS["enter"])
+        return *[typed(ESCAPE)] * 3, typed(BY_ID["models"].keys), WAIT, burst(*map(typed, chosen)), WAIT
+
+    def _model_burst(self) -> Event:
+        """The same in a single read: before the list is there."""
         keys = (*[ESCAPE] * 3, BY_ID["models"].keys, *[KEYS["down"]] * self._draw.randrange(4), KEYS["enter"])
         return burst(*map(typed, keys))
 

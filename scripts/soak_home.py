@@ -1,27 +1,33 @@
-"""The environment of a soak: a home and a working folder, a run that is trained, and fakes of slow processes.
+"""The environment of a soak: a home and a working folder, a run that is trained, and runs and models of others.
 
 The run is really trained for a moment. After that, the soak decides when it makes a step, writes a checkpoint, or loses
-its worker, through the run's files and its lock. Other processes that keys would start (workers, exports, pulls,
-measurements) are replaced by fakes: the real ones take seconds, use the network, and do not take the same time twice.
+its worker, through the run's files and its lock. Other processes that keys would start are replaced by fakes
+(soak_processes.py). All that the app reads from files contains hostile text: the corpus, the log, the status, samples, the
+model's card, and the name of a run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from soak_events import HOSTILE
+from soak_processes import Processes, end
 
 from tui_llm.llm.adapters.chat import INSTRUCT
 
-CORPUS = "the cat sat on the mat and slept.\n" * 400
+FOREIGN_TEXT = "".join(HOSTILE).replace("\x00", "")
+FILE_NAME = "\x1b[31;1337mcor\x9b6npus\x07.txt"
+RUN_NAME = "a\x1b[31;1337m[red]\x9b6n\u202erun"
+CORPUS = ("the cat sat on the mat and slept.\n" * 20 + FOREIGN_TEXT + "\n") * 20
 SETTINGS = [
     "--preset",
     "toy",
@@ -44,31 +50,6 @@ SETTINGS = [
     "--device",
     "cpu",
 ]
-WORKER = """
-import fcntl, json, os, sys, time
-run, say = sys.argv[1], int(sys.argv[2])
-os.chdir(run)
-lock = open("lock", "a")
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    os._exit(1)
-open("pid", "w").write(str(os.getpid()))
-status = json.load(open("status.json")) if os.path.exists("status.json") else {}
-status |= {"state": "running", "message": "", "time": time.time(), "monotonic": time.monotonic()}
-with open("status.part", "w") as file:
-    json.dump(status, file)
-os.replace("status.part", "status.json")
-os.write(say, b"held")
-os.close(say)
-sys.stdin.buffer.read()  # until whoever started it has gone
-"""
-SAID = {  # a word of a command → its fake's stderr and exit status
-    "export": ("tui-llm: there is no run of that name", 2),
-    "pull": ('{"doing": "asking the hub", "done": 1, "total": 3}\ntui-llm: the hub can not be reached', 2),
-    "worker.step_time": ("", 1),
-}
-WORKERS = 2  # alive at the same time, besides the soak's run
 LEFT = 6  # number of runs and models that `tidy` keeps
 
 
@@ -80,11 +61,14 @@ class Home:
         (folder / "user").mkdir()
         self.corpus = self.here / "corpus.txt"
         self.corpus.write_text(CORPUS)
+        self.second_corpus = self.here / FILE_NAME
+        self.second_corpus.write_text(CORPUS)
+        self.foreign = self.here / "foreign"  # checkpoints of another program
         self.run = self.data / "runs" / "soak"
         self.step = 40
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self.processes = Processes()
+        self.processes.kept = self.run
         self._holder: subprocess.Popen[bytes] | None = None
-        self._popen = subprocess.Popen
         os.environ |= {
             "HOME": str(folder / "user"),
             "XDG_DOWNLOAD_DIR": str(folder / "user"),
@@ -112,6 +96,7 @@ class Home:
                 os._exit(code)
         if status := os.waitpid(child, 0)[1]:
             raise RuntimeError(f"no run could be trained: status {status}; {self._log()}")
+        self.processes.recorded |= json.loads(self._recorded.read_text())
         self._last = {
             name: json.loads((self.run / name).read_text().splitlines()[-1])
             for name in ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
@@ -119,13 +104,30 @@ class Home:
         copied = self.data / "models" / "copied"
         shutil.copytree(self.run / "checkpoint-40", copied)
         (copied / "chat_template.jinja").write_text(INSTRUCT)  # so that Chat opens
+        (copied / "README.md").write_text(f"# A card\n\n{FOREIGN_TEXT}\n")
+        for value in self._last["samples.jsonl"], self._last["probes.jsonl"]:
+            value |= {name: found + FOREIGN_TEXT for name, found in value.items() if isinstance(found, str)}
         self.start_worker()
 
     def _train(self) -> int:
         from tui_llm.cli import main
-        from tui_llm.training.worker import process
+        from tui_llm.training.run import health
+        from tui_llm.training.run.alarm_kinds import DIVERGENCE, Alarm
+        from tui_llm.training.run.run import Run
+        from tui_llm.training.worker import foreign, process, replay
 
-        words = ["train", str(self.corpus), "--run", "soak", *SETTINGS, "--pin", "The cat=> sat", "--pin", "a"]
+        words = [
+            "train",
+            str(self.corpus),
+            str(self.second_corpus),
+            "--run",
+            "soak",
+            *SETTINGS,
+            "--pin",
+            "The cat=> sat",
+            "--pin",
+            "a",
+        ]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
             code = main([*words, "--no-start"])
         if code == 0:
@@ -133,7 +135,27 @@ class Home:
             os.dup2(log, 1)
             os.dup2(log, 2)
             code = process.main([str(self.run)])
+        if code == 0:
+            health.record(Run(self.run), [Alarm(DIVERGENCE, 11, 12, FOREIGN_TEXT)])
+            with (self.run / "worker.log").open("a") as file:
+                file.write(FOREIGN_TEXT + "\n")
+            self._copy_foreign()
+            self._recorded.write_text(json.dumps({
+                "replay": _lines(replay.main, {"run": str(self.run), "step": 35, "from_start": False, "gradients": True, "threads": 1}),
+                "foreign": _lines(foreign.main, {"source": str(self.foreign), "device": "cpu"}),
+            }))  # fmt: skip
         return code
+
+    @property
+    def _recorded(self) -> Path:
+        return self.folder / "recorded.json"
+
+    def _copy_foreign(self) -> None:
+        """Makes a folder as transformers' Trainer leaves it, with two checkpoints."""
+        for step in (10, 40):
+            shutil.copytree(self.run / "checkpoint-40", self.foreign / f"checkpoint-{step}")
+        history = [{"step": step, "loss": 5.0 - step / 20, FOREIGN_TEXT: 1.0} for step in range(1, 41)]
+        (self.foreign / "trainer_state.json").write_text(json.dumps({"log_history": history, "max_steps": 40}))
 
     def _log(self) -> str:
         log = self.run / "worker.log"
@@ -145,26 +167,34 @@ class Home:
         if self._holder is None or self._holder.poll() is not None:
             self.end_worker()
             if self.run.is_dir():
-                self._holder = self._work(self.run)
+                self._holder = self.processes.work(self.run)
 
     def end_worker(self) -> None:
         """Ends the worker like SIGKILL."""
         holder, self._holder = self._holder, None
-        _end(holder)
+        end(holder)
 
     def grow(self, steps: int) -> None:
-        """Adds `steps` steps to the run; every tenth is an evaluation. Does nothing if the run was deleted."""
-        if not self.run.is_dir():
-            return
-        for _ in range(steps):
-            self.step += 1
-            names = ("metrics.jsonl", "samples.jsonl", "probes.jsonl") if self.step % 10 == 0 else ("metrics.jsonl",)
+        """Adds `steps` steps to the run, and to those that the app has started; every tenth is an evaluation. Does nothing
+        where the run was deleted."""
+        self.step = self._grow(self.run, self.step, steps)
+        for run in self.processes.alive():
+            if run != self.run:
+                done = (run / "metrics.jsonl").read_bytes().count(b"\n") if (run / "metrics.jsonl").exists() else 0
+                self._grow(run, done, steps)
+
+    def _grow(self, run: Path, step: int, steps: int) -> int:
+        """Returns the number of the last step."""
+        for _ in range(steps if run.is_dir() else 0):
+            step += 1
+            names = ("metrics.jsonl", "samples.jsonl", "probes.jsonl") if step % 10 == 0 else ("metrics.jsonl",)
             for name in names:
-                value = {**self._last[name], "step": self.step}
-                if name == "metrics.jsonl" and self.step % 10:
+                value = {**self._last[name], "step": step}
+                if name == "metrics.jsonl" and step % 10:
                     value.pop("val_loss", None)
-                with (self.run / name).open("ab") as file:
+                with (run / name).open("ab") as file:
                     file.write(json.dumps(value).encode() + b"\n")
+        return step
 
     def save(self) -> None:
         """Adds a checkpoint to the run and deletes the oldest."""
@@ -187,11 +217,9 @@ class Home:
         deleted too, as another process might do.
         """
         self.end_worker()
-        for worker in self._workers:
-            _end(worker)
-        self._workers.clear()
+        self.processes.end_all()
         for path in self.here.iterdir():
-            if path != self.corpus:
+            if path not in (self.corpus, self.second_corpus, self.foreign):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for folder in (self.data / "runs", self.data / "models"):
             for path in sorted(folder.glob("*"))[LEFT:]:
@@ -207,79 +235,31 @@ class Home:
             return
         shutil.rmtree(self.run, ignore_errors=True)
         shutil.copytree(pristine, self.run)
+        other = self.data / "runs" / RUN_NAME
+        shutil.rmtree(other, ignore_errors=True)
+        shutil.copytree(pristine, other)
         self.step = 40
         self.start_worker()
 
     def keep_pristine(self) -> None:
+        """Keeps a copy of the run, to begin again from; another one is a second run, with a foreign name."""
         self.end_worker()
         shutil.copytree(self.run, self.folder / "pristine")
-        self.start_worker()
+        self._begin_anew()
 
     def close(self) -> None:
         self.end_worker()
-        for worker in self._workers:
-            _end(worker)
-
-    # ── fakes of processes ──────────────────────────────────────────────────────────────────────────────────
-
-    def stand_in(self) -> None:
-        """Makes this process start fakes instead of workers, exports, pulls and measurements."""
-        from tui_llm.training.plan import launch, step_time
-        from tui_llm.tui.models import pull
-        from tui_llm.tui.runs import run_actions
-
-        modules: tuple[Any, ...] = (launch, step_time, pull, run_actions)
-        for module in modules:
-            module.subprocess = _with(subprocess, Popen=self._start, run=self._run)
-        launch.os = _with(os, kill=self._kill)  # type: ignore[attr-defined]
-
-    def _start(self, command: Sequence[str], **options: Any) -> Any:
-        name = next((name for name in SAID if any(name in word for word in command)), None)
-        if name is None:
-            return self._started(self._work(Path(options["cwd"])))
-        said, status = SAID[name]
-        return self._popen(["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit $2', "sh", said, str(status)], **options)
-
-    def _run(self, command: Sequence[str], **options: Any) -> Any:
-        return SimpleNamespace(returncode=SAID["export"][1], stderr=SAID["export"][0], stdout="")
-
-    def _work(self, run: Path) -> subprocess.Popen[bytes]:
-        """Starts a fake worker. Returns once it holds the run's lock or has failed to acquire it."""
-        reader, writer = os.pipe()
-        process = self._popen(
-            [sys.executable, "-I", "-S", "-c", WORKER, str(run), str(writer)], pass_fds=(writer,), start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(writer)
-        os.read(reader, 4)
-        os.close(reader)
-        return process
-
-    def _started(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        """Remembers a worker that the app started, and ends the oldest ones."""
-        self._workers.append(process)
-        while len(self._workers) > WORKERS:
-            _end(self._workers.pop(0))
-        return process
-
-    def _kill(self, pid: int, number: int) -> None:
-        """Sends a signal to one of these workers and waits for its end, so that the next event finds it gone."""
-        for process in (*self._workers, *([self._holder] if self._holder else [])):
-            if process.poll() is None and process.pid == pid and number == signal.SIGTERM:
-                _end(process)
-                return
-        raise ProcessLookupError(pid)
+        self.processes.end_all()
 
 
-def _end(process: subprocess.Popen[bytes] | None) -> None:
-    if process is not None:
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-
-
-def _with(module: ModuleType, **replaced: Any) -> ModuleType:
-    stand_in = ModuleType(module.__name__)
-    stand_in.__dict__.update(vars(module), **replaced)
-    return stand_in
+def _lines(main: Callable[[], int], asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a module of training/worker writes to a request."""
+    written, stdin = io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO(json.dumps(asked) + "\n")
+    try:
+        with contextlib.redirect_stdout(written):
+            if main():
+                raise RuntimeError(written.getvalue())
+    finally:
+        sys.stdin = stdin
+    return [json.loads(line) for line in written.getvalue().splitlines()]
