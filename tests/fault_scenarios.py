@@ -382,7 +382,7 @@ def _ranked(home: Path) -> None:
 def _rank(home: Path) -> int:
     """Appends the pairs that are not in the file yet."""
     path = home / "pairs.jsonl"
-    for pair in _ROWS[len(preference_pairs.read(path)) :]:
+    for pair in _ROWS[path.read_bytes().count(b"\n") :]:  # half a row of a process that was killed is none
         preference_pairs.append(path, pair)
     return 0
 

@@ -133,7 +133,15 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
 
 # ── the state on disk ────────────────────────────────────────────────────────────────────────────────────────────────
 
-GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl", "heads.jsonl", "alarms.jsonl", "matrices.jsonl")
+GROWING = (
+    "metrics.jsonl",
+    "samples.jsonl",
+    "probes.jsonl",
+    "heads.jsonl",
+    "alarms.jsonl",
+    "matrices.jsonl",
+    "pairs.jsonl",
+)
 # Files with the current state: either version is correct, but it must be complete.
 TOLD = ("status.json", "control.json", "batch.json", "corpus.json")
 UNCOUNTED = ("lock", "worker.log", "pid")
