@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Imported here, so that forked processes have them: importing takes longest.
+import huggingface_hub
+import numpy as np
+import safetensors.numpy
+from huggingface_hub import constants, file_download
+
+from tests.fake_hub import Repository
 from tests.faults import Scenario
 from tests.training.run_helpers import make, words
 from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.facts.pin import Pin
+from tui_llm.llm.data import preference_pairs
 from tui_llm.llm.data.corpora import place
+from tui_llm.llm.data.preference_pairs import PreferencePair
+from tui_llm.llm.hub import pull
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run, find
@@ -300,6 +311,82 @@ def _download(home: Path) -> int:
     return 0
 
 
+def _export_over(home: Path) -> int:
+    """Replaces an export by one with other weights."""
+    return _command("export", "run", str(home / "exported"), "--dtype", "bfloat16", "--force")
+
+
+def _branch(home: Path) -> int:
+    return _command("train", "--branch", "run", "--step", "3", "--run", "twig", "--no-start")
+
+
+def _new_tree(home: Path) -> int:
+    """Writes a new file under a name that the user gave."""
+    from tui_llm.instruments.tree import tree_file
+
+    tree_file.save(tree_file.load(home / "kept.json"), home / "new.json")
+    return 0
+
+
+# ── a hub in this process ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _upstream(version: int) -> dict[str, bytes]:
+    """The files of a repository on the hub."""
+    weights = safetensors.numpy.save({"w": np.full(600, version, np.float32)})
+    config = {"model_type": "llama", "version": version}
+    return {"config.json": json.dumps(config).encode(), "model.safetensors": weights, "README.md": b"# %d\n" % version}
+
+
+def _pull_version(version: int) -> int:
+    """Pulls a model whose newest revision on the hub is `version`."""
+    upstream = _upstream(version)
+
+    def model_info(*_: Any, **__: Any) -> Any:
+        siblings = Repository(upstream).siblings()
+        return SimpleNamespace(sha=f"{version}" * 40, siblings=[
+            SimpleNamespace(rfilename=one["rfilename"], size=one["size"], lfs=one.get("lfs"), blob_id=one["blobId"]) for one in siblings
+        ])  # fmt: skip
+
+    def http_get(url: str, file: Any, *, resume_size: int = 0, **_: Any) -> None:
+        data = upstream[url.rpartition("/")[2]]
+        for start in range(resume_size, len(data), 1000):
+            file.write(data[start : start + 1000])
+
+    constants.HF_HUB_OFFLINE = False
+    huggingface_hub.HfApi = lambda *_, **__: SimpleNamespace(model_info=model_info)  # type: ignore[assignment, misc]
+    file_download.http_get = http_get  # type: ignore[assignment]
+    pull.pull("owner/tiny")  # as the command does, which prints its progress too
+    return 0
+
+
+def _pull(home: Path) -> int:
+    return _pull_version(1)
+
+
+def _pull_newer(home: Path) -> int:
+    return _pull_version(2)
+
+
+# ── preference pairs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_ROWS = [PreferencePair("Once", f" {number}", " never") for number in range(3)]
+
+
+def _ranked(home: Path) -> None:
+    for pair in _ROWS[:2]:
+        preference_pairs.append(home / "pairs.jsonl", pair)
+
+
+def _rank(home: Path) -> int:
+    """Appends the pairs that are not in the file yet."""
+    path = home / "pairs.jsonl"
+    for pair in _ROWS[path.read_bytes().count(b"\n") :]:  # half a row of a process that was killed is none
+        preference_pairs.append(path, pair)
+    return 0
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -323,5 +410,23 @@ SCENARIOS = {
         Scenario("keep", _trained, _guarded(_keep), once=True),
         Scenario("corpus", _learned, _guarded(_corpus)),
         Scenario("download", _learned, _guarded(_download)),
+        Scenario("pull", lambda home: None, _guarded(_pull)),
+        Scenario(
+            "pull newer",
+            _pull,
+            _guarded(_pull_newer),
+            replaced="models/owner--tiny",
+            moved="models/.pulling/owner--tiny.old",
+        ),
+        Scenario("branch", _trained, _branch, once=True),
+        Scenario("preference pairs", _ranked, _guarded(_rank)),
+        Scenario(
+            "export over",
+            lambda home: _trained(home) or _export(home),
+            _export_over,
+            replaced="exported",
+            moved="exported/.tui-llm-replaced-*",
+        ),
+        Scenario("new file", _tree_made, _guarded(_new_tree), once=True),
     )
 }

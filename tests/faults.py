@@ -2,7 +2,8 @@
 
 An attempt copies the initial state, makes one call of `storage` fail or write only in part, and then checks: files that
 were intact before are intact after, a failure is one line of error, and running the same command again gives byte for
-byte the result of an undisturbed run. `scripts/io_faults.py` tries all k, tests/test_io_faults.py a seeded sample.
+byte the result of an undisturbed run. A worker logs no traceback, leaves its two newest checkpoints, and the next one
+continues after the newest. `scripts/io_faults.py` tries all k, tests/test_io_faults.py a seeded sample.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.flushes import unflushed
+from tests.training.kept_work import Kept, lost_checkpoints
 from tui_llm.common import files, storage
+from tui_llm.training.run.run import Run
 
 KILLED = 99  # exit status of a process that was ended by its fault
 HOW = ("kill", "full", "error", "sealed")
 """kill: half a write, or nothing of another call, then the process ends at once. full: from k on there is no room. error:
-the k-th call fails with EIO, once. sealed: from k on nothing can be opened, renamed or deleted (EACCES)."""
-_ROOM = {"open", "write", "mkdir", "fsync", "library"}
-_SEALED = {"open", "mkdir", "replace", "rename", "unlink", "rmdir", "lock", "library"}
+the k-th call fails with EIO, once. sealed: from k on nothing can be opened, linked, renamed or deleted (EACCES)."""
+# A new name can need another block of its folder; one that is replaced needs none.
+_ROOM = {"open", "write", "mkdir", "fsync", "library", "link", "rename"}
+_SEALED = {"open", "mkdir", "link", "replace", "rename", "unlink", "rmdir", "lock", "library"}
 
 
 class Plan:
@@ -33,11 +38,11 @@ class Plan:
 
     def __init__(self, at: int = 0, how: str = "kill") -> None:
         self.at, self.how, self.count = at, how, 0
-        self.calls: list[str] = []
+        self.calls: list[str] = []  # "CALL PATH", of a rename or link "CALL PATH from SOURCE"
 
-    def _due(self, call: str, path: str) -> bool:
+    def _due(self, call: str, path: str, source: str = "") -> bool:
         self.count += 1
-        self.calls.append(f"{call} {path}")
+        self.calls.append(f"{call} {path}" + (f" from {source}" if source else ""))
         if not self.at or self.count < self.at:
             return False
         if self.how == "full":
@@ -50,8 +55,8 @@ class Plan:
         number = {"full": errno.ENOSPC, "error": errno.EIO, "sealed": errno.EACCES}[self.how]
         return OSError(number, os.strerror(number), path)
 
-    def step(self, call: str, path: str) -> None:
-        if self._due(call, path):
+    def step(self, call: str, path: str, source: str = "") -> None:
+        if self._due(call, path, source):
             if self.how == "kill":
                 os._exit(KILLED)
             raise self._error(path)
@@ -128,10 +133,19 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
 
 # ── the state on disk ────────────────────────────────────────────────────────────────────────────────────────────────
 
-GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl", "heads.jsonl", "alarms.jsonl", "matrices.jsonl")
+GROWING = (
+    "metrics.jsonl",
+    "samples.jsonl",
+    "probes.jsonl",
+    "heads.jsonl",
+    "alarms.jsonl",
+    "matrices.jsonl",
+    "pairs.jsonl",
+)
 # Files with the current state: either version is correct, but it must be complete.
 TOLD = ("status.json", "control.json", "batch.json", "corpus.json")
 UNCOUNTED = ("lock", "worker.log", "pid")
+PULLING = ".pulling"
 CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "machine", "asked", "bigram_entropy")
 
 
@@ -139,6 +153,8 @@ def _is_aside(path: Path) -> bool:
     """Whether this is a temporary file or folder, which the next start deletes."""
     # a partial download, which is resumed
     half = path.name.startswith(".") and path.name.endswith((".part", ".part.json"))
+    if PULLING in path.parts[:-1] and not path.name.endswith(".lock"):
+        return True  # a partial download of a model, or its older revision while it is replaced
     return half or any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
 
 
@@ -203,6 +219,10 @@ class Scenario:
     act: Callable[[Path], int | None]
     once: bool = False
     run: str = ""  # name of the run, if the scenario is a worker
+    replaced: str = ""  # a folder whose files are replaced all together
+    moved: str = ""
+    """Pattern of the folders to which the replaced files are moved meanwhile. As docs/reliability.md says, a kill in between
+    leaves them there, and nothing in their place that could be opened."""
 
 
 class Trial:
@@ -221,6 +241,7 @@ class Trial:
         ended = forked(self.home, scenario.act, Plan())
         assert ended.status == 0, ended
         self.calls = ended.calls
+        self.unflushed = unflushed(ended.calls, str(self.home))
         self.after = state(self.home)
         self.folders = empty_folders(self.home) | empty_folders(self.kept)
         assert not leftovers(self.home), leftovers(self.home)
@@ -234,13 +255,20 @@ class Trial:
         self._reset()
         ended = forked(self.home, self.scenario.act, Plan(k, how))
         wrong = [*self._whole(how), *self._said(ended, how)]
-        if ended.status == KILLED or ended.status != 0 or self.scenario.run:
+        if ended.status == 0 and (different := self._differences(worker=bool(self.scenario.run))):
+            wrong.append(f"it ended well, but not all is there: {different}")
+        if self.scenario.run:
+            run = Run(self.home / "runs" / self.scenario.run)
+            kept = Kept.of(run)
+            wrong += [*lost_checkpoints(run), *self._again(), *kept.repeated(run)]
+        elif ended.status != 0:
             wrong += self._again()
-        elif state(self.home) != self.after:
-            wrong.append(f"it ended well, but not all is there: {self._differences()}")
         for path in {Path(name).parent for name in leftovers(self.home)}:
             files.sweep(self.home / path)  # as the next write to this folder does
-        if left := leftovers(self.home):
+        moved = self._moved(how)  # is the user's, and never deleted
+        if left := [
+            name for name in leftovers(self.home) if not any((self.home / name).is_relative_to(old) for old in moved)
+        ]:
             wrong.append(f"left behind: {left[:3]}")
         if more := empty_folders(self.home) - self.folders:
             wrong.append(f"empty folders: {sorted(more)[:3]}")
@@ -251,8 +279,10 @@ class Trial:
     def _whole(self, how: str) -> Iterator[str]:
         """Checks that files that were intact before are intact after, with old or new content."""
         for name in self.before:
-            if name in self.after and not (self.home / name).exists():
+            if name in self.after and not (self.home / name).exists() and not self._is_moved(name, how):
                 yield f"{name} is lost"
+        if mixed := self._mixed():
+            yield f"{self.scenario.replaced} is neither the old folder nor the new one: {mixed}"
         for path in sorted(self.home.rglob("*")):
             inside = path.relative_to(self.home)
             if path.is_file() and not _is_aside(inside) and not _uncounted(path):
@@ -266,6 +296,29 @@ class Trial:
                     intact.check(folder)
                 except UserError as error:
                     yield f"{folder.name} is not whole: {error}"
+
+    def _moved(self, how: str) -> list[Path]:
+        """The folders that may have replaced files: after a kill, or if nothing can be moved back from then on."""
+        return list(self.home.glob(self.scenario.moved)) if self.scenario.moved and how != "error" else []
+
+    def _is_moved(self, name: str, how: str) -> bool:
+        """Whether a file that is missing in the replaced folder is whole in one of those."""
+        if not Path(name).is_relative_to(self.scenario.replaced):
+            return False
+        inside = Path(name).relative_to(self.scenario.replaced)
+        copies = (old / inside for old in self._moved(how))
+        return any(copy.is_file() and copy.read_bytes() == self.before[name] for copy in copies)
+
+    def _mixed(self) -> list[str]:
+        """Returns the files of the replaced folder if it can be opened and they are neither all old nor all new."""
+        folder = self.scenario.replaced
+        if not folder or not (self.home / folder / "config.json").exists():
+            return []
+        now, *versions = (
+            {name: data for name, data in files.items() if Path(name).is_relative_to(folder)}
+            for files in (state(self.home), self.before, self.after)
+        )
+        return [] if now in versions else sorted(now)
 
     def _whole_file(self, path: Path, inside: Path, how: str) -> Iterator[str]:
         name, data = str(inside), path.read_bytes()
@@ -297,17 +350,24 @@ class Trial:
     def _said(self, ended: Ended, how: str) -> Iterator[str]:
         if ended.status == KILLED and how == "kill":
             return
-        log = self.home / "runs" / self.scenario.run / "worker.log"
-        if "Traceback" in ended.out + ended.err:
-            yield f"a traceback: {(ended.out + ended.err).strip().splitlines()[-1]}"
+        said = ended.out + ended.err + self._logged()
+        if "Traceback" in said:
+            yield f"a traceback: {said.strip().splitlines()[-1]}"
         elif ended.status not in (0, 1, 2, 3):
             yield f"exit status {ended.status}"
         elif ended.status and not self.scenario.run and ended.err.count("\n") != 1:
             yield f"{ended.err.count(chr(10))} lines: {ended.err[:200]!r}"
-        elif (
-            ended.status and self.scenario.run and "failed" not in ended.out + (log.read_text() if log.exists() else "")
-        ):
-            yield f"it failed without a word: {ended.out[-200:]!r}"
+        elif ended.status and self.scenario.run and "failed" not in said:
+            yield f"it failed without a word: {said[-200:]!r}"
+
+    def _logged(self) -> str:
+        """What the worker of this attempt has logged: its standard output and error are its run's log."""
+        if not self.scenario.run:
+            return ""
+        inside = f"runs/{self.scenario.run}/worker.log"
+        log, earlier = self.home / inside, self.kept / inside
+        data = log.read_bytes() if log.exists() else b""
+        return data[earlier.stat().st_size if earlier.exists() else 0 :].decode(errors="replace")
 
     def _again(self) -> Iterator[str]:
         try:
@@ -328,6 +388,9 @@ class Trial:
         if not same:
             yield f"run again, it gives something else: {self._differences()}"
 
-    def _differences(self) -> list[str]:
+    def _differences(self, worker: bool = False) -> list[str]:
+        """Returns the files that differ from those of the undisturbed run. Of a worker that has just ended, an old checkpoint
+        more is none: what could not be deleted does no harm, and the next worker deletes it."""
         now = state(self.home)
-        return sorted(name for name in {*now, *self.after} if now.get(name) != self.after.get(name))[:4]
+        names = {name for name in {*now, *self.after} if now.get(name) != self.after.get(name)}
+        return sorted(name for name in names if not (worker and name not in self.after and "/checkpoint-" in name))[:4]

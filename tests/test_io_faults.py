@@ -19,8 +19,9 @@ def test_the_documented_number_of_scenarios_and_ways() -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_complete_files_stay_complete_after_a_fault_at_any_write(name: str, tmp_path: Path) -> None:
+def test_files_are_flushed_and_complete_ones_stay_so_after_a_fault_at_any_write(name: str, tmp_path: Path) -> None:
     draw = random.Random(f"{SEED} {name}")
     trial = Trial(SCENARIOS[name], tmp_path / "trial")
+    assert trial.unflushed == []
     for how in draw.sample(HOW, SAMPLE):
         assert trial.attempt(draw.randint(1, len(trial.calls)), how) == []

@@ -95,6 +95,29 @@ def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Pop
     )  # fmt: skip
 
 
+def test_the_only_older_revision_is_kept_until_a_newer_one_is_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, waiting = paths.pulled_model("gpt2"), paths.models_dir() / ".pulling"
+    old, part = waiting / "gpt2.old", waiting / "gpt2@123456789012"
+    for path, text in ((old, "old"), (part, "new")):  # as a pull leaves them that is killed between its two renames
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(text)
+    replace = storage.replace
+
+    def refuse(source: Path, to: Path) -> None:
+        if source == part:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(to))
+        replace(source, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "replace", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            pull._put(part, folder, waiting)
+    assert (folder / "config.json").read_text() == "old"
+    pull._put(part, folder, waiting)
+    assert (folder / "config.json").read_text() == "new"
+    assert not old.exists()
+
+
 def test_a_pulled_model_predicts_as_transformers(
     repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

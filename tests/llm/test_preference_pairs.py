@@ -129,6 +129,24 @@ def test_a_pair_is_whole_before_the_next_and_joins_no_other_line(tmp_path: Path)
         assert path.read_bytes().endswith(b"\n") and len(read(path)) == number + 2
 
 
+def test_half_a_row_of_a_killed_process_is_removed_and_no_other_text(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    append(path, pair_of(ROW))
+    append(path, CHAT)
+    whole = path.read_bytes()
+    start = whole.index(b"\n") + 1
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        append(path, CHAT)
+        if end < len(whole) - 1:
+            assert path.read_bytes() == whole, end
+        assert read(path)[:2] == (pair_of(ROW), CHAT)
+    for theirs in (b"# notes", b'{"question": "', json.dumps(ROW).encode()):
+        path.write_bytes(whole + theirs)
+        append(path, CHAT)
+        assert path.read_bytes().startswith(whole + theirs + b"\n")
+
+
 def test_what_can_not_be_written_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pairs.jsonl"
     append(path, pair_of(ROW))

@@ -1,4 +1,4 @@
-"""kill -9 from outside at arbitrary times: the run ends as if it had not been killed."""
+"""kill -9 from outside at arbitrary times: the run ends as if it had not been killed, and repeats nothing that was saved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.training.kept_work import Kept, lost_checkpoints
 from tests.training.run_helpers import begin, contents, leftovers, lines, losses, make, wait, words, work
 
 KILLS, STEPS, FURTHEST = 20, 320, 15
@@ -21,7 +22,8 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_uninterrupted_run(
     assert work(unbroken) == 0, unbroken.log_path.read_text()
 
     draw = random.Random(2024)
-    reached = []
+    reached, saved = [], set()
+    kept = Kept.of(broken)
     for kill in range(KILLS):
         far = broken.status().step + FURTHEST
         worker = begin(broken, ("held at a step", far))  # since on a busy machine this process may be late
@@ -37,9 +39,14 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_uninterrupted_run(
         assert worker.exitcode == -signal.SIGKILL, broken.log_path.read_text()
         assert not broken.alive() and broken.status().state in ("died", "new", "starting")
         reached.append(broken.status().step)
+        assert [*kept.repeated(broken), *lost_checkpoints(broken)] == []
+        kept = Kept.of(broken)
+        saved.add(kept.step)
+    assert len(saved) > KILLS // 5  # the workers had something to continue from
     assert len(set(reached)) > KILLS // 2 and max(reached) < STEPS  # the kills hit different steps, all before the end
     assert work(broken) == 0, broken.log_path.read_text()
 
+    assert list(kept.repeated(broken)) == []
     assert broken.status().state == "finished" and "damaged" not in broken.log_path.read_text()
     assert losses(broken) == losses(unbroken)
     assert [row[0] for row in losses(broken)] == list(range(1, STEPS + 1))

@@ -99,7 +99,7 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
             fill(part)
         except UserError as error:  # don't show the temporary folder's name
             raise UserError(str(error).replace(str(part), str(folder))) from error
-        storage.sync_folder(part)
+        storage.sync_tree(part)
         if os.path.lexists(folder) and not _empty(folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
         if os.name == "nt" and folder.is_dir():

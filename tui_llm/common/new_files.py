@@ -138,6 +138,7 @@ def write_folder(
         with files.aside(folder / "new") as part:
             storage.mkdir(part)
             fill(part)
+            storage.sync_tree(part)
             for path in part.iterdir():
                 _not_an_input(folder / path.name, inputs)
             _move_in(part, folder, last, force)

@@ -28,8 +28,8 @@ _UNSYNCED = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS")  # errors of file syst
 
 
 class Faults(Protocol):
-    def step(self, call: str, path: str) -> None:
-        """Called before the operation `call`. May raise OSError, or end the process."""
+    def step(self, call: str, path: str, source: str = "") -> None:
+        """Called before the operation `call`, of a rename or link with its source. May raise OSError, or end the process."""
 
     def write(self, path: str, data: Any, put: Callable[[Any], int | None]) -> int | None:
         """Called instead of `put(data)`, which writes to the file at `path`. Returns the number of bytes written."""
@@ -41,9 +41,9 @@ class Faults(Protocol):
 faults: Faults | None = None
 
 
-def _step(call: str, path: str | Path) -> None:
+def _step(call: str, path: str | Path, source: str | Path = "") -> None:
     if faults is not None:
-        faults.step(call, str(path))
+        faults.step(call, str(path), str(source))
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,24 +152,36 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Flush a folder with all that it contains, so that it can be given the name under which it counts as complete."""
+    with os.scandir(folder) as entries:
+        children = sorted(entries, key=lambda entry: entry.name)
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            sync_tree(Path(child.path))
+        elif child.is_file(follow_symlinks=False):
+            sync_path(Path(child.path))
+    sync_folder(folder)
+
+
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def replace(source: Path, to: Path) -> None:
     """Rename, replacing an existing file."""
-    _step("replace", to)
+    _step("replace", to, source)
     source.replace(to)
 
 
 def rename(source: Path, to: Path) -> None:
-    _step("rename", to)
+    _step("rename", to, source)
     source.rename(to)
 
 
 def link(source: Path, to: Path) -> None:
     """Create a hard link. Raises FileExistsError if `to` exists; OSError if the file system or this Python has no hard
     links."""
-    _step("link", to)
+    _step("link", to, source)
     if not hasattr(os, "link"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(to))
     os.link(source, to)
@@ -177,7 +189,7 @@ def link(source: Path, to: Path) -> None:
 
 def symlink(source: Path, to: Path) -> None:
     """Create a symbolic link to `source`. Raises FileExistsError if `to` exists; OSError if the system does not allow it."""
-    _step("link", to)
+    _step("link", to, source)
     to.symlink_to(source)
 
 

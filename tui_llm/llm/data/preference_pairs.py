@@ -26,6 +26,8 @@ FORM = '{"prompt": …, "chosen": …, "rejected": …}'
 MOST = 1_000_000  # pairs of a file: all are in memory
 _ROLES = ("system", "user", "assistant")
 _FIELDS = ("prompt", "messages", "chosen", "rejected")
+_BEGIN = b'{"prompt": '  # of a row that `append` writes
+_LONGEST = 8 << 20  # bytes of a row that is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +153,21 @@ def as_json(pair: PreferencePair) -> dict[str, Any]:
 
 def append(path: Path, pair: PreferencePair) -> None:
     """Add a pair to a file, which is made if it does not exist. The row is written whole and synced to disk before this
-    returns: a process killed afterwards keeps it. A row without a line break at the file's end gets one first.
+    returns: a process killed afterwards keeps it. A row without a line break at the file's end gets one first; half a
+    row, which a process left that was killed while it wrote, is removed: no reader would accept the file.
 
     Raises `UserError` if the file can't be written or the disk is full: what was there is unchanged.
     """
     row = json.dumps(as_json(pair), ensure_ascii=False).encode() + b"\n"
     try:
         storage.make_folders(path.parent)
-        row = b"\n" + row if _is_open_ended(path) else row
+        last = _open_row(path)
+        torn = len(last) if _is_torn(last) else 0
+        row = b"\n" + row if last and not torn else row
         with storage.open_file(path, "ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
+            before = file.seek(0, os.SEEK_END) - torn
+            if torn:
+                file.truncate(before)
             try:
                 if file.write(row) != len(row):
                     raise OSError("there is no space for a whole pair")
@@ -172,12 +179,22 @@ def append(path: Path, pair: PreferencePair) -> None:
         raise UserError(cannot_write(path, error)) from error
 
 
-def _is_open_ended(path: Path) -> bool:
-    """Whether the file's last byte is no line break."""
+def _open_row(path: Path) -> bytes:
+    """The bytes after the file's last line break; a longer row than `_LONGEST` without its beginning."""
     if not path.exists():
-        return False
+        return b""
     with open_regular(path) as file:
-        if not file.seek(0, os.SEEK_END):
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) not in (b"\n", b"\r")
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST))
+        return file.read().rpartition(b"\n")[2].rpartition(b"\r")[2]
+
+
+def _is_torn(row: bytes) -> bool:
+    """Whether this is the beginning of a row as `append` writes it, and no whole one."""
+    if not row or not (row.startswith(_BEGIN) or _BEGIN.startswith(row)):
+        return False
+    try:
+        json.loads(row)
+    except ValueError:
+        return True
+    return False

@@ -322,8 +322,8 @@ def _put(part: Path, folder: Path, waiting: Path) -> None:
     """Rename the complete folder to its final name; remove an older revision and other partial downloads of this
     model."""
     old = waiting / f"{folder.name}.old"
-    storage.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # if not, `old` is the only revision until the new one is in its place
+        storage.rmtree(old, ignore_errors=True)
         storage.replace(folder, old)
     try:
         storage.replace(part, folder)

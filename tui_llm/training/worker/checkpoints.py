@@ -14,7 +14,7 @@ from torch import nn
 from tui_llm.common import storage
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError, in_one_line
-from tui_llm.common.files import remedy, sweep, write_json
+from tui_llm.common.files import remedy, sweep, write_json, write_text
 from tui_llm.common.foreign_files import is_unreadable, read_json
 from tui_llm.common.memory import NotEnoughMemory, is_short
 from tui_llm.llm.adapters.chat import template_text
@@ -76,7 +76,7 @@ def _write(
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_vocabulary(tokenizer, aside)
         if (chat := template_text(run.path / start.FOLDER)) is not None:  # the trained model keeps it
-            storage.write_text(aside / start.CHAT, chat)
+            write_text(aside / start.CHAT, chat)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {

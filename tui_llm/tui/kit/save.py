@@ -40,6 +40,14 @@ def free_name(path: Path, *, folder: bool = False) -> Path:
     return path
 
 
+def set_aside(path: Path) -> Path:
+    """Renames a file that can't be read to the first free `STEM-damaged.SUFFIX`, and returns that. Raises OSError."""
+    aside = free_name(path.with_name(f"{path.stem}-damaged{path.suffix}"))
+    storage.rename(path, aside)
+    storage.sync_folder(path.parent)
+    return aside
+
+
 def _here() -> Path | None:
     """The current folder if it exists and is writable, else None."""
     try:

@@ -171,14 +171,12 @@ class TourController:
 
     def _set_aside(self) -> None:
         """Keeps a file of progress that can't be read: the next `_save` would replace it."""
-        from tui_llm.common import storage
-        from tui_llm.tui.kit.save import free_name
+        from tui_llm.tui.kit.save import set_aside
 
         assert self.tour is not None
         path = self.tour.path
         try:
-            aside = free_name(path.with_name(f"{path.stem}-damaged.json"))
-            storage.rename(path, aside)
+            aside = set_aside(path)
         except (OSError, UserError) as error:
             self.context.warn(f"{path} can't be read or moved ({error}); delete it")
         else:

@@ -54,31 +54,24 @@ def load() -> tuple[SavedState, str]:
 
 def _set_aside(path: Path) -> str:
     from tui_llm.common.files import locked
+    from tui_llm.tui.kit.save import set_aside
 
     try:
         with locked(path):
             try:
                 _read(path)
             except DamagedState as error:
-                aside = _move_away(path)
+                aside = set_aside(path)
                 return f"the saved state is reset: {error}; the old file is kept as {aside.name}"
     except UserError as error:
         return str(error)
     return ""  # another app has set it aside meanwhile
 
 
-def _move_away(path: Path) -> Path:
-    from tui_llm.common import storage
-    from tui_llm.tui.kit.save import free_name
-
-    aside = free_name(path.with_name("state-damaged.json"))
-    storage.rename(path, aside)
-    return aside
-
-
 def merge(changes: dict[str, Any]) -> None:
     """Writes these keys and keeps all others. Raises `UserError` if the file can't be written; it is then unchanged."""
     from tui_llm.common.files import locked, write_json
+    from tui_llm.tui.kit.save import set_aside
 
     path = paths.state_path()
     with locked(path):
@@ -86,7 +79,7 @@ def merge(changes: dict[str, Any]) -> None:
             found = _read(path)
         except DamagedState:
             found = {}
-            _move_away(path)
+            set_aside(path)
         write_json(path, {**found, **changes, "version": VERSION})
 
 
