@@ -7,7 +7,7 @@ import json
 import threading
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ class Repository:
     commit: str = "1234567890" * 4
     gated: bool = False
     lies: dict[str, bytes] = field(default_factory=dict)  # content sent instead of a file's
+    endless: set[str] = field(default_factory=set)  # files whose content goes on, without a length
     cut: int = 0  # the weights stop after this many bytes, until `go_on`
     go_on: threading.Event = field(default_factory=threading.Event)
     ranges: list[str | None] = field(default_factory=list)  # the weights' requested ranges
@@ -127,14 +128,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", repository.commit)
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(body)))
+        if name in repository.endless:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if weights and repository.cut:
+        if name in repository.endless:
+            self._more_than(body)
+        elif weights and repository.cut:
             self.wfile.write(body[: repository.cut])
             self.wfile.flush()
             repository.go_on.wait(HANG)
             self.close_connection = True
         else:
             self.wfile.write(body)
+
+    def _more_than(self, body: bytes) -> None:
+        """Sends `body`, then more until the client goes away; in the end too, so that a client without a limit ends."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(body)
+            for _ in range(100):
+                self.wfile.write(bytes(1 << 20))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,59 @@ def test_closed_errors() -> None:
     done = run("runs", "delete", "none", before="os.close(2); sys.stderr = sys.__stderr__ = None")
     assert (done.returncode, done.stderr, done.stdout) == (2, "", "")
     assert run("models", before="os.close(0); sys.stdin = None").returncode == 0
+
+
+def softmax_that(does: str) -> str:
+    """Code that puts these lines in place of a command, run with the words `softmax a=1`."""
+    lines = "".join(f"    {line}\n" for line in does.splitlines())
+    return f"from tui_llm.common.errors import UserError\nimport tui_llm.commands.softmax as s\ndef softmax(options):\n{lines}s.softmax = softmax\n"  # fmt: skip
+
+
+@pytest.fixture
+def readerless() -> Iterator[int]:
+    """The writing end of a pipe whose reader has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+STATUSES = {
+    "usage": (("logits", "--bad"), "", 2),
+    "no such run": (("runs", "delete", "none"), "", 2),
+    "a note": (("softmax", "a=1"), softmax_that("print('note', file=sys.stderr)\nreturn 0"), 0),
+    "a note without its end": (("softmax", "a=1"), softmax_that("sys.stderr.write('note')\nreturn 0"), 0),
+    "a run that failed": (("softmax", "a=1"), softmax_that("print('failed', file=sys.stderr)\nreturn 1"), 1),
+    "internal error": (("softmax", "a=1"), softmax_that("raise ZeroDivisionError"), 2),
+    "interrupt": (("softmax", "a=1"), softmax_that("sys.stderr.write('note')\nraise KeyboardInterrupt"), 130),
+    "broken installation": (("softmax", "a=1"), "sys.modules['tui_llm.cli'] = None", 2),
+}
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("kind", STATUSES)
+def test_messages_that_cannot_be_written_leave_the_status(kind: str, buffered: str, readerless: int) -> None:
+    arguments, before, status = STATUSES[kind]
+    environment = {"PYTHONUNBUFFERED": buffered}
+    places = [readerless]
+    if Path("/dev/full").exists():
+        places.append(os.open("/dev/full", os.O_WRONLY))
+    for place in places:
+        done = run(*arguments, before=before, stdout=subprocess.DEVNULL, stderr=place, env=environment)
+        assert done.returncode == status, place
+    for place in places[1:]:
+        os.close(place)
+
+
+def test_an_error_after_the_reader_of_the_output_has_ended(readerless: int) -> None:
+    """What was printed is still in the buffer; its broken pipe must not take the place of the error."""
+    before = softmax_that("print('a line')\nraise UserError('it went wrong; do otherwise')")
+    said = one_line(run("softmax", "a=1", before=before, stdout=readerless))
+    assert said == "tui-llm: it went wrong; do otherwise\n"
+    before = softmax_that("print('a line')\nraise KeyboardInterrupt")
+    assert run("softmax", "a=1", before=before, stdout=readerless).returncode == 130
+    done = run("softmax", "a=1", before=softmax_that("print('a line')"), stdout=readerless)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "utf-16"])

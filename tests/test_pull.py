@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.fake_hub import Hub, Repository, hub
 from tui_llm.cli import main
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
+from tui_llm.common.files import SPARE
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.hub import lookup, model_list, pull
 from tui_llm.llm.tokens import vocabulary_folder
@@ -80,7 +82,7 @@ def leftovers() -> list[str]:
     return sorted(p.name for p in top.rglob("*") if p.name != ".pulling" and not p.name.endswith(".lock"))
 
 
-def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Popen[str]:
+def command(server: Hub, *words: str, home: Path, stderr: int = subprocess.PIPE, **more: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "HF_ENDPOINT": server.address,
@@ -91,7 +93,7 @@ def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Pop
     environment["HF_HUB_OFFLINE"] = more.get("HF_HUB_OFFLINE", "0")
     return subprocess.Popen(
         [sys.executable, "-m", "tui_llm", "models", *words], cwd=REPOSITORY, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=stderr,
     )  # fmt: skip
 
 
@@ -210,11 +212,51 @@ def test_a_file_with_a_wrong_hash_is_refused(repository: Repository, file: str) 
     assert pull.pull("distilgpt2").fresh
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_more_bytes_than_the_hub_announces_are_not_written(repository: Repository, file: str) -> None:
+    size, seen = len(repository.files[file]), list[pull.PullProgress]()
+    repository.endless.add(file)
+    before = sum(len(one) for name, one in repository.files.items() if len(one) < size and name != "pytorch_model.bin")
+    with pytest.raises(
+        UserError, match=f"{file} of {DISTIL} has more bytes than the hub gives, {size:,}; it was deleted"
+    ):
+        pull.pull("distilgpt2", report=seen.append)
+    assert max(one.done for one in seen) <= before + size
+    assert leftovers() == []
+    repository.endless.clear()
+    assert pull.pull("distilgpt2").fresh
+
+
+def test_a_file_without_a_size_is_refused(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [{k: v for k, v in one.items() if k != "size"} for one in repository.siblings()]
+    monkeypatch.setattr(repository, "siblings", lambda: sizes)
+    assert "the hub gives no size of" in refused()
+    assert repository.ranges == [] and leftovers() == []
+
+
+def test_space_for_other_files_is_left(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = sum(len(data) for data in repository.files.values())  # a little more than what is pulled
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, need))
+    assert "and 100.0 MB are left for other files" in refused()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, need + SPARE))
+    assert pull.pull("distilgpt2").fresh
+
+
+def test_a_pull_whose_progress_nobody_reads_is_whole(server: Hub, repository: Repository, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = command(server, "pull", "distilgpt2", "--progress", home=tmp_path / "h", stderr=writer)
+    os.close(writer)
+    assert "every file matches its hash" in done.communicate()[0]
+    assert done.returncode == 0
+
+
 def test_too_little_space_is_reported_before_the_download(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(pull.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 1000))
     assert "but only 0.0 MB are free" in refused()
     assert repository.ranges == []
 

@@ -27,14 +27,20 @@ def _status() -> int:
     except KeyboardInterrupt:
         return 130
     except MemoryError:  # `cli.main` had none left to say so
-        with suppress(OSError):
-            os.write(2, NO_MEMORY)
+        _say(NO_MEMORY)
         return 2
     except Exception as error:  # a broken installation: `cli` itself can't be imported
-        print(f"tui-llm: can't start: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        message = f"tui-llm: can't start: {type(error).__name__}: {' '.join(str(error).split())}\n"
+        _say(message.encode("utf-8", "backslashreplace"))
         return 2
     finally:  # while Python ends, an interrupt has nothing left to stop
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _say(line: bytes) -> None:
+    """Writes to standard error past Python's stream: what is left in that one's buffer would change the exit status."""
+    with suppress(OSError):
+        os.write(2, line)
 
 
 def _tracebacks_into_the_log() -> None:

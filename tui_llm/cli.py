@@ -20,10 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         try:
-            return _run(arguments, options)
-        finally:  # also after SystemExit, which --help raises
+            status = _run(arguments, options)
+        except SystemExit:  # of --help
             sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # not after an error: that of a broken pipe would take its place
+        return status
     except KeyboardInterrupt:
+        streams.discard_if_broken(sys.stdout)
         return 130
     except BrokenPipeError:  # the program that reads our output has ended, as `head` does
         streams.discard(sys.stdout)

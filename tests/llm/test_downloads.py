@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
+from tui_llm.common.files import SPARE
 from tui_llm.llm.data import corpora, corpus, downloads
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch
@@ -31,6 +34,7 @@ class Server(ThreadingHTTPServer):
     mark: str | None = '"one"'
     cuts: list[int]  # number of bytes after which each of the next responses ends
     asked: list[str | None]  # the range of each request
+    length: int | None = None  # the announced one; 0: none
 
     @property
     def address(self) -> str:
@@ -53,7 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(self.server.text) - 1}/{len(self.server.text)}")
         if self.server.mark:
             self.send_header("ETag", self.server.mark)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.length != 0:
+            self.send_header("Content-Length", str(self.server.length or len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
 
@@ -141,6 +146,62 @@ def test_a_cancelled_download_keeps_its_partial_file(server: Server, tmp_path: P
         downloads.fetch(server.address, tmp_path / "t.txt", None, stop)
     downloads.fetch(server.address, tmp_path / "t.txt", None)
     assert server.asked[1] is not None and (tmp_path / "t.txt").read_bytes() == TEXT
+
+
+def test_an_answer_without_a_length_ends_at_the_limit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.length, told = 0, list[str]()
+    monkeypatch.setattr(downloads, "MOST", len(TEXT))
+    downloads.fetch(server.address, tmp_path / "whole.txt", RIGHT)
+    monkeypatch.setattr(downloads, "MOST", len(TEXT) - 1)
+    with pytest.raises(UserError, match=r"has more than the 0\.9 MB that a text may have; get a part") as caught:
+        downloads.fetch(server.address, tmp_path / "t.txt", None, told.append)
+    assert "\n" not in str(caught.value) and told[-1] == "downloading: 0.8 MB"
+    assert not (tmp_path / "t.txt").exists() and (tmp_path / ".t.txt.part").stat().st_size == 0
+
+
+def test_an_announced_length_over_the_limit_is_refused_at_once(server: Server, tmp_path: Path) -> None:
+    server.length, told = downloads.MOST + 1, list[str]()
+    with pytest.raises(UserError, match=r"has more than the 100\.00 GB that a text may have"):
+        downloads.fetch(server.address, tmp_path / "t.txt", None, told.append)
+    assert told == [] and (tmp_path / ".t.txt.part").stat().st_size == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_download_leaves_space_for_other_files(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    part, usage = tmp_path / ".t.txt.part", namedtuple("usage", "free")
+    room = 600_000
+
+    def disk(folder: Path) -> usage:
+        assert folder == tmp_path
+        return usage(SPARE + room - part.stat().st_size)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    server.length, told = None if announced else 0, list[str]()
+    with pytest.raises(UserError, match=r"MB more, but only .* are free in .*, and 100\.0 MB are left for other files"):
+        downloads.fetch(server.address, tmp_path / "t.txt", None, told.append)
+    assert told == ([] if announced else ["downloading: 0.3 MB", "downloading: 0.5 MB"])
+    assert part.stat().st_size == 0
+    room = 2_000_000
+    downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
+
+
+def test_what_was_resumed_stays_while_the_disk_is_full(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.cuts = [1000, 0]
+    with pytest.raises(UserError, match="cut off"):
+        downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
+    free, usage = 1000, namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free))
+    with pytest.raises(UserError, match=r"needs 0\.9 MB more, but only 0\.0 MB are free"):
+        downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
+    free = SPARE + len(TEXT)
+    downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
+    assert server.asked[-1] == "bytes=1000-" and (tmp_path / "t.txt").read_bytes() == TEXT
 
 
 def test_a_named_download_is_checked_every_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

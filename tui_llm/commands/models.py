@@ -127,14 +127,16 @@ def info(options: argparse.Namespace) -> None:
     from tui_llm.llm.hub import lookup, model_list
     from tui_llm.llm.hub.choices import of_files
     from tui_llm.llm.hub.open_model import opens_in_numpy
+    from tui_llm.llm.model.tensor_shapes import headers_once
 
     found = lookup.find(options.name)
-    row, card = model_list.with_ids(model_list.describe(found)), model_list.card(found.folder)
-    try:
-        choices = of_files(found.folder, found.name).lines()
-    except UserError:  # its vocabulary can't be read without opening it
-        choices = ()
-    reader = "numpy" if row.problem is None and opens_in_numpy(found.folder) else "torch"
+    with headers_once():
+        row, card = model_list.with_ids(model_list.describe(found)), model_list.card(found.folder)
+        try:
+            choices = of_files(found.folder, found.name).lines()
+        except UserError:  # its vocabulary can't be read without opening it
+            choices = ()
+        reader = "numpy" if row.problem is None and opens_in_numpy(found.folder) else "torch"
     if options.json:
         put_json({**_fields(row), "reader": reader, "choices": [choice.text for choice in choices], "card": card})
         return

@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,9 +18,11 @@ from typing import Any
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import file_size
 
 ASIDE, PART = ".tui-llm-", ".part"  # name of the temporary folders; only these are deleted by `sweep`
 DAY = 86400.0
+SPARE = 100_000_000  # bytes that a download leaves free for other files
 LOCKED = 5.0  # seconds to wait for another process that writes the same file
 
 
@@ -189,6 +192,16 @@ def remedy(error: BaseException | None) -> str:
         return "move it away"
     sealed = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
     return "make it writable" if sealed else "free some space there"
+
+
+def check_space(what: str, count: int, folder: Path) -> None:
+    """Raises `UserError`, which names `what` is downloaded, if its next `count` bytes don't fit into `folder` with `SPARE` left free."""
+    free = shutil.disk_usage(folder).free
+    if count > max(0, free - SPARE):
+        raise UserError(
+            f"{what} needs {file_size(count)} more, but only {file_size(free)} are free in {folder}, and {file_size(SPARE)} are left "
+            "for other files; free some space there or set TUI_LLM_HOME to another folder"
+        )
 
 
 # ── JSON for programs ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from tui_llm.facts.tokens import Token, Tokenization
 from tui_llm.llm.adapters.chat import ChatTemplate
 from tui_llm.llm.hub import lookup, open_model
 from tui_llm.llm.model.device_names import check_device, is_cpu
+from tui_llm.llm.model.tensor_shapes import headers_once
 from tui_llm.llm.model.weight_names import check_weights
 from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.softmax import Array
@@ -61,6 +62,7 @@ class OpenModel:
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
         self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[TokenLoss]] = {}
 
+    @headers_once()
     def open(self, model: str) -> Weights:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
         stays open."""

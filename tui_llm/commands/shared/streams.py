@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from tui_llm.common.errors import UserError
 
@@ -25,9 +26,22 @@ def _replacement(error: UnicodeError) -> tuple[str, int]:
     return shown, error.end
 
 
+class _Messages(io.FileIO):
+    """Standard error. What can't be written is dropped, as where its reader has ended or its disk is full: neither what a command
+    does nor its exit status depends on a message. Python ends with status 120 if it can't flush the stream."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            written: int | None = super().write(data)
+            if written is not None:  # None: the descriptor does not block, and takes nothing now
+                return written
+        return len(data)
+
+
 def prepare() -> None:
     """Opens the null device for each of the three that is closed; otherwise the next file that is opened would get its descriptor
-    and receive what is printed. Output to a closed stdout fails, as on a full disk; error messages are dropped."""
+    and receive what is printed. Output to a closed stdout fails, as on a full disk; messages on stderr are dropped if they can't be
+    written."""
     codecs.register_error(HANDLER, _replacement)
     for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -41,6 +55,9 @@ def prepare() -> None:
         sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    if sys.stderr is sys.__stderr__:
+        buffer = io.BufferedWriter(_Messages(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(buffer, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # a stream of another type, such as a test's
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from tui_llm.facts.check import CheckReport, CheckStatus, Finding
 from tui_llm.llm.check import prediction, vocabulary, weights
 from tui_llm.llm.check.checked_model import CheckedModel, unchecked
 from tui_llm.llm.hub import lookup
+from tui_llm.llm.model.tensor_shapes import headers_once
 
 Check = Callable[[CheckedModel], Finding]
 CHECKS: dict[str, Check] = {
@@ -29,6 +30,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
+@headers_once()
 def check_model(name: str) -> CheckReport:
     """Run all checks on a model's name, folder or file. Raises `UserError` if there is no such model, folder or file."""
     try:

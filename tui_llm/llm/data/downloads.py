@@ -9,15 +9,18 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import Timeout
 
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError, network_reason
-from tui_llm.common.files import write_json
+from tui_llm.common.files import check_space, write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
+from tui_llm.common.numbers import file_size
 
 Progress = Callable[[str], None]
+MOST = 100_000_000_000  # bytes of a file: twice OpenWebText
 _BLOCK = 1 << 18  # bytes read at a time
 _ATTEMPTS = 3  # connections to try; stops at one that brings no data
 
@@ -27,7 +30,8 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
     unchanged. A lock file prevents concurrent downloads of the same file. `progress` is called a few times a second; an
     exception that it raises ends the download, and the partial file stays for the next call.
 
-    Raises `UserError` if it can't be downloaded or does not match `sha256`.
+    Raises `UserError` if it can't be downloaded or does not match `sha256`. What a server sends is limited to `MOST` bytes, and to
+    the free space on the disk.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -123,10 +127,33 @@ def _connect(address: str, part: Path, progress: Progress) -> None:
                 mark = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
                 if mark:
                     write_json(_mark(part), {"mark": mark})
-            while data := answer.read(_BLOCK):
-                file.write(data)
-                have += len(data)
-                of = f" of {total / 1e6:.1f}" if total else ""
-                progress(f"downloading: {have / 1e6:.1f}{of} MB")
+            have = _copy(answer, file, have, total, address, progress)
     if total is not None and have < total:
         raise OSError(f"it was cut off after {have:,} of {total:,} bytes")
+
+
+def _copy(
+    answer: http.client.HTTPResponse, file: BinaryIO, have: int, total: int | None, address: str, progress: Progress
+) -> int:
+    """Write the rest of the answer behind the `have` bytes that the file has. Returns their number then.
+
+    Raises `UserError` instead of writing bytes for which there is no room: an answer may announce more than there is, or never end.
+    What has come of one without a length is dropped then.
+    """
+    of = f" of {total / 1e6:.1f}" if total else ""
+    while data := answer.read(_BLOCK):
+        try:
+            if (total or have + len(data)) > MOST:
+                raise UserError(
+                    f"{address} has more than the {file_size(MOST)} that a text may have; get a part of it elsewhere and name the file"
+                )
+            check_space(address, total - have if total else len(data), Path(file.name).parent)
+        except UserError:
+            if not total:
+                file.seek(0)
+                file.truncate()
+            raise
+        file.write(data)
+        have += len(data)
+        progress(f"downloading: {have / 1e6:.1f}{of} MB")
+    return have

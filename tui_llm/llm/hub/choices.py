@@ -14,10 +14,12 @@ from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import switches
 from tui_llm.llm.model.model_config import is_gpt2, read_config
+from tui_llm.llm.model.tensor_shapes import headers_once
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
+@headers_once()
 def of_files(path: Path, name: str) -> ModelChoices:
     """As far as its files tell without opening it. Raises `UserError` if its vocabulary can't be read so."""
     if detect.is_file(path):

@@ -13,12 +13,14 @@ from tui_llm.llm.formats import detect
 from tui_llm.llm.hub import lookup, pull
 from tui_llm.llm.hub.lookup import LocalModel
 from tui_llm.llm.model.model_config import is_gpt2, is_gpt2_type, read_config, untied_note
+from tui_llm.llm.model.tensor_shapes import headers_once
 from tui_llm.llm.tokens.folder_files import read_files
 
 CARD = "README.md"
 _LONGEST_CARD = 200_000  # bytes
 
 
+@headers_once()
 def describe(found: LocalModel) -> ModelInfo:
     """A model's parameters, context and vocabulary, from its config and file headers. If they can't be read, `problem`
     is the reason."""

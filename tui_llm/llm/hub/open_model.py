@@ -18,6 +18,7 @@ from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_fil
 from tui_llm.llm.model import numpy_gpt, switches
 from tui_llm.llm.model.model_config import GGUF, is_gpt2, is_gpt2_type, read_config, untied_note
 from tui_llm.llm.model.numpy_gpt import NumpyGPT
+from tui_llm.llm.model.tensor_shapes import headers_once
 from tui_llm.llm.tokens import tokenizer
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def open_without_torch(path: Path, name: str) -> LoadedModel | None:
         return None if model is None else _gpt_folder(path, name, model, model.vocabulary)
 
 
+@headers_once()
 def opens_in_numpy(path: Path) -> bool:
     """Whether `open_in_numpy` opens this folder or file."""
     try:

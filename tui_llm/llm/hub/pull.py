@@ -14,7 +14,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +24,8 @@ from filelock import Timeout
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.common.files import write_json
+from tui_llm.common.files import check_space, write_json
 from tui_llm.common.foreign_files import read_json
-from tui_llm.common.numbers import file_size
 from tui_llm.llm.model.model_config import is_gpt2, read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
 
@@ -50,6 +48,7 @@ _OTHERS = {
     "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt",
 }  # fmt: skip
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+UNKNOWN = -1  # size of a file of which the hub gives none
 _CHUNK = 1 << 20  # bytes between progress updates
 
 
@@ -142,7 +141,7 @@ def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
     for one in siblings:
         lfs = one.lfs or {}
         sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
-        size = one.size if isinstance(one.size, int) and one.size >= 0 else 0
+        size = one.size if isinstance(one.size, int) and one.size >= 0 else UNKNOWN
         files[str(one.rfilename)] = _HubFile(str(one.rfilename), size, sha256, getattr(one, "blob_id", None))
     weights = [name for name in files if _WEIGHTS.fullmatch(name)]
     if "model.safetensors" in weights:
@@ -158,9 +157,9 @@ def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
         raise UserError(f"{repo} has no config.json; it is not a model that can be opened")
     wanted = [files[name] for name in (*weights, *(set(files) & _OTHERS))]
     for file in wanted:
-        if not file.sha256 and not file.git:
+        if lacks := "size" if file.size == UNKNOWN else "hash" if not (file.sha256 or file.git) else "":
             raise UserError(
-                f"the hub gives no hash of {file.name} of {repo}, so it can't be checked; pull from another address"
+                f"the hub gives no {lacks} of {file.name} of {repo}, so it can't be checked; pull from another address"
             )
     return sorted(wanted, key=lambda file: (file.size, file.name))
 
@@ -200,13 +199,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], r
 
 def _space(repo: str, part: Path, files: list[_HubFile]) -> None:
     have = sum(path.stat().st_size for path in part.iterdir() if path.is_file())
-    need = sum(file.size for file in files) - have
-    free = shutil.disk_usage(part).free
-    if need > free:
-        raise UserError(
-            f"{repo} needs {file_size(need)} more, but only {file_size(free)} are free in {paths.models_dir()}; free some space "
-            "there or set TUI_LLM_HOME to another folder"
-        )
+    check_space(repo, sum(file.size for file in files) - have, paths.models_dir())
 
 
 class _Downloader:
@@ -242,34 +235,44 @@ class _Downloader:
                     raw.truncate()
                 self.report(PullProgress(file.name, self.before + have, self.total))
                 counted: Any = _Counted(
-                    raw, lambda at: self.report(PullProgress(file.name, self.before + at, self.total))
+                    raw, file.size, lambda at: self.report(PullProgress(file.name, self.before + at, self.total))
                 )
                 if have < file.size or not file.size:
                     file_download.http_get(
                         url, counted, resume_size=have, headers=utils.build_hf_headers(), expected_size=file.size
                     )
+        except _TooLong:
+            raise self._refused(
+                f"{file.name} of {self.repo} has more bytes than the hub gives, {file.size:,}"
+            ) from None
         except UserError:
             raise
         except Exception as error:
             raise UserError(_message(error, self.repo, self.commit)) from error
         self.report(PullProgress(f"checking {file.name}", self.before + file.size, self.total))
         if not _matches(brought, file):
-            storage.rmtree(self.part)
-            raise UserError(
-                f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was deleted: pull again, or from another "
-                "address (HF_ENDPOINT)"
-            )
+            raise self._refused(f"{file.name} of {self.repo} is not the file whose hash the hub gives")
         storage.sync_path(brought)
         storage.replace(brought, path)
 
+    def _refused(self, why: str) -> UserError:
+        storage.rmtree(self.part)
+        return UserError(f"{why}; it was deleted: pull again, or from another address (HF_ENDPOINT)")
+
+
+class _TooLong(Exception):
+    """The server sends more bytes of a file than the hub's list gives."""
+
 
 class _Counted:
-    """A file wrapper that reports its length after each write."""
+    """A file wrapper that reports its length after each write. Raises `_TooLong` instead of a write beyond `most` bytes."""
 
-    def __init__(self, file: BinaryIO, report: Callable[[int], None]) -> None:
-        self._file, self._report = file, report
+    def __init__(self, file: BinaryIO, most: int, report: Callable[[int], None]) -> None:
+        self._file, self._most, self._report = file, most, report
 
     def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._most:
+            raise _TooLong
         count = self._file.write(data)
         self._report(self._file.tell())
         return count

@@ -7,9 +7,13 @@ the format requires (https://github.com/huggingface/safetensors, "Format").
 from __future__ import annotations
 
 import math
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -38,6 +42,25 @@ class TensorInfo:
         return math.prod(self.shape)
 
 
+# The headers that `headers_once` keeps, by device, inode, size and modification time of their file.
+_Headers = dict[tuple[int, int, int, int], dict[str, TensorInfo]]
+_kept: ContextVar[_Headers | None] = ContextVar("headers", default=None)
+
+
+@contextmanager
+def headers_once() -> Iterator[None]:
+    """In this block, on this thread, an unchanged file's header is parsed once. Opening or describing a model asks for it several
+    times, and one of 100,000 tensors takes a second."""
+    if _kept.get() is not None:  # inside another such block
+        yield
+        return
+    before = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(before)
+
+
 def read_shapes(path: Path) -> dict[str, list[int]]:
     """Tensor name → shape, read from a safetensors file's header. Raises `UserError` if it is no safetensors file."""
     return {name: list(tensor.shape) for name, tensor in read_header(path).items()}
@@ -47,17 +70,28 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensor name → its header entry. Raises `UserError` if it is no safetensors file, or its header doesn't match the
     file."""
     with open_foreign(path) as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(8)
-        if len(head) < 8:
-            raise UserError(f"{path} is empty or cut short; get it again")
-        (length,) = struct.unpack("<Q", head)
-        if length > LARGEST_HEADER or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
-        if length > size - 8:
-            raise UserError(f"{path} is empty or cut short; get it again")
-        header = parse_json(file.read(length), path)
+        kept = _kept.get()
+        if kept is None:
+            return _read(file, path)
+        found = os.fstat(file.fileno())
+        key = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        if key not in kept:
+            kept[key] = _read(file, path)
+        return dict(kept[key])
+
+
+def _read(file: BufferedReader, path: Path) -> dict[str, TensorInfo]:
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(8)
+    if len(head) < 8:
+        raise UserError(f"{path} is empty or cut short; get it again")
+    (length,) = struct.unpack("<Q", head)
+    if length > LARGEST_HEADER or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
+    if length > size - 8:
+        raise UserError(f"{path} is empty or cut short; get it again")
+    header = parse_json(file.read(length), path)
     try:
         if not isinstance(header, dict):
             raise ValueError("its header is not a JSON object")
