@@ -20,10 +20,7 @@ import collections
 import faulthandler
 import gc
 import hashlib
-import importlib
-import logging
 import os
-import pkgutil
 import random
 import resource
 import signal
@@ -44,8 +41,9 @@ os.environ |= {
     "TEXTUAL_COLOR_SYSTEM": "truecolor",
 }
 
-from soak_clock import SettledLoop, Stuck, simulate_time
-from soak_engine import Gate, GatedEngine
+from soak_checks import Broken, Faults, import_screens, say, screen_names, too_long
+from soak_clock import SettledLoop, simulate_time
+from soak_engine import Gate, GatedEngine, note_rest
 from soak_events import Event, Events
 from soak_home import Home
 from soak_routes import ARRIVES, ESCAPE, ROUTES, route, typed
@@ -58,39 +56,6 @@ HANG = 600.0  # real seconds
 MOMENT = 0.06  # simulated seconds after each event, for paints and late answers
 TIDY = 500  # number of events between two calls of `tidy`
 SETTLED = 5_000  # number of events after which memory may grow by 10 %
-
-
-class Broken(Exception):
-    """An invariant does not hold."""
-
-
-class Faults(logging.Handler):
-    """Collects what must not occur: log entries and uncaught exceptions."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-        self.setFormatter(logging.Formatter("log: %(levelname)s %(name)s: %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.found.append(self.format(record))
-
-    def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        logging.getLogger().addHandler(self)
-        loop.set_exception_handler(
-            lambda _loop, context: self._add("the loop: " + str(context["message"]), context.get("exception"))
-        )
-        threading.excepthook = lambda told: self._add(f"thread {told.thread}", told.exc_value)
-        sys.unraisablehook = lambda told: self._add(f"unraisable: {told.err_msg} {told.object!r}", told.exc_value)
-
-    def _add(self, what: str, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            return
-        self.found.append(what + "\n" + ("".join(traceback.format_exception(error)) if error else ""))
-
-
-def say(line: str) -> None:
-    print(line, file=sys.__stdout__, flush=True)
 
 
 class Soak:
@@ -157,19 +122,7 @@ class Soak:
         self.outputs.refill()
 
     async def _start(self) -> asyncio.Task[None]:
-        from tui_llm.tui.state.engine_client import EngineClient
-
-        if not hasattr(EngineClient, "_seen_next"):
-            EngineClient._seen_next = EngineClient._next  # type: ignore[attr-defined]
-
-            def noted(client: Any) -> Any:
-                job = EngineClient._seen_next(client)  # type: ignore[attr-defined]
-                client.resting = job is None
-                if job is None and not self.loop.is_closed():
-                    self.loop.call_soon_threadsafe(lambda: None)
-                return job
-
-            EngineClient._next = noted  # type: ignore[method-assign]
+        note_rest(self.loop)
         self.apps += 1
         self.app = self._make_app()
         self.gate.held = 0
@@ -382,7 +335,7 @@ class Soak:
         )
 
     def run(self) -> int:
-        signal.signal(signal.SIGPROF, _too_long)
+        signal.signal(signal.SIGPROF, too_long)
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_until_complete(self._run())
@@ -406,32 +359,6 @@ class Soak:
             say(f"memory grew from {early[0] / 1e6:.0f} MB to {early[-1] / 1e6:.0f} MB")
             return 1
         return 1 if self.broken else 0
-
-
-def _too_long(_signal: int, frame: Any) -> None:
-    raise Stuck("in one handler:\n" + "".join(traceback.format_stack(frame)))
-
-
-def import_screens() -> None:
-    """Imports what the app imports lazily: its time must be simulated, its memory not counted as growth."""
-    import tui_llm.tui
-
-    for module in pkgutil.walk_packages(tui_llm.tui.__path__, "tui_llm.tui."):
-        importlib.import_module(module.name)
-
-
-def screen_names() -> list[str]:
-    """The classes of all screens of the app but those that others are based on."""
-    from textual.screen import Screen
-
-    found, left = [], [Screen]
-    while left:
-        one = left.pop()
-        derived = [kind for kind in one.__subclasses__() if kind.__module__.startswith("tui_llm.")]
-        left += one.__subclasses__()
-        if one.__module__.startswith("tui_llm.") and not derived:
-            found.append(one.__name__)
-    return found
 
 
 def main() -> int:

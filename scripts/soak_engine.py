@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -105,3 +106,21 @@ class GatedEngine:
     def models(self) -> Any:
         self._gate.wait("models")
         return self._engine.models()
+
+
+def note_rest(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes each `EngineClient` say whether its thread has nothing to do (`resting`), and wake the loop when that begins."""
+    from tui_llm.tui.state.engine_client import EngineClient
+
+    if hasattr(EngineClient, "_seen_next"):
+        return
+    EngineClient._seen_next = EngineClient._next  # type: ignore[attr-defined]
+
+    def noted(client: Any) -> Any:
+        job = EngineClient._seen_next(client)  # type: ignore[attr-defined]
+        client.resting = job is None
+        if job is None and not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: None)
+        return job
+
+    EngineClient._next = noted  # type: ignore[method-assign]
