@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import refused, run_json
+from tests.training import run_helpers
 from tui_llm.cli import main
 from tui_llm.commands.shared import spaces, text_input
 from tui_llm.commands.shared.command import parsers
@@ -144,6 +145,25 @@ def test_a_target_without_its_space_is_asked_about(
     shown = capsys.readouterr()
     assert said in shown.err and bool(said) is bool(shown.err)
     json.loads(shown.out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["learn", "Once upon a", "--target", "", "--also", "The cat=>sat"],
+        ["control", "r", "--pin", "The cat=>sat", "--unpin", "none"],
+        ["train", "text.txt", "--run", "new", "--pin", "The cat=>sat", "--preset", "none"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_error_is_one_line_without_a_note(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(run_helpers.words(400))
+    run_helpers.make("r", tmp_path / "text.txt")
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_note_has_the_two_losses_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

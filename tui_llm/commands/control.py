@@ -53,7 +53,6 @@ def control(options: argparse.Namespace) -> None:
         launch.check_training(run)  # before anything is written
     if pinning:
         before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
-        spaces.note_pins(new)
         old = [pin for words in options.unpin or () for pin in pins.matching(words, before)]
         pins.change(run.pins_path, new, old)
         asked += [f"{'pin' if pin in new else 'unpin'} {pins.text_of(pin)!r}" for pin in (*new, *old)]
@@ -66,6 +65,8 @@ def control(options: argparse.Namespace) -> None:
     if options.pause or options.go_on:
         (launch.pause if options.pause else launch.unpause)(run)
         asked.append("pause" if options.pause else "go on")
+    if pinning:
+        spaces.note_pins(new)  # last: an error is one line
     if options.json:
         put_json({"run": run.name, "asked": asked, "alive": run.alive()})
     else:

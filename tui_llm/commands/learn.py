@@ -76,11 +76,11 @@ def learn(options: argparse.Namespace) -> None:
     request = request_of(options, target=Target(text=options.target))
     folder = keep_folder(options)
     engine = engine_of(options)
-    note_context(engine, request)
-    spaces.note_target(engine, request)
-    spaces.note_pins(map(pins.parse, options.also or ()))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, tuple(dict.fromkeys(also))))
     kept: Kept | None = None if folder is None else engine.answer(KeepQuestion(request, folder, options.force))
+    note_context(engine, request)  # once nothing can fail: an error is one line
+    spaces.note_target(engine, request)
+    spaces.note_pins(map(pins.parse, options.also or ()))
     if options.json:
         put_json(learned_json(learned) | {"kept": kept.folder if kept else None})
         return

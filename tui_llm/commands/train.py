@@ -153,7 +153,6 @@ def train(options: argparse.Namespace) -> int:
     if options.run is None and options.branch is None:
         raise UserError(_name_it(options))
     pinned = list(map(pins.parse, options.pin or ()))
-    spaces.note_pins(pinned)
     if options.tensorboard:
         from tui_llm.training.plan import extras
 
@@ -174,10 +173,12 @@ def train(options: argparse.Namespace) -> int:
         run = _new_run(options, given, pinned) if options.branch is None else branch_run(options, given, pinned)
     if options.no_start:
         put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
-        return 0
-    launch.start(run)
-    if options.detach:
-        _report_detached(run, options)
+    else:
+        launch.start(run)
+        if options.detach:
+            _report_detached(run, options)
+    spaces.note_pins(pinned)  # once nothing can fail: an error is one line
+    if options.no_start or options.detach:
         return 0
     return follow(run, as_json=options.json)
 
