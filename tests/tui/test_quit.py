@@ -52,19 +52,22 @@ def test_the_app_quits_while_torch_computes(tmp_path: Path, again: int) -> None:
 
 
 IMPORTING = """
-    import importlib.abc, sys, threading
+    import importlib.abc, importlib.util, sys, threading
     from tui_llm import cli
     from tui_llm.common.process_exit import exit_with
     from tui_llm.tui import app
 
     begun = threading.Event()
 
-    class Endless(importlib.abc.MetaPathFinder):
+    class Endless(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def find_spec(self, name, path=None, target=None):
             if name == {ready!r}:
-                assert threading.current_thread() is not threading.main_thread()
-                begun.set()
-                threading.Event().wait()
+                return importlib.util.spec_from_loader(name, self)
+
+        def exec_module(self, module):  # holds the lock of this module, and of those that import it
+            assert threading.current_thread() is not threading.main_thread()
+            begun.set()
+            threading.Event().wait()
 
     class Ending(app.LabApp):
         def on_ready(self):
