@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ from tui_llm.llm.data import parquet, records
 
 pyarrow = pytest.importorskip("pyarrow")
 from pyarrow import parquet as library  # noqa: E402
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now, as Linux counts them."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -81,3 +88,35 @@ def test_a_long_text_is_refused_by_its_row(tmp_path: Path, monkeypatch: pytest.M
     library.write_table(pyarrow.table({"text": ["a", "b" * 1001]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"row 2 has more than 1,000 characters"):
         list(records.texts(tmp_path / "a.parquet", "parquet", "text"))
+
+
+def test_texts_that_begin_alike_are_few_at_a_time(
+    tmp_path: Path, batches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DELTA_BYTE_ARRAY stores a common beginning once; pyarrow gives it to each row of a batch."""
+    monkeypatch.setattr(parquet, "LONGEST", 300_000)
+    texts = [f"{'x' * 100_000}{at}" for at in range(64)]
+    path = tmp_path / "a.parquet"
+    how: dict[str, Any] = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
+    library.write_table(pyarrow.table({"text": texts}), path, compression="none", **how)
+    assert path.stat().st_size < 150_000
+    assert list(records.texts(path, "parquet", "text")) == texts
+    assert max(batch.nbytes for batch in batches) < 300_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory as Linux counts it")
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_the_texts_of_a_row_group_are_not_kept(tmp_path: Path, dictionary: bool, compression: str) -> None:
+    """Also where pyarrow began with a dictionary, which it gives up when it has grown to a megabyte."""
+    text, path = pyarrow.array([os.urandom(5000).hex() for _ in range(9000)]), tmp_path / "a.parquet"
+    table = pyarrow.table({"text": text})
+    library.write_table(table, path, use_dictionary=dictionary, compression=compression)
+    assert library.ParquetFile(path).num_row_groups == 1 and text.nbytes > parquet.LONGEST
+    most, rows = 0, list[int]()
+    before = resident()
+    for at, (_, record) in enumerate(parquet.rows(path, lambda _, __: "text")):
+        if at % 1000 == 0:
+            assert record["text"] == text[at].as_py()
+            most, rows = max(most, resident() - before), [*rows, at]
+    assert len(rows) == 9 and most < text.nbytes // 2

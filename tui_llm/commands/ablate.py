@@ -68,7 +68,6 @@ def ablate(options: argparse.Namespace) -> None:
         raise UserError("--mean and --from exclude each other")
     engine = engine_of(options)
     request = request_of(options, target=target_of(options.target))
-    note_context(engine, request)
     if options.rank:
         found = effects_of_all(engine.answer, request, engine.weights(), mean=options.mean, other=options.other)
         put_json(_effects_json(found)) if options.json else put(_effects_text(found))
@@ -76,6 +75,7 @@ def ablate(options: argparse.Namespace) -> None:
         changes = interventions_of(engine.answer, request, parts, mean=options.mean, other=options.other)
         made = engine.answer(AblateQuestion(request, changes))
         put_json(_ablation_json(made)) if options.json else put(_ablation_text(made))
+    note_context(engine, request)
     spaces.note_target(engine, request)
 
 

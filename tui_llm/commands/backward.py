@@ -57,8 +57,8 @@ def backward(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     target = Target(likeliest=True) if options.target is None else Target(text=options.target)
     request = request_of(options, target=target)
-    note_context(engine, request)
     found: Backward = engine.answer(BackwardQuestion(request, options.whole))
+    note_context(engine, request)
     if options.target is not None:
         spaces.note_target(engine, request)
     put_json(_json(found)) if options.json else put(_text(found))

@@ -72,12 +72,13 @@ def draw(options: argparse.Namespace) -> None:
     if options.count is not None and len(samplers) > 1:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
     engine, request = engine_of(options, numpy_first=True), request_of(options, sampler=samplers[0])
-    note_context(engine, request)
     if options.count is not None:
         found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed, options.top))
+        note_context(engine, request)
         put_json(histogram_json(found)) if options.json else put(histogram_text(found))
     else:
         drawn: Draw = engine.answer(DrawQuestion(request, samplers, options.u, options.seed, top=options.top))
+        note_context(engine, request)
         put_json(draw_json(drawn)) if options.json else put(draw_text(drawn))
 
 

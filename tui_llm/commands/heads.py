@@ -76,10 +76,10 @@ def heads(options: argparse.Namespace) -> None:
         refuse_ignored(options, TEXT_USUAL, "random tokens are no text")
     engine = engine_of(options)
     request = request_of(options) if text else Request()
-    note_context(engine, request)
     seed = 1 if options.seed is None else options.seed
     length = LENGTH if options.length is None else options.length
     found: Heads = engine.answer(HeadsQuestion(request, seed, length, own_text=text))
+    note_context(engine, request)
     put_json(_heads_json(found)) if options.json else put(_heads_text(found))
 
 

@@ -92,7 +92,6 @@ def steer(options: argparse.Namespace) -> None:
         check_file(out_path(options.save, "--save"), force=options.force, inputs=inputs_of(options))  # before the work
     request = request_of(options, sampler=sampler_of(options))
     engine = engine_of(options)
-    note_context(engine, request)
     layer = options.layer if options.load is not None or options.layer is not None else engine.weights().layers // 2
     direction = Direction(options.toward or "", options.away or "", layer, options.load or "")
     question = SteerQuestion(request, direction, options.coefficient, options.top, options.max_tokens, options.seed)
@@ -102,6 +101,7 @@ def steer(options: argparse.Namespace) -> None:
         saved = engine.answer(
             SteerSaveQuestion(request, direction, str(out_path(options.save, "--save")), options.force)
         )
+    note_context(engine, request)
     put_json(_steer_json(found, saved)) if options.json else put(_steer_text(found, saved))
 
 

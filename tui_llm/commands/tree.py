@@ -68,13 +68,13 @@ def tree(options: argparse.Namespace) -> None:
         out, reads = out_path(options.out, "--out"), inputs_of(options)
         check_file(out, force=options.force, inputs=reads)  # before the work, which takes time
     engine = engine_of(options)
-    note_context(engine, request)
     made = Tree(request, engine.weights(), text_ids=engine.answer(KnownQuestion(request)).text)
     growth = Growth(made, made.root, options.branch, options.depth, options.min_probability, options.max_nodes)
     while not growth.done:
         growth.take(engine.answer(BranchQuestion(request, growth.batch(), options.branch)))
     if out is not None:
         save(made, out, force=options.force, inputs=reads)
+    note_context(engine, request)
     if options.json:
         put_json({**tree_json(made), "full": growth.full})
         return

@@ -55,10 +55,9 @@ def prepare() -> None:
         sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    encoding = sys.stderr.encoding
-    if sys.stderr is sys.__stderr__:
+    if sys.stderr is sys.__stderr__ and sys.stderr is not None:  # not a test's stream
         buffer = io.BufferedWriter(_Messages(2, "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(buffer, encoding, line_buffering=True)
+        sys.stderr = io.TextIOWrapper(buffer, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # a stream of another type, such as a test's
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]

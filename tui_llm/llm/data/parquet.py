@@ -13,13 +13,12 @@ from tui_llm.llm.data.packed import Saw
 
 _ROWS = 64  # read at a time, or fewer, of as many bytes as the longest record
 _BLOCK = 1 << 20
-_ENCODINGS = {
-    "PLAIN",
-    "PLAIN_DICTIONARY",
-    "RLE_DICTIONARY",
-    "RLE",
-    "BIT_PACKED",
-}  # those of a dictionary and its indices
+# A column's part of a row group is not read as a whole.
+_READING: dict[str, Any] = {"page_checksum_verification": True, "buffer_size": _BLOCK, "pre_buffer": False}
+_DICTIONARY = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+_ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED"} | _DICTIONARY  # those of a dictionary and its indices
+# Those that store once what several rows have; the last one the common beginning of a value and the one before.
+_SHARED = _DICTIONARY | {"DELTA_BYTE_ARRAY"}
 
 
 def rows(
@@ -37,14 +36,15 @@ def rows(
     done = 0
     with open_foreign(path) as file, open_foreign(path) as seen:
         try:
-            opened = parquet.ParquetFile(file, page_checksum_verification=True)
+            opened = parquet.ParquetFile(file, **_READING)
             column = choose(opened.schema_arrow.names, str(path))
-            if _in_dictionary(opened, column):
-                opened = parquet.ParquetFile(
-                    file, metadata=opened.metadata, read_dictionary=[column], page_checksum_verification=True
-                )
+            by_dictionary = None
+            if column in [opened.metadata.schema.column(at).path for at in range(len(opened.metadata.schema))]:
+                by_dictionary = parquet.ParquetFile(
+                    file, metadata=opened.metadata, read_dictionary=[column], **_READING
+                )  # not of lists or structs
             total, size = max(1, opened.metadata.num_rows), path.stat().st_size
-            for batch in _batches(opened, column):
+            for batch in _batches(opened, by_dictionary, column):
                 for value in batch.column(0):
                     done += 1
                     found = value.as_py()
@@ -63,15 +63,6 @@ def rows(
             ) from error
 
 
-def _in_dictionary(opened: Any, column: str) -> bool:
-    """Whether pyarrow can read the column so that a repeated text is in memory once. It can't in delta encodings."""
-    leaves = opened.metadata.schema
-    if column not in [leaves.column(at).path for at in range(len(leaves))]:
-        return False  # of lists or structs
-    groups = range(opened.num_row_groups)
-    return all(_ENCODINGS.issuperset(chunk.encodings) for group in groups for chunk in _chunks(opened, group, column))
-
-
 def _chunks(opened: Any, group: int, column: str) -> list[Any]:
     """What the file says of the column in a row group, one for each leaf."""
     found = opened.metadata.row_group(group)
@@ -79,11 +70,21 @@ def _chunks(opened: Any, group: int, column: str) -> list[Any]:
     return [one for one in chunks if one.path_in_schema == column or one.path_in_schema.startswith(f"{column}.")]
 
 
-def _batches(opened: Any, column: str) -> Iterator[Any]:
-    """The column's record batches. All rows of one are in memory before their length is known."""
+def _batches(opened: Any, by_dictionary: Any, column: str) -> Iterator[Any]:
+    """The column's record batches. All rows of one are in memory before their length is known.
+
+    `by_dictionary` reads a repeated text so that it is in memory once, but keeps every text of a row group: it is for those whose
+    texts are known to be few bytes. It can't read delta encodings.
+    """
     for group in range(opened.num_row_groups):
-        size = sum(chunk.total_uncompressed_size for chunk in _chunks(opened, group, column))
-        rows = LONGEST * max(1, opened.metadata.row_group(group).num_rows) // max(1, size)
-        yield from opened.iter_batches(
+        chunks = _chunks(opened, group, column)
+        size = max(1, sum(chunk.total_uncompressed_size for chunk in chunks))
+        encodings = {encoding for chunk in chunks for encoding in chunk.encodings}
+        reader, rows = opened, LONGEST * max(1, opened.metadata.row_group(group).num_rows) // size
+        if by_dictionary is not None and size <= LONGEST and encodings <= _ENCODINGS:
+            reader = by_dictionary
+        elif encodings & _SHARED:
+            rows = LONGEST // size  # each row may have all bytes of the group
+        yield from reader.iter_batches(
             max(1, min(_ROWS, rows)), row_groups=[group], columns=[column], use_threads=False
         )
