@@ -106,7 +106,9 @@ def test_a_changed_model(nano: PipelineEngine) -> None:
 
     plain, off = asked(), asked(Intervention(ModelPart(HEAD, 1, 2)))
     assert off.heads[2].norm == 0 and plain.heads[2].norm > 0
-    assert off.heads[1] == pytest.approx(plain.heads[1]) or off.heads[1].keys == plain.heads[1].keys
+    for same in (0, 1, 3):  # the other heads of the block read the same and write the same
+        assert off.heads[same].keys == plain.heads[same].keys
+        assert off.heads[same].norm == pytest.approx(plain.heads[same].norm)
     assert off.attention != plain.attention and off.norms[:2] == plain.norms[:2] and off.norms[2] != plain.norms[2]
     cut = asked(Intervention(ModelPart(KEY, 2)))
     for head in cut.heads:

@@ -120,7 +120,7 @@ def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: Pip
     assert not any(p.requires_grad for p in engine.gpt.parameters())
 
 
-@pytest.mark.parametrize("budget", [1 << 30, 40_000, 0], ids=["all kept", "some kept", "none kept"])
+@pytest.mark.parametrize("budget", [1 << 30, 200_000, 0], ids=["all kept", "some kept", "none kept"])
 def test_undo_restores_the_exact_weights(engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "BUDGET", budget)
     recipes = [SGD, ADAMW, ADAMW, SGD, Recipe("sgd", 0.01)]
@@ -130,7 +130,8 @@ def test_undo_restores_the_exact_weights(engine: PipelineEngine, budget: int, mo
         assert told.kept_bytes <= budget
         weights.append(flat(copy_of(engine)).clone())
         losses.append(told.after.loss)
-    assert told.kept == {1 << 30: 5, 0: 0}.get(budget, told.kept)
+    # A state of this model is 44,800 bytes after SGD, 134,400 after AdamW.
+    assert told.kept in {1 << 30: (5,), 200_000: range(1, 5), 0: (0,)}[budget]
     for at in (4, 3, 2, 1, 0):
         told = learn(engine, at)
         assert bool((flat(copy_of(engine)) == weights[at]).all())

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
 from tests.byte_models import save_byte_model
 from tui_llm.cli import main
@@ -22,6 +23,8 @@ from tui_llm.llm.learn.evaluate import evaluate
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
+
+NANO = paths.shipped_models_dir() / "nano"
 
 
 def model(context: int = 16) -> GPT:
@@ -77,14 +80,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert made["model"] == "nano"
     assert made["bytes"] == len("Once upon a time, there was a little girl.She had a dog.")
     assert made["bits_per_byte"] == pytest.approx(made["loss"] * made["tokens"] / math.log(2) / made["bytes"])
-    assert made["loss"] < math.log(4096), "better than knowing nothing"
+    # In transformers: `<|endoftext|>` in front and after each document, and one window.
+    tokenizer = GPT2Tokenizer(str(NANO / "vocab.json"), str(NANO / "merges.txt"))
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ids = [end]
+    for document in ("Once upon a time, there was a little girl.", "She had a dog."):
+        ids += [*tokenizer(document).input_ids, end]
+    row = torch.tensor([ids])
+    with torch.no_grad():
+        wanted = GPT2LMHeadModel.from_pretrained(NANO, dtype=torch.float32).eval()(row, labels=row).loss
+    assert made["tokens"] == len(ids) - 1 and made["loss"] == pytest.approx(float(wanted), abs=1e-4)
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
 
 
 def test_a_vocabulary_of_another_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nano = paths.shipped_models_dir() / "nano"
     for name in ("vocab.json", "merges.txt"):
-        shutil.copyfile(nano / name, tmp_path / name)
+        shutil.copyfile(NANO / name, tmp_path / name)
     checkpoint.save(GPT(GPTConfig(vocabulary=40, context=8, layers=1, heads=2, width=8)), tmp_path)
     (tmp_path / "t.txt").write_text("Once upon a time")
     assert main(["evaluate", str(tmp_path / "t.txt"), "--model", str(tmp_path), "--json"]) == 2

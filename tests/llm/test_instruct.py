@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -137,6 +138,43 @@ def test_fine_tuning_changes_the_copy_only_and_continues_after_an_interruption()
     assert all(torch.equal(a, b) for a, b in zip(before, origin.parameters(), strict=True))
     with pytest.raises(UserError, match="learning rate"):
         Tuner(origin, ROWS, 11, 1e30).go(5)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0], ids=["not clipped", "clipped"])
+def test_the_steps_are_adamw_s_on_the_loss_written_out(scale: float) -> None:
+    """Betas, no weight decay, and torch's clip: with features of the usual size the gradient's norm is above 1."""
+    origin = tiny().double()
+    with torch.no_grad():
+        for parameter in origin.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+        origin.norm.weight.mul_(scale)
+        origin.norm.bias.mul_(scale)
+    tuner = Tuner(origin, ROWS, 10, 1e-2)
+    tuner.go(3)
+    model = copy.deepcopy(origin).requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+    # AdamW turns the rounding of gradients that should be 0 into steps: those of the keys' biases, and of tokens not used.
+    sure = [torch.ones_like(parameter, dtype=torch.bool) for parameter in model.parameters()]
+    losses, norms = [], []
+    for _ in range(3):
+        optimizer.zero_grad()
+        terms = []
+        for row in ROWS:
+            logs = model(torch.tensor([row.inputs]))[0, :, :10].log_softmax(-1)
+            terms += [-logs[at, target] for at, target in enumerate(row.targets) if target != IGNORE]
+        now = torch.stack(terms).mean()
+        now.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
+        for mask, parameter in zip(sure, model.parameters(), strict=True):
+            assert parameter.grad is not None
+            mask &= parameter.grad.abs() > 1e-4
+        optimizer.step()
+        losses.append(float(now.detach()))
+    assert (max(norms) > 1) == (scale == 1), norms
+    assert tuner.losses == pytest.approx(losses, rel=1e-6)
+    assert sum(int(mask.sum()) for mask in sure) > 0.7 * sum(p.numel() for p in model.parameters())
+    for mask, mine, other in zip(sure, tuner.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine[mask], other[mask], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

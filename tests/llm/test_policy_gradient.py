@@ -221,6 +221,41 @@ def test_a_step_raises_the_answers_with_positive_advantage() -> None:
     assert again.kl > 0 and again.before[0] == pytest.approx(made.after[0], abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [20.0, 0.05], ids=["clipped", "not clipped"])
+def test_a_step_is_adamw_s_after_torch_s_clip(size: float) -> None:
+    """Two updates on `policy_loss` of each answer alone; their weights, and the norm of the second one. In float64: AdamW turns
+    the rounding of gradients that should be 0, those of the keys' biases, into steps."""
+    origin, reference, settings = tiny().double(), tiny(2).double(), PolicySettings()
+    advantages = [size, -size, size / 2, -size / 2]
+    model, mine = (copy.deepcopy(origin).requires_grad_(True) for _ in range(2))
+    optimizers = [torch.optim.AdamW(one.parameters(), lr=1e-3, weight_decay=0.1) for one in (model, mine)]
+    made = policy_step(model, optimizers[0], ROWS, advantages, reference, settings, 13, updates=2)
+
+    _, targets = padded(ROWS)
+
+    def logs(policy: GPT) -> Tensor:
+        found = torch.zeros(targets.shape, dtype=torch.float64)
+        for number, (prompt, answer) in enumerate(ROWS):
+            alone = policy(torch.tensor([[*prompt, *answer]]))[0, :, :13].log_softmax(-1)
+            for at, id in enumerate(answer, len(prompt) - 1):
+                found[number, at] = alone[at, id]
+        return found
+
+    with torch.no_grad():
+        old, theirs = logs(origin), logs(reference)
+    for _ in range(2):
+        optimizers[1].zero_grad()
+        loss = policy_loss(logs(mine), old, theirs, torch.tensor(advantages), targets != IGNORE, settings).loss
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(mine.parameters(), 1.0))
+        optimizers[1].step()
+    assert (norm > 1) == (size > 1)
+    assert made.gradient_norm == pytest.approx(norm, rel=1e-6)
+    assert made.loss == pytest.approx(float(loss.detach()), rel=1e-6, abs=1e-9)
+    for made_here, by_hand in zip(model.parameters(), mine.parameters(), strict=True):
+        torch.testing.assert_close(made_here, by_hand, atol=1e-8, rtol=1e-6)
+
+
 def test_a_step_that_is_not_finite_is_one_line() -> None:
     model = tiny().requires_grad_(True)
     with torch.no_grad():
