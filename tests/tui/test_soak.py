@@ -35,7 +35,7 @@ def soak(seed: int, events: int) -> list[str]:
 @pytest.mark.timeout(1800)  # a minute of CPU time, beside whatever else runs; the script itself ends at a hang
 def test_a_short_soak_finds_nothing_and_replays_exactly() -> None:
     first = soak(1, EVENTS)
-    again = soak(1, 150)
+    again = soak(1, 400)
     assert len(again) > 50 and first[: len(again)] == again
 
 
