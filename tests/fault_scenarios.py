@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 # Imported here, so that forked processes have them: importing takes longest.
-import huggingface_hub
-import numpy as np
-import safetensors.numpy
-from huggingface_hub import constants, file_download
-
-from tests.fake_hub import Repository
+from tests.fault_hub import pull_version
 from tests.faults import Scenario
 from tests.training.run_helpers import make, words
 from tui_llm import cli
@@ -25,7 +18,6 @@ from tui_llm.facts.pin import Pin
 from tui_llm.llm.data import preference_pairs
 from tui_llm.llm.data.corpora import place
 from tui_llm.llm.data.preference_pairs import PreferencePair
-from tui_llm.llm.hub import pull
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run, find
@@ -328,44 +320,12 @@ def _new_tree(home: Path) -> int:
     return 0
 
 
-# ── a hub in this process ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _upstream(version: int) -> dict[str, bytes]:
-    """The files of a repository on the hub."""
-    weights = safetensors.numpy.save({"w": np.full(600, version, np.float32)})
-    config = {"model_type": "llama", "version": version}
-    return {"config.json": json.dumps(config).encode(), "model.safetensors": weights, "README.md": b"# %d\n" % version}
-
-
-def _pull_version(version: int) -> int:
-    """Pulls a model whose newest revision on the hub is `version`."""
-    upstream = _upstream(version)
-
-    def model_info(*_: Any, **__: Any) -> Any:
-        siblings = Repository(upstream).siblings()
-        return SimpleNamespace(sha=f"{version}" * 40, siblings=[
-            SimpleNamespace(rfilename=one["rfilename"], size=one["size"], lfs=one.get("lfs"), blob_id=one["blobId"]) for one in siblings
-        ])  # fmt: skip
-
-    def http_get(url: str, file: Any, *, resume_size: int = 0, **_: Any) -> None:
-        data = upstream[url.rpartition("/")[2]]
-        for start in range(resume_size, len(data), 1000):
-            file.write(data[start : start + 1000])
-
-    constants.HF_HUB_OFFLINE = False
-    huggingface_hub.HfApi = lambda *_, **__: SimpleNamespace(model_info=model_info)  # type: ignore[assignment, misc]
-    file_download.http_get = http_get  # type: ignore[assignment]
-    pull.pull("owner/tiny")  # as the command does, which prints its progress too
-    return 0
-
-
 def _pull(home: Path) -> int:
-    return _pull_version(1)
+    return pull_version(1)
 
 
 def _pull_newer(home: Path) -> int:
-    return _pull_version(2)
+    return pull_version(2)
 
 
 # ── preference pairs ─────────────────────────────────────────────────────────────────────────────────────────────────

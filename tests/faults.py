@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.flushes import unflushed
 from tests.training.kept_work import Kept, lost_checkpoints
-from tui_llm.common import files, storage
+from tui_llm.common import files, new_files, storage
 from tui_llm.training.run.run import Run
 
 KILLED = 99  # exit status of a process that was ended by its fault
@@ -261,11 +261,14 @@ class Trial:
             run = Run(self.home / "runs" / self.scenario.run)
             kept = Kept.of(run)
             wrong += [*lost_checkpoints(run), *self._again(), *kept.repeated(run)]
-        elif ended.status != 0:
+        elif ended.status != 0 or (
+            self.scenario.replaced and leftovers(self.home)
+        ):  # the next one deletes what is left
             wrong += self._again()
         for path in {Path(name).parent for name in leftovers(self.home)}:
             files.sweep(self.home / path)  # as the next write to this folder does
-        moved = self._moved(how)  # is the user's, and never deleted
+        # files of the user that were replaced are never deleted
+        moved = self._moved(how) if new_files.OLD in self.scenario.moved else []
         if left := [
             name for name in leftovers(self.home) if not any((self.home / name).is_relative_to(old) for old in moved)
         ]:

@@ -26,12 +26,11 @@ def calls_of(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def place(calls: list[str], start: str, end: str = "", after: int = -1) -> int:
-    """The number of the first call after `after` that begins and ends so."""
-    return next(
-        n
-        for n, call in enumerate(calls)
-        if n > after and call.split(" from ")[0].endswith(end) and call.startswith(start)
-    )
+    """The number of the first call after `after` that begins and ends so; fails if there is none."""
+    for number, call in enumerate(calls):
+        if number > after and call.startswith(start) and call.split(" from ")[0].endswith(end):
+            return number
+    pytest.fail(f"no call {start} … {end} after number {after} of {calls}")
 
 
 def test_a_file_is_flushed_then_renamed_then_its_folder_is_flushed(

@@ -120,6 +120,19 @@ def test_the_only_older_revision_is_kept_until_a_newer_one_is_in_its_place(monke
     assert not old.exists()
 
 
+def test_an_older_revision_that_was_not_deleted_is_deleted_by_the_next_pull() -> None:
+    folder, old = paths.pulled_model("gpt2"), paths.models_dir() / ".pulling" / "gpt2.old"
+    for path in (folder, old):
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_text(path.name)
+    pull._recover("openai-community/gpt2")
+    assert old.is_dir(), "what is in the folder was not pulled, so the older revision may be all that there is"
+    (folder / "pulled.json").write_text('{"repository": "openai-community/gpt2"}')
+    pull._recover("openai-community/gpt2")
+    assert not old.exists()
+    assert (folder / "model.safetensors").read_text() == "gpt2"
+
+
 def test_a_pulled_model_predicts_as_transformers(
     repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -314,11 +314,14 @@ def _put_back(folder: Path, waiting: Path) -> None:
 
 
 def _recover(repo: str) -> None:
-    """`_put_back` after a pull that was killed: also before one that can't reach the hub."""
+    """Put the older revision back after a pull that was killed, or delete it if the newer one is in its place: also before
+    a pull that can't reach the hub, or has nothing to bring."""
     folder, waiting = paths.pulled_model(local_name(repo)), paths.models_dir() / ".pulling"
-    if (waiting / f"{folder.name}.old").is_dir() and not folder.exists():
+    if (old := waiting / f"{folder.name}.old").is_dir():
         with suppress(OSError), storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
             _put_back(folder, waiting)
+            if origin(folder) is not None:
+                storage.rmtree(old, ignore_errors=True)
 
 
 def _put(part: Path, folder: Path, waiting: Path) -> None:
