@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.instruments.inside_models import NAMES, TEXT, Models, models
+from tests.llm.test_interventions import edited
 from tests.training.run_helpers import TINY, words
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
@@ -144,6 +146,31 @@ def test_a_changed_model_has_the_gradient_of_its_own_loss(nano: PipelineEngine, 
         assert all(one.norm == 0 for one in found.tokens)
     plain: Backward = nano.answer(BackwardQuestion(Request(prompt=TEXT, target=Target(text=" little"))))
     assert plain.loss != found.loss
+
+
+@pytest.mark.parametrize("part", [ModelPart(HEAD, 1, 0), ModelPart(KEY, 2)], ids=lambda one: one.name)
+def test_the_gradient_of_a_changed_model_is_that_of_autograd(both: Models, part: ModelPart) -> None:
+    """A head that is set to 0, as by a hook in transformers; a token that no later one attends to, as by a mask."""
+    asked = Request(prompt=TEXT, target=Target(text=" little girl"), interventions=(Intervention(part),))
+    found: Backward = both.engine.answer(BackwardQuestion(asked))
+    wanted, theirs = both.engine.target_ids(Target(text=" little girl"), ASKED), both.theirs
+    row = [*both.ids(), *wanted[:-1]]
+    mask = torch.full((len(row), len(row)), -math.inf, dtype=torch.float64).triu(1)
+    if part.kind == KEY:
+        mask[part.layer + 1 :, part.layer] = -math.inf
+    theirs.zero_grad()
+    with edited(theirs, part, torch.zeros_like) if part.kind == HEAD else contextlib.nullcontext():
+        logits = theirs(torch.tensor([row]), attention_mask=mask[None, None]).logits
+    logits = logits[0, -len(wanted) :, : both.engine.tokenizer.size]
+    F.cross_entropy(logits, torch.tensor(wanted)).backward()
+    assert found.grad_norm == pytest.approx(norm(*(one.grad for one in theirs.parameters())), rel=1e-4)
+    for layer, block in enumerate(theirs.transformer.h):
+        for kind, gradient in zip(
+            (kinds.QUERY, kinds.KEY, kinds.VALUE), block.attn.c_attn.weight.grad.chunk(3, dim=1), strict=True
+        ):
+            assert found.cell(layer, kind).norm == pytest.approx(norm(gradient), rel=1e-3, abs=1e-5)
+    plain: Backward = both.engine.answer(BackwardQuestion(ASKED))
+    assert plain.grad_norm != pytest.approx(found.grad_norm, rel=1e-3), "the change changes the gradient"
 
 
 def test_the_model_is_as_before(nano: PipelineEngine) -> None:

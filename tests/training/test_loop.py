@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,8 +32,9 @@ from tui_llm.training.run.settings import (
     learning_rate,
     problems,
 )
-from tui_llm.training.worker import checkpoints, loop
+from tui_llm.training.worker import checkpoints, loop, matrix_recorder
 from tui_llm.training.worker.loop import Diverged, Trainer
+from tui_llm.training.worker.matrix_recorder import MatrixRecorder
 from tui_llm.training.worker.optimizers import momentum
 
 CPU = torch.device("cpu")
@@ -59,6 +62,40 @@ def trainer(tmp_path: Path, **fields: object) -> Trainer:
         )
     )
     return Trainer(model, data, settings, CPU)
+
+
+@pytest.mark.parametrize("measures", [False, True])
+def test_tokens_per_second_are_the_steps_tokens_in_the_time_of_the_step_alone(
+    tmp_path: Path, measures: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on in these calls only: what is measured beside the training and the evaluation take no time."""
+    ours, now = trainer(tmp_path, grad_accumulation_steps=3, eval_every=2), [0.0]
+    ours.matrices = MatrixRecorder(ours.model, ours.settings.steps) if measures else None
+    calls: Counter[str] = Counter()
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    for module in (loop, matrix_recorder):
+        monkeypatch.setattr(module, "time", clock)
+
+    def takes(owner: object, name: str, seconds: float) -> None:
+        plain = getattr(owner, name)
+
+        def made(*args: object) -> object:
+            now[0] += seconds
+            calls[name] += 1
+            return plain(*args)
+
+        monkeypatch.setattr(owner, name, made)
+
+    takes(ours, "_backward", 2.0)
+    takes(ours, "_clip", 0.5)
+    takes(ours, "validate", 100.0)
+    if ours.matrices is not None:
+        takes(ours.matrices, "before", 7.0)
+        takes(ours.matrices, "after", 11.0)
+    steps = ours.steps()
+    assert [next(steps).tokens_per_second for _ in range(5)] == pytest.approx([4 * 16 * 3 / 2.5] * 5)
+    assert calls["_backward"] == calls["_clip"] == 5 and calls["validate"] == 3  # the first one, and each second
+    assert (calls["before"] == calls["after"] > 0) is measures
 
 
 @pytest.mark.parametrize(
