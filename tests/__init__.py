@@ -28,6 +28,8 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ |= {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# On every machine the tests compute on the CPU; scripts/gpu*.py check a GPU. (ROCm's torch obeys both.)
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 # The same kernel on every machine and in every fixture; tests/llm/test_kernels.py has the others.
 os.environ["TUI_LLM_KERNEL"] = "torch"
 # Compiling takes seconds, and each test has a cache folder of its own: the tests of a machine share what is compiled.

@@ -32,7 +32,7 @@ REAL = (
 """Modules whose tests are about how a process starts, or about what it may use."""
 
 LOADED = ("PYTHON", "LC_", "LANG", "OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH", "LD_")
-"""Variables that the interpreter or torch's libraries read once. PYTHONPATH is set anew; no test has a GPU."""
+"""Variables that the interpreter or torch's libraries read once. PYTHONPATH is set anew; no test has a GPU (tests/__init__.py)."""
 
 LIBRARIES = ("torch", "torch.utils._device", "numpy.ctypeslib", "numpy.ma", "numpy.random", "safetensors.torch", "filelock", "tiktoken")  # fmt: skip
 MOST, ROOM = 100_000, 4_000  # bytes of a message, and of a command line

@@ -104,11 +104,15 @@ def test_what_numpy_does_not_read_goes_to_torch(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_torch_only_what_is_surely_a_cpu_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_names.sys, "platform", "linux")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert device_names.is_cpu("auto", tmp_path) and device_names.is_cpu("cpu", tmp_path)
     assert not device_names.is_cpu("cuda", tmp_path) and not device_names.is_cpu("mps", tmp_path)
     for name in ("nvidia0", "nvidiactl", "kfd", "dxg"):
         (tmp_path / name).touch()
         assert not device_names.is_cpu("auto", tmp_path) and device_names.is_cpu("cpu", tmp_path)
+        with monkeypatch.context() as hidden:
+            hidden.setenv("CUDA_VISIBLE_DEVICES", "")
+            assert device_names.is_cpu("auto", tmp_path) and not device_names.is_cpu("cuda", tmp_path)
         (tmp_path / name).unlink()
     monkeypatch.setattr(device_names.sys, "platform", "win32")
     assert not device_names.is_cpu("auto", tmp_path)

@@ -10,7 +10,10 @@ import pytest
 from tui_llm.training.run.changes import LearningRateChange
 from tui_llm.training.run.curve import Envelope, Sum
 from tui_llm.training.run.loss_band import (
+    FALL_ERROR,
     LEAST,
+    LEFT_ERROR,
+    SHARE,
     Earlier,
     LossBandReader,
     Schedule,
@@ -64,6 +67,23 @@ def test_the_band_holds_the_ends_of_a_known_law(settings: TrainingSettings, shar
         widths.append((found.high - found.low) / end)
     assert held >= 16
     assert sorted(widths)[10] < 0.35  # a band that holds everything says nothing
+
+
+@pytest.mark.parametrize("settings", [COSINE, WSD], ids=["cosine", "wsd"])
+@pytest.mark.parametrize("share", [0.5, 0.75])
+def test_the_band_holds_as_many_ends_as_it_says_where_runs_depart_from_the_law(settings: TrainingSettings, share: float) -> None:  # fmt: skip
+    """By as much as the band allows for: `FALL_ERROR` × the fall and `LEFT_ERROR` × the loss × the steps left. The ends of runs
+    that follow the law exactly, as above, are held more often."""
+    held, count = 0, 100
+    for seed in range(count):
+        losses, done = law(settings, seed), round(share * settings.steps)
+        now, end = sum(losses[done - 20 : done]) / 20, sum(losses[-20:]) / 20
+        departs = math.hypot(FALL_ERROR * (now - end), LEFT_ERROR * (1 - share) * now)
+        end += random.Random(1000 + seed).gauss(0, departs)
+        found = band(sums(losses[:done]), settings)
+        held += found.low <= end <= found.high
+    # Three standard deviations of a binomial share, and 5 % for the fit, whose own uncertainty is in the band too.
+    assert SHARE - 0.12 <= held / count <= SHARE + 0.05 + 0.12
 
 
 def test_the_schedule_is_that_of_the_run() -> None:

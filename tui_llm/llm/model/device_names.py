@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -30,6 +31,8 @@ def is_cpu(name: str, devices: Path = Path("/dev")) -> bool:
     """Whether `device.choose(name)` is sure to be the CPU; found out without torch, so that False says nothing."""
     if name != "auto":
         return name == "cpu"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" and sys.platform == "linux":
+        return True  # CUDA and ROCm show no GPU then
     if sys.platform == "darwin":
         return platform.machine() == "x86_64"
     return sys.platform == "linux" and not any(any(devices.glob(pattern)) for pattern in _DEVICE_FILES)

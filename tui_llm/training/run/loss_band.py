@@ -27,7 +27,7 @@ from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.curve import Sum
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 
-SHARE = 0.8  # of the ends that the band holds
+SHARE = 0.8  # of the ends that the band holds, of runs that depart from the law as the stored ones did
 # Standard deviations; a normal error would need 1.28 on both sides, but small models learn things late, and fall further.
 BELOW, ABOVE = 1.6, 1.15
 EARLY = 0.5  # by which share the width grows towards the start of the run, from half of it back
