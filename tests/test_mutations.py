@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,10 @@ def test_a_runs_files_follow_from_the_seed_and_the_worker_resumes_it(
     check = worker.as_before(intact)
     assert check(answer) == ""
     assert check({**answer, "losses": {**answer["losses"], "7": 1.0}}) and check({**answer, "weights": "another"})
+    shutil.rmtree(run / "checkpoint-10")
+    os.mkfifo(run / "checkpoint-10")  # written again; opening it would never return
+    ending = forked.run(worker.resumed(run, 10))
+    assert ending.code == 0 and not ending.hung and check(json.loads(ending.out)) == ""
     weights = run / "checkpoint-5" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     ending = forked.run(worker.resumed(run, 5))

@@ -230,6 +230,33 @@ def test_other_folders_are_never_deleted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mkfifo")
+@pytest.mark.parametrize("faulty", [False, True])
+def test_a_tree_that_is_a_fifo_is_deleted_without_opening_it(
+    tmp_path: Path, faulty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`shutil.rmtree` waits until somebody writes into it."""
+
+    class NoFaults:
+        def step(self, call: str, path: str) -> None: ...
+
+    monkeypatch.setattr(storage, "faults", NoFaults() if faulty else None)
+    fifo, link, kept = tmp_path / "fifo", tmp_path / "link", tmp_path / "kept"
+    os.mkfifo(fifo)
+    storage.rmtree(fifo)
+    assert not os.path.lexists(fifo)
+    kept.mkdir()
+    link.symlink_to(kept)
+    if not faulty:
+        with pytest.raises(OSError):
+            storage.rmtree(link)
+        assert link.is_symlink()
+    storage.rmtree(tmp_path / "nothing", ignore_errors=True)
+    with pytest.raises(FileNotFoundError):
+        storage.rmtree(tmp_path / "nothing")
+    assert kept.is_dir()
+
+
 def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "made"
 

@@ -232,6 +232,15 @@ def rmdir(path: Path) -> None:
 
 
 def rmtree(path: Path, ignore_errors: bool = False) -> None:
+    """As `shutil.rmtree`, which opens what it deletes and so waits forever at a fifo: a file of any kind is deleted, too.
+    A link is refused."""
+    if os.path.lexists(path) and not path.is_dir() and not path.is_symlink():
+        try:
+            unlink(path)
+        except OSError:
+            if not ignore_errors:
+                raise
+        return
     if faults is None:
         shutil.rmtree(path, ignore_errors=ignore_errors)
         return

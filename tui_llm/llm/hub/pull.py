@@ -243,7 +243,7 @@ class _Downloader:
                     )
         except _TooLong:
             raise self._refused(
-                f"{file.name} of {self.repo} has more bytes than the hub gives, {file.size:,}"
+                f"{file.name} of {self.repo} is longer than the hub says, {file.size:,} bytes"
             ) from None
         except UserError:
             raise
