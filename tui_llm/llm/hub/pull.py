@@ -242,9 +242,7 @@ class _Downloader:
                         url, counted, resume_size=have, headers=utils.build_hf_headers(), expected_size=file.size
                     )
         except _TooLong:
-            raise self._refused(
-                f"{file.name} of {self.repo} is longer than the hub says, {file.size:,} bytes"
-            ) from None
+            raise self._refused(f"{file.name} of {self.repo} is more than the hub's {file.size:,} bytes") from None
         except UserError:
             raise
         except Exception as error:
