@@ -238,7 +238,7 @@ def test_a_tree_that_is_a_fifo_is_deleted_without_opening_it(
     """`shutil.rmtree` waits until somebody writes into it."""
 
     class NoFaults:
-        def step(self, call: str, path: str) -> None: ...
+        def step(self, call: str, path: str, source: str = "") -> None: ...
 
     monkeypatch.setattr(storage, "faults", NoFaults() if faulty else None)
     fifo, link, kept = tmp_path / "fifo", tmp_path / "link", tmp_path / "kept"

@@ -279,6 +279,23 @@ async def test_progress_that_cannot_be_read_is_kept_aside(kept: bytes) -> None:
     assert path().with_name("tour-damaged.json").read_bytes() == kept and Tour().load() is False and path().exists()
 
 
+async def test_an_app_that_closes_does_no_part_of_the_tour(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    close_all = app._close_all
+
+    async def closing() -> None:
+        app.lab_screen.set_focus(None)  # as when the prompt is removed: nobody is typing any more
+        app.lab_screen.tour.check()
+        await close_all()
+
+    monkeypatch.setattr(app, "_close_all", closing)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("f2")
+        assert isinstance(app.focused, PromptEditor)
+    assert Tour().load() is False
+
+
 async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
