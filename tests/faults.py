@@ -21,15 +21,15 @@ from typing import Any
 
 from tests.flushes import unflushed
 from tests.training.kept_work import Kept, lost_checkpoints
-from tui_llm.common import files, new_files, storage
+from tui_llm.common import files, storage
 from tui_llm.training.run.run import Run
 
 KILLED = 99  # exit status of a process that was ended by its fault
 HOW = ("kill", "full", "error", "sealed")
 """kill: half a write, or nothing of another call, then the process ends at once. full: from k on there is no room. error:
 the k-th call fails with EIO, once. sealed: from k on nothing can be opened, linked, renamed or deleted (EACCES)."""
-# A new name can need another block of its folder; one that is replaced needs none.
-_ROOM = {"open", "write", "mkdir", "fsync", "library", "link", "rename"}
+# A rename needs no room: what was moved away can be moved back, on a full disk too.
+_ROOM = {"open", "write", "mkdir", "fsync", "library", "link"}
 _SEALED = {"open", "mkdir", "link", "replace", "rename", "unlink", "rmdir", "lock", "library"}
 
 
@@ -267,11 +267,7 @@ class Trial:
             wrong += self._again()
         for path in {Path(name).parent for name in leftovers(self.home)}:
             files.sweep(self.home / path)  # as the next write to this folder does
-        # files of the user that were replaced are never deleted
-        moved = self._moved(how) if new_files.OLD in self.scenario.moved else []
-        if left := [
-            name for name in leftovers(self.home) if not any((self.home / name).is_relative_to(old) for old in moved)
-        ]:
+        if left := leftovers(self.home):
             wrong.append(f"left behind: {left[:3]}")
         if more := empty_folders(self.home) - self.folders:
             wrong.append(f"empty folders: {sorted(more)[:3]}")
@@ -302,7 +298,7 @@ class Trial:
 
     def _moved(self, how: str) -> list[Path]:
         """The folders that may have replaced files: after a kill, or if nothing can be moved back from then on."""
-        return list(self.home.glob(self.scenario.moved)) if self.scenario.moved and how != "error" else []
+        return list(self.home.glob(self.scenario.moved)) if self.scenario.moved and how in ("kill", "sealed") else []
 
     def _is_moved(self, name: str, how: str) -> bool:
         """Whether a file that is missing in the replaced folder is whole in one of those."""

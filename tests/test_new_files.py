@@ -210,6 +210,25 @@ def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out/vocab.json/precious": "x"}
 
 
+def test_files_that_a_killed_replacement_moved_away_are_deleted_by_the_next_that_succeeds(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    write_folder(folder, fill, last="config.json")
+    for name in ("killed", "empty", "alive"):
+        (folder / f"{new_files.OLD}{name}").mkdir()
+    (folder / f"{new_files.OLD}killed" / "config.json").write_text("old")
+    lock = storage.lock_folder(folder / f"{new_files.OLD}alive")  # of a process that is replacing files now
+
+    def broken(part: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        write_folder(folder, broken, last="config.json", force=True)
+    assert len(list(folder.glob(f"{new_files.OLD}*"))) == 3  # the only copy, perhaps
+    write_folder(folder, fill, last="config.json", force=True)
+    assert [path.name for path in folder.glob(f"{new_files.OLD}*")] == [f"{new_files.OLD}alive"]
+    storage.unlock_folder(lock)
+
+
 def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tui_llm.common import files, paths
 

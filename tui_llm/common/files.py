@@ -135,7 +135,7 @@ def aside(path: Path) -> Iterator[Path]:
     """
     storage.make_folders(path.parent)
     sweep(path.parent)
-    folder, lock = _claimed(path.parent)
+    folder, lock = claimed(path.parent)
     try:
         yield folder / path.name
     finally:
@@ -144,9 +144,10 @@ def aside(path: Path) -> Iterator[Path]:
         storage.unlock_folder(lock)
 
 
-def _claimed(parent: Path) -> tuple[Path, int | None]:
+def claimed(parent: Path, prefix: str = ASIDE, suffix: str = PART) -> tuple[Path, int | None]:
+    """An empty temporary folder in `parent`, and its lock: while it is held, no `sweep` deletes the folder. Raises OSError."""
     while True:
-        folder = storage.temporary_folder(parent, ASIDE, PART)
+        folder = storage.temporary_folder(parent, prefix, suffix)
         try:
             lock = storage.lock_folder(folder)
         except (BlockingIOError, FileNotFoundError):
@@ -160,13 +161,13 @@ def _claimed(parent: Path) -> tuple[Path, int | None]:
         storage.unlock_folder(lock)
 
 
-def sweep(parent: Path) -> None:
+def sweep(parent: Path, prefix: str = ASIDE, suffix: str = PART) -> None:
     """Delete the temporary folders of killed processes in `parent`. Never raises."""
     with suppress(OSError):
         with os.scandir(parent) as entries:
-            found = [parent / entry.name for entry in entries if entry.name.startswith(ASIDE)]
+            found = [parent / entry.name for entry in entries if entry.name.startswith(prefix)]
         for folder in found:
-            if folder.name.endswith(PART):
+            if folder.name.endswith(suffix):
                 with suppress(OSError):
                     _sweep(folder)
 

@@ -10,7 +10,7 @@ A new folder is filled under a temporary name and renamed: rename(2) replaces no
 existing folder each file is placed as above, the file `last`, which marks the folder as complete, at the end. With
 `force`, replaced files are moved to a hidden folder until all are placed, and are restored on an error. A process
 killed in between leaves that folder, and no file `last`: the folder is then invalid, rather than a mixture of two
-models.
+models. The next replacement deletes that folder once it has placed all files.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _move_in(part: Path, folder: Path, last: str, force: bool) -> None:
         mode = _mode(folder / name)
         if mode is not None and stat.S_ISDIR(mode):
             raise UserError(f"{folder / name} is a folder, and only files are replaced; give another folder")
-    old = storage.temporary_folder(folder, OLD)
+    old, lock = files.claimed(folder, OLD, "")
     replaced: list[str] = []
     placed: list[str] = []
     try:
@@ -178,7 +178,11 @@ def _move_in(part: Path, folder: Path, last: str, force: bool) -> None:
         with suppress(OSError):  # fails if a file could not be restored, which then stays there
             storage.rmdir(old)
         raise
+    finally:
+        storage.unlock_folder(lock)
     storage.rmtree(old, ignore_errors=True)
+    if force:  # all is in place: also what an earlier replacement moved away and did not delete
+        files.sweep(folder, OLD, "")
 
 
 # ── shared checks ────────────────────────────────────────────────────────────────────────────────────────────────────
