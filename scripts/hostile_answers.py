@@ -2,7 +2,7 @@
 
     python scripts/hostile_answers.py [--each N] [PYTEST_ARGUMENT ...]
 
-Without --each, all values are tried. The exit status is that of pytest, which runs tests/tui/test_hostile_answers.py.
+Without --each, all values are tried: hundreds of dialogs in a test, which therefore has no time limit. The exit status is that of pytest, which runs tests/tui/test_hostile_answers.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=sys.maxsize)
     options, arguments = parser.parse_known_args()
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "tests/tui/test_hostile_answers.py", *arguments],
+        [sys.executable, "-m", "pytest", "-n", "0", "--timeout", "0", "tests/tui/test_hostile_answers.py", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "TUI_LLM_EACH": str(options.each)},
     ).returncode

@@ -78,7 +78,7 @@ class Change:
 READ = {
     "runs": ("config.json", "status.json", "metrics.jsonl", "alarms.jsonl", "heads.jsonl", "pid", "lock", "checkpoint-"),
     "compare": ("config.json", "status.json", "metrics.jsonl", "pid", "lock", "checkpoint-"),
-    "probes": ("config.json", "probes.jsonl", "pins.json", "metrics.jsonl", "status.json"),
+    "probes": ("config.json", "probes.jsonl", "heads.jsonl", "pins.json", "metrics.jsonl", "status.json"),
     "samples": ("config.json", "samples.jsonl"),
     "logits": ("config.json", "checkpoint-", "status.json"),
     "models": ("config.json", "checkpoint-", "status.json", "corpus.json", "metrics.jsonl"),
