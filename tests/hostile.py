@@ -54,6 +54,13 @@ PATHS = (
 VALUES = (*NUMBERS, *TEXTS, *PATHS)
 
 # Values of the arguments that are not under test. A command that changes, renames or deletes a run has GONE, which each call finds anew.
+NOTES = (
+    "did you mean",  # a target's space may be missing (`shared/spaces.py`)
+    " tokens, its context",  # the model does not see the beginning (`inside.note_context`)
+    "is fed as plain text, not as the special token",  # in a message (`chat`)
+)
+"""Of a command that succeeds, on standard error."""
+
 GONE, PULLED, KEPT = "gone", "own/model", ("r", "s", "gone")
 PLAIN = {
     "TEXT": "a b", "PROMPT": "a b", "TOKEN=LOGIT": "a=1", "TOKEN": "#5", "RUN": "r", "OLD": GONE, "CORPUS": "text.txt", "FILE": "model",
@@ -371,8 +378,7 @@ def problem(arguments: tuple[str, ...], *, works: bool = False) -> str | None:
     lines = said.splitlines()
     if code == 2 and (len(lines) != 1 or not lines[0].startswith("tui-llm: ")):
         return f"{len(lines)} lines on stderr: {said[-600:]}"
-    # A note says that a target's space may be missing (`shared/spaces.py`).
-    if code == 0 and not all(line.startswith("tui-llm: ") and "did you mean" in line for line in lines):
+    if code == 0 and not all(line.startswith("tui-llm: ") and any(note in line for note in NOTES) for line in lines):
         return f"said on stderr: {said[-300:]}"
     if raw := {
         c for c in shown + said if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or c in "\u202e\u2066\u200d"

@@ -89,8 +89,7 @@ def test_commands_and_screens_write_through_one_helper() -> None:
         ("vocabulary.py", "save_folder"),
         ("run_actions.py", "rename"),
         ("runs.py", "rename"),
-        ("tour.py", "rename"),  # the same, of progress
-        ("state_file.py", "rename"),  # storage.rename: sets a damaged file aside
+        ("save.py", "rename"),  # storage.rename: sets a damaged file aside, under a free name
         ("state_file.py", "write_json"),  # storage.write_json: the app's own file, not one that a person names
     }
     for path in (*(package / "commands").rglob("*.py"), *(package / "tui").rglob("*.py")):

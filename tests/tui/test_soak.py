@@ -46,9 +46,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_events_depend_on_the_seed_alone_and_press_every_key(events: ModuleType) -> None:
-    first = list(itertools.islice(events.Events(3), 5000))
-    assert first == list(itertools.islice(events.Events(3), 5000))
-    assert first != list(itertools.islice(events.Events(4), 5000))
+    first = list(itertools.islice(events.Events(3), 10_000))
+    assert first == list(itertools.islice(events.Events(3), 10_000))
+    assert first != list(itertools.islice(events.Events(4), 10_000))
     typed = "".join(event.text for event in first)
     assert [key for command in COMMANDS for key in command.keys.split(",") if events.sequence(key) not in typed] == []
 

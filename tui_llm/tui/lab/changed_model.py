@@ -44,7 +44,7 @@ class ChangedModelController:
         done: Callable[[Ablation], object],
         failed: Callable[[str], object],
     ) -> None:
-        """See `context.Switch`."""
+        """See `context.SwitchParts`."""
         base, self.wanted = self.lab.interventions, wanted
 
         def possible(found: Ablation) -> None:

@@ -24,7 +24,7 @@ from tui_llm.tui.state.questions import Questions
 Parts = tuple[Intervention, ...]
 
 
-class Switch(Protocol):
+class SwitchParts(Protocol):
     def __call__(
         self,
         owner: Widget,
@@ -70,7 +70,7 @@ class LabContext:
     refresh_generation: Callable[[], None]  # show new steps or settings before a reading of them arrives
     set_prompt: Callable[[str], None]  # in the editor and in the state
     intervene: Callable[[Parts], None]  # change these parts of the model, and no others
-    switch: Switch  # change these parts, and no others, once the model is known to have them
+    switch: SwitchParts  # change these parts, and no others, once the model is known to have them
     wanted_parts: Callable[[], Parts | None]  # of a `switch` that is not done yet; None if there is none
     generate: Callable[[int], None]  # so many tokens
     stop_generation: Callable[[], None]
