@@ -235,7 +235,7 @@ def test_too_little_space_is_reported_before_the_download(
 class _Full:
     """A disk without room for the weights."""
 
-    def step(self, call: str, path: str) -> None:
+    def step(self, call: str, path: str, source: str = "") -> None:
         pass
 
     def write(self, path: str, data: Any, put: Callable[[Any], int | None]) -> int | None:
