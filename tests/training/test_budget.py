@@ -78,6 +78,22 @@ def test_the_law_is_chinchillas_and_repeated_text_counts_less() -> None:
     assert loss_law.effective(1e9, 10.0) == pytest.approx(10 * 16.4)
 
 
+def test_the_law_expects_what_was_measured_within_its_spread() -> None:
+    """The runs on bytes in docs/training.md, of which a token is a byte: millions of them, and held-out bits per byte."""
+    lines = (Path(__file__).parents[2] / "docs" / "training.md").read_text().splitlines()
+    table = lines[lines.index("## The law of parameters and tokens") :]
+    read, row = (
+        next(line for line in table if name in line).split("|")[3:-1] for name in ("M tokens", "2 × 128, byte: 0.43 M")
+    )
+    measured = {float(m.split()[0]): float(bits) for m, bits in zip(read, row, strict=True) if bits.strip()}
+    assert measured.keys() == {0.26, 0.52, 1.05, 2.10}
+    for millions, bits in measured.items():
+        expected = LAW.bits_per_byte(
+            430_000, millions * 1e6, 1_115_394 * 0.95, 1.0
+        )  # tinyshakespeare, its held-out part left out
+        assert expected == pytest.approx(bits, rel=LAW.spread)
+
+
 @pytest.mark.parametrize("arch", ["", "rope", "modern"])
 def test_the_laws_n_is_all_weights_but_the_position_embedding(arch: str) -> None:
     """Rotary positions have none, so that nothing is left out there."""
