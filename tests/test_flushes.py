@@ -15,6 +15,8 @@ from tests.fault_scenarios import SCENARIOS
 from tests.faults import Plan, Trial
 from tests.flushes import unflushed
 from tui_llm.common import files, storage
+from tui_llm.training.plan import start
+from tui_llm.training.worker import checkpoints
 
 
 def calls_of(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -66,7 +68,12 @@ def test_a_new_folder_is_flushed_with_all_that_it_contains_then_renamed(
     assert place(calls, f"fsync folder {tmp_path}", after=renamed) > renamed
 
 
-def test_the_metrics_and_each_file_of_a_checkpoint_are_flushed_before_it_has_its_name(tmp_path: Path) -> None:
+def test_the_metrics_and_each_file_of_a_checkpoint_are_flushed_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        checkpoints, "template_text", lambda _: "{{ messages }}"
+    )  # as of a model that the run started from
     trial = Trial(SCENARIOS["run"], tmp_path / "trial")
     run = f"{trial.home}/runs/run"
     before = -1
@@ -74,7 +81,7 @@ def test_the_metrics_and_each_file_of_a_checkpoint_are_flushed_before_it_has_its
         renamed = place(trial.calls, f"replace {run}/checkpoint-{step} from ")
         logged = [n for n, call in enumerate(trial.calls[:renamed]) if call == f"write {run}/metrics.jsonl"]
         assert before < logged[-1] < place(trial.calls, f"fsync {run}/metrics.jsonl", after=logged[-1]) < renamed
-        for name in ("model.safetensors", "optimizer.safetensors", "training.json"):
+        for name in ("model.safetensors", "optimizer.safetensors", "training.json", start.CHAT):
             assert before < place(trial.calls, f"fsync {run}/.checkpoint-{step}.part/", f"/{name}") < renamed
         before = renamed
         assert trial.calls[renamed + 1] == f"fsync folder {run}"
