@@ -28,6 +28,7 @@ from tui_llm.llm.hub import hub
 from tui_llm.llm.learn import train_bpe
 from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files, vocabulary_folder
 from tui_llm.llm.tokens import tokenizer as tk
+from tui_llm.llm.tokens.added_tokens import MOST_ADDED
 from tui_llm.llm.tokens.text import END_OF_TEXT
 
 NANO = paths.shipped_models_dir() / "nano"
@@ -269,3 +270,25 @@ def test_lines_read_in_blocks_equal_those_of_the_whole_text(parts: list[str], bl
         cuts = [text[at : at + block] for at in range(0, len(text), block)]
         patch.setattr(train_bpe.texts, "blocks", lambda *_, **__: iter(cuts))
         assert [line for lines in train_bpe._lines(Path()) for line in lines] == wanted
+
+
+@pytest.mark.parametrize("where", ["added_tokens.json", "tokenizer_config.json", "tokenizer.json"])
+def test_more_added_tokens_than_a_pattern_holds_are_refused_before_it_is_made(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an alternative of one pattern: compiling 300,000 takes half a minute."""
+    made = train_bpe.train([str(Path(__file__).resolve().parents[2] / "README.md")], 300, "made", lambda *_: None)
+    vocabulary_folder.save_folder(made, tmp_path)
+    count = MOST_ADDED + 1
+    if where == "tokenizer.json":
+        tokens = [{"id": 300 + at, "content": f"k{at}"} for at in range(count)]
+        content: Any = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": tokens}
+    elif where == "added_tokens.json":
+        content = {f"k{at}": 300 + at for at in range(count)}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    else:
+        content = {"added_tokens_decoder": {str(300 + at): {"content": f"k{at}"} for at in range(count)}}
+    (tmp_path / where).write_text(json.dumps(content))
+    monkeypatch.setattr(regex, "compile", lambda *_: pytest.fail("a pattern was made"))
+    with pytest.raises(UserError, match="100,001 added tokens; 100,000 at most are read"):
+        vocabulary_folder.load_folder(tmp_path)

@@ -81,7 +81,7 @@ TEMPLATES = (
     ("{{ cycler.__init__.__globals__.os }}", "unsafe"),
     ("{{ raise_exception.__globals__ }}", _NONE),
     ("{% set x = messages.append({}) %}{{ messages | length }}", "unsafe|not safely callable"),
-    ("{{ '{0.__class__}'.format(messages) }}", "unsafe"),
+    ("{{ '{0.__class__}'.format(messages) }}", _NONE),
     ("{% include 'config.json' %}", "loader"),
     ("{{ raise_exception('no\n\x1b[31m') }}", "fails: no"),
     ("{% for m in messages %}", "fails: "),

@@ -179,6 +179,8 @@ async def test_the_log_can_be_searched_and_filtered() -> None:
         ]
         await pilot.press("ampersand", *"nowhere", "enter")
         await until(pilot, lambda: "no line contains" in text(app))
+        await pilot.press("slash", *"nan", "enter")  # of no lines, too
+        await until(pilot, lambda: "no line with 'nan'" in text(app))
         await pilot.press("ampersand", "enter")
         await until(pilot, lambda: "no line contains" in text(app) or "line 499" in text(app))
 

@@ -6,7 +6,7 @@ tokens that match the raw text (`normalized` false) go first, the others search 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import whole_number
 from tui_llm.llm.tokens.vocab_json import MOST_IDS
 
+MOST_ADDED = 100_000  # of a folder: all are alternatives of one pattern, and compiling 300,000 takes half a minute
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 
 
@@ -39,6 +40,12 @@ class AddedToken:
     def entry(self) -> dict[str, Any]:
         """The token as `tokenizer.json` lists it."""
         return {"id": self.id, "content": self.text} | {flag: getattr(self, flag) for flag in _FLAGS}
+
+
+def check_count(entries: Sized, where: object) -> None:
+    """Raises `UserError` if a file lists more added tokens than are read."""
+    if len(entries) > MOST_ADDED:
+        raise UserError(f"{where} has {len(entries):,} added tokens; {MOST_ADDED:,} at most are read")
 
 
 def read_added(entry: Any, id: Any, where: object, **defaults: bool) -> AddedToken:

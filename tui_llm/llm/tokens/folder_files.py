@@ -20,7 +20,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, parse_json, read_foreign, read_json
-from tui_llm.llm.tokens.added_tokens import AddedToken, read_added
+from tui_llm.llm.tokens.added_tokens import AddedToken, check_count, read_added
 from tui_llm.llm.tokens.pre_tokenizer import UnknownRule
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.vocab_json import check_ids, read_vocab
@@ -127,6 +127,7 @@ def parse_tokenizer(data: bytes, where: Path) -> dict[str, Any]:
     added = raw.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise UserError(f"{where} is not a vocabulary: its added_tokens are not a list of tokens")
+    check_count(added, where)
     if raw["model"].get("dropout"):
         raise UserError(
             f"{where} sets dropout to {str(raw['model']['dropout'])[:20]}: every reading would have other ids; set it to null"
@@ -225,13 +226,15 @@ def _numbered(folder: Path, config: dict[str, Any], names: dict[str, Any]) -> li
     """The added tokens of `tokenizer_config.json`, or else of `added_tokens.json`."""
     path, listed = folder / "tokenizer_config.json", config.get("added_tokens_decoder")
     if isinstance(listed, dict):
+        check_count(listed, path)
         found = [read_added(entry, _number(id), path, normalized=True) for id, entry in listed.items()]
     else:
         path = folder / "added_tokens.json"
         special = {written_token(entry) for entry in names.values()}
+        check_count(numbers := settings_of(path), path)
         found = [
             read_added(text, id, path, special=text in special, normalized=text not in special)
-            for text, id in settings_of(path).items()
+            for text, id in numbers.items()
         ]
     return sorted(found, key=lambda token: token.id)
 

@@ -316,9 +316,13 @@ class LogScreen(BaseScreen, Screen[None]):
     def _seek(self, by: int, whole: bool = False) -> None:
         """Goes to the nearest line with the words, after the first one in sight or before it; `whole`: the last one of all."""
         lines = self._list.window.lines
-        if not lines:
-            return
         words, room, filtered = self.words, self._room, self.filtered
+        where = "" if whole else " later" if by > 0 else " earlier"
+        nothing = f"no line{where} with {truncate(visible(words), 24)!r}"
+        if not lines:
+            self.note = nothing
+            self._say()
+            return
         top = self._top() if not whole else None
         first = next((line for line in lines if line.offset == top), lines[0])
         self.following, self.note = False, "searching …"
@@ -331,8 +335,7 @@ class LogScreen(BaseScreen, Screen[None]):
                 found = log.after(first.end, 1, words) if by > 0 else log.before(first.offset, 1, words)
             return _forward(log, found[0].offset, room, filtered, fills=False) if found else None
 
-        where = "" if whole else " later" if by > 0 else " earlier"
-        self._read(read, f"no line{where} with {truncate(visible(words), 24)!r}")
+        self._read(read, nothing)
 
     def table(self) -> Iterable[tuple[str, ...]]:
         yield ("line",)
