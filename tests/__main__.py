@@ -45,8 +45,13 @@ NUMERIC = (
     "tests/test_cli.py",
     "tests/test_learn_command.py",
     "tests/test_tree.py",
+    "tests/training/test_answer_runs.py",
     "tests/training/test_batch.py",
+    "tests/training/test_gpu_step.py",
     "tests/training/test_loop.py",
+    "tests/training/test_matrix_statistics.py",
+    "tests/training/test_optimizer_switches.py",
+    "tests/training/test_outlier_rows.py",
     "tests/training/test_pin_readings.py",
     "tests/training/test_resume.py",
 )
