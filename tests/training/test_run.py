@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.training.run_helpers import TINY
+from tui_llm.common import files, storage
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.config import RunConfig, parse_config
 from tui_llm.training.run.metrics import MetricsTail
@@ -62,6 +67,55 @@ def test_junk_in_a_run_directory_never_breaks_reading_it(run: Run, junk: bytes) 
     assert run.status().state == "failed" and "\n" not in run.status().message
     run.delete()
     assert list(runs()) == []
+
+
+class AtCall:
+    """Ends the process at the disk operation number `last`; without one, counts them."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.calls, self.last = 0, last
+
+    def step(self, call: str, path: str, source: str = "") -> None:
+        if self.calls == self.last:
+            os._exit(9)
+        self.calls += 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_deletion_that_is_killed_leaves_no_part_of_a_run_under_its_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inside(folder: Path) -> set[Path]:
+        return {path.relative_to(folder) for path in folder.rglob("*")}
+
+    kept = tmp_path / "kept"
+    shutil.copytree(run.path, kept)
+    counted = AtCall()
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "faults", counted)
+        run.delete()
+    home, forked = run.path.parent, multiprocessing.get_context("fork")
+    assert list(home.iterdir()) == [] and counted.calls > len(inside(kept))
+    for last in range(counted.calls):
+        shutil.copytree(kept, run.path, dirs_exist_ok=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, "faults", AtCall(last))
+            process = forked.Process(target=run.delete)
+            process.start()
+            process.join()
+        assert process.exitcode == 9
+        assert not run.path.exists() or inside(run.path) == inside(kept)
+        files.sweep(home)
+        assert [path for path in home.iterdir() if path != run.path] == []
+
+
+def test_a_run_that_is_a_link_is_not_deleted(run: Run, tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere"
+    run.path.rename(real)
+    run.path.symlink_to(real)
+    with pytest.raises(UserError, match="it is a link"):
+        run.delete()
+    assert run.path.is_symlink() and run.exists()
 
 
 def test_the_state_of_a_run_follows_from_its_lock(run: Run) -> None:

@@ -111,6 +111,16 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     storage.sync_folder(folder.parent)
 
 
+def delete_folder(folder: Path) -> None:
+    """Delete a folder, which is moved into a temporary one first: if the process is killed meanwhile, nothing incomplete keeps
+    its name, and the next `sweep` of its parent deletes the rest. Raises OSError, also for a link."""
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link", str(folder))
+    with aside(folder) as gone:
+        storage.rename(folder, gone)
+        storage.rmtree(gone)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock beside the file, for those who read it, change a part and write it again. Raises `UserError`, also for an

@@ -44,7 +44,7 @@ from filelock import Timeout
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
-from tui_llm.common.files import locked, write_json
+from tui_llm.common.files import delete_folder, locked, write_json
 from tui_llm.common.foreign_files import open_regular, read_json
 from tui_llm.training.run import jsonl, run_lock, status
 from tui_llm.training.run.config import VERSION, NewerRun, RunConfig, parse_config
@@ -308,7 +308,7 @@ class Run:
         if self.taken() or self.status().alive:
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
-            storage.rmtree(self.path)
+            delete_folder(self.path)
         except OSError as error:
             raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
 
