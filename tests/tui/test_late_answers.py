@@ -216,6 +216,24 @@ async def test_swap_asks_another_model_for_its_candidates() -> None:
         await until(pilot, lambda: app.screen is lab and lab.lab.continuation)
 
 
+async def test_a_replacement_that_is_typed_before_the_candidates_are_there_is_not_lost() -> None:
+    engine = FakeEngine()
+    instruments(engine)
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await ready(pilot, app, "1")
+        engine.gate.clear()
+        lab.readings.request()  # keeps the engine's thread busy
+        await pilot.press("S", "t")
+        assert isinstance(app.screen, AskScreen)
+        await pilot.press("x", "enter")
+        screen = app.screen
+        assert isinstance(screen, SwapScreen) and screen.reading is None
+        engine.gate.set()
+        await until(pilot, lambda: app.screen is lab and lab.lab.continuation)
+
+
 async def test_a_swap_that_another_model_made_is_not_taken() -> None:
     """The lab knows of that model already, the screen not yet."""
     engine = FakeEngine()

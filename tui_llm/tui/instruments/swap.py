@@ -143,8 +143,9 @@ class SwapScreen(FullScreen):
         )
 
     def _swap(self, question: SwapQuestion) -> None:
-        if self.reading is not None and self.reading.following is not None:
-            self.context.questions.ask(self, question, self._done, self._fail)
+        """Asks even before the screen's own reading is there: what was typed is not dropped, and the engine refuses what
+        can't be."""
+        self.context.questions.ask(self, question, self._done, self._fail)
 
     def _done(self, swapped: Swapped) -> None:
         if self.context.model != self._model:
