@@ -15,10 +15,12 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 from textual import events
+from textual.app import App, ComposeResult
 from textual.command import CommandList
 from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.screen import Screen
+from textual.widgets import OptionList
 
 from tui_llm import tui
 from tui_llm.common.errors import UserError
@@ -417,6 +419,27 @@ async def test_a_key_in_a_bar_is_clicked_while_nothing_has_the_focus(lost: str) 
         assert app.focused is None
         await pilot.click(offset=keys["focused.table('find')"])
         assert isinstance(app.screen, AskScreen)
+
+
+@pytest.mark.parametrize("height", ["auto", "5"])
+async def test_a_list_as_narrow_as_the_padding_of_its_options(height: str) -> None:
+    """Textual 8.2 wraps them to no columns: ValueError."""
+
+    class Narrow(App[None]):
+        CSS = f"""
+        OptionList {{ border: none; padding: 0; height: {height}; scrollbar-size: 0 0; }}
+        OptionList > .option-list--option {{ padding: 0 1; }}
+        """
+
+        def compose(self) -> ComposeResult:
+            yield OptionList("one two", "three")
+
+    for width in (4, 3, 2, 1):
+        app = Narrow()
+        async with app.run_test(size=(width, 10)) as pilot:
+            await pilot.press("down")
+            await pilot.resize_terminal(40, 10)
+            await until(pilot, lambda app=app: app.query_one(OptionList).virtual_size.height == 2)  # laid out again
 
 
 async def test_a_page_key_in_a_palette_without_room() -> None:

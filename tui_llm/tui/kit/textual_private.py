@@ -13,6 +13,8 @@ in which it was raised:
 - `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises would cancel those queued after it.
 - `OptionList._move_page` looks up the line of the highlighted option, which has none while the list has no room (the
   palette in a terminal of two rows): PgUp and PgDn raise KeyError. They do nothing then.
+- `Content._wrap_and_format` wraps a text to no columns where a list is as narrow as the padding of its options (the palette
+  in a terminal of three columns): ValueError. It wraps to one column there.
 - `Screen.get_widget_and_offset_at` finds widgets by the last layout. A mouse button that is pressed between the removal of
   a widget and the next layout raises AttributeError, as the widget has no parent. It finds none there.
 - `Strip.__init__`: Textual makes seven caches for each line that it draws or cuts. Most stay empty, and making them took a
@@ -167,6 +169,7 @@ _refresh = Widget.refresh
 _render = Widget._render
 _render_lines = Widget.render_lines
 _move_page = OptionList._move_page
+_wrap_and_format = Content._wrap_and_format
 _get_widget_and_offset_at = Screen.get_widget_and_offset_at
 
 
@@ -249,6 +252,10 @@ def render_lines(self: Widget, crop: Region) -> list[Strip]:
 def move_page(self: OptionList, direction: Literal[-1, 1]) -> None:
     if (self.highlighted or 0) in self._index_to_line:
         _move_page(self, direction)
+
+
+def wrap_and_format(self: Content, width: int, *arguments: Any, **named: Any) -> Any:
+    return _wrap_and_format(self, max(1 + 2 * named.get("line_pad", 0), width), *arguments, **named)
 
 
 def get_widget_and_offset_at(self: Screen[Any], x: int, y: int) -> tuple[Widget | None, Offset | None]:
@@ -336,6 +343,7 @@ if {*Strip.__slots__} == {*STRIP_CACHES, *STRIP_VALUES}:  # as in Textual 8.2
 hold_less(Strip, "render_ansi")
 hold_less(Segment, "_split_cells")
 OptionList._move_page = move_page  # type: ignore[method-assign]
+Content._wrap_and_format = wrap_and_format  # type: ignore[method-assign]
 MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
 DOMNode._post_mount = post_mount  # type: ignore[method-assign]
 MessagePump.call_next = call_next  # type: ignore[method-assign]
