@@ -230,7 +230,7 @@ def test_more_bytes_than_the_hub_announces_are_not_written(repository: Repositor
     size, seen = len(repository.files[file]), list[pull.PullProgress]()
     repository.endless.add(file)
     before = sum(len(one) for name, one in repository.files.items() if len(one) < size and name != "pytorch_model.bin")
-    with pytest.raises(UserError, match=f"{file} of {DISTIL} is more than the hub's {size:,} bytes; it was deleted"):
+    with pytest.raises(UserError, match=f"{file} of {DISTIL} exceeds its listed {size:,} bytes; it was deleted"):
         pull.pull("distilgpt2", report=seen.append)
     assert max(one.done for one in seen) <= before + size
     assert leftovers() == []

@@ -21,18 +21,8 @@ from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 from tests import HANG
-from tui_llm.common.errors import UserError
-from tui_llm.facts.interventions import MLP, ZERO, Intervention, ModelPart
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
-from tui_llm.instruments.ablate.question import (
-    AblateQuestion,
-    Ablation,
-    EffectsQuestion,
-    Reference,
-    ReferenceQuestion,
-    TargetValues,
-)
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 from tui_llm.instruments.sft.question import InstructQuestion
@@ -42,7 +32,6 @@ from tui_llm.tour.step import Ask
 from tui_llm.training.run.foreign import foreign_curves
 from tui_llm.training.run.snapshot import RunReader, RunSnapshot
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.instruments.ablate.ablate import AblateScreen
 from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
 from tui_llm.tui.instruments.sft.pairs import InstructionPairsScreen, PairsEditor
 from tui_llm.tui.instruments.sft.sft import SftScreen
@@ -79,53 +68,6 @@ async def everything_answered(pilot: Pilot[None], app: LabApp) -> None:
     app.lab_screen.context.questions.ask(None, Riddle(Request()), got.append)
     await until(pilot, lambda: got)
     await pilot.pause()
-
-
-# ── Switch off ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-OFF = Intervention(ModelPart(MLP, 1), ZERO)
-VALUES = TargetValues(1.0, 2.0, 0.1, 3)
-
-
-@pytest.mark.parametrize("problem", ["", "no memory"], ids=["answer", "problem"])
-async def test_a_part_that_was_switched_before_the_screen_closed_is_switched_or_said_why_not(problem: str) -> None:
-    engine = FakeEngine()
-
-    def state(question: AblateQuestion) -> Ablation:
-        if problem and question.interventions != (OFF,):
-            raise UserError(problem)
-        assert engine.weights is not None
-        return Ablation(engine.weights, (engine.token(1),), "next", question.interventions, VALUES, VALUES)
-
-    def no_effects(_question: EffectsQuestion) -> Any:
-        raise UserError("nothing here")
-
-    held = Held(state, lambda question: question.interventions == ())
-    engine.answers = {
-        ReferenceQuestion: lambda _: Reference((1, 2), 0, 2),
-        EffectsQuestion: no_effects,
-        AblateQuestion: held,
-    }
-    app = make_app(engine)
-    try:
-        async with app.run_test(size=(100, 30)) as pilot:
-            lab = app.lab_screen
-            await answered(pilot, lab)
-            lab.lab.intervene((OFF,))
-            await pilot.press("escape", "exclamation_mark")
-            await until(pilot, lambda: isinstance(app.screen, AblateScreen) and app.screen.state and app.screen.problem)
-            screen = app.screen
-            await pilot.press("0")
-            await until(pilot, held.waits.is_set)
-            await pilot.press("escape")
-            await until(pilot, lambda: app.screen is lab and not screen.query("#full-top"))
-            held.go.set()
-            await everything_answered(pilot, app)
-            assert app._exception is None
-            assert lab.lab.interventions == ((OFF,) if problem else ())
-            assert ("no memory" in said(app)) == bool(problem)
-    finally:
-        held.go.set()
 
 
 # ── Fine-tune, and the tour ──────────────────────────────────────────────────────────────────────────────────────

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine
 from helpers import answered, make_app, until
-from test_late_answers import OFF, VALUES, Held, everything_answered, said
+from test_late_answers import Held, everything_answered, said
 from textual.pilot import Pilot
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.interventions import HEAD, Intervention, ModelPart
+from tui_llm.facts.interventions import HEAD, MLP, Intervention, ModelPart
 from tui_llm.instruments.ablate.question import (
     AblateQuestion,
     Ablation,
     EffectsQuestion,
     Reference,
     ReferenceQuestion,
+    TargetValues,
 )
 from tui_llm.instruments.heads.question import HeadsQuestion
 from tui_llm.instruments.sft.question import InstructQuestion
@@ -33,15 +34,18 @@ from tui_llm.tui.state.messages import ModelOpened
 
 # ── Switch off ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-HEAD_OFF = Intervention(ModelPart(HEAD, 0, 0))
+OFF, HEAD_OFF = Intervention(ModelPart(MLP, 1)), Intervention(ModelPart(HEAD, 0, 0))
+VALUES = TargetValues(1.0, 2.0, 0.1, 3)
 
 
 @asynccontextmanager
-async def switching_on() -> AsyncIterator[tuple[LabApp, Pilot[None], Held]]:
-    """Switch off, in which a key has asked to switch on the one part that is off; the answer is held."""
+async def switching_on(problem: str = "") -> AsyncIterator[tuple[LabApp, Pilot[None], Held]]:
+    """Switch off, in which a key has asked to switch on the one part that is off; the answer, or the problem, is held."""
     engine = FakeEngine()
 
     def state(question: AblateQuestion) -> Ablation:
+        if problem and question.interventions != (OFF,):
+            raise UserError(problem)
         assert engine.weights is not None
         return Ablation(engine.weights, (engine.token(1),), "next", question.interventions, VALUES, VALUES)
 
@@ -75,6 +79,16 @@ async def close(pilot: Pilot[None], app: LabApp) -> None:
     screen = app.screen
     await pilot.press("escape")
     await until(pilot, lambda: app.screen is app.lab_screen and not screen.query("*"))
+
+
+@pytest.mark.parametrize("problem", ["", "no memory"], ids=["answer", "problem"])
+async def test_a_part_that_was_switched_before_the_screen_closed_is_switched_or_said_why_not(problem: str) -> None:
+    async with switching_on(problem) as (app, pilot, held):
+        await close(pilot, app)
+        held.go.set()
+        await everything_answered(pilot, app)
+        assert app.lab_screen.lab.interventions == ((OFF,) if problem else ())
+        assert ("no memory" in said(app)) == bool(problem)
 
 
 @pytest.mark.parametrize(("key", "kind"), [("exclamation_mark", AblateScreen), ("asterisk", HeadsScreen)])

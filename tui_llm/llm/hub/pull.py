@@ -24,7 +24,7 @@ from filelock import Timeout
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.common.files import check_space, write_json
+from tui_llm.common.files import check_space, delete_folder, write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import is_gpt2, read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
@@ -242,7 +242,7 @@ class _Downloader:
                         url, counted, resume_size=have, headers=utils.build_hf_headers(), expected_size=file.size
                     )
         except _TooLong:
-            raise self._refused(f"{file.name} of {self.repo} is more than the hub's {file.size:,} bytes") from None
+            raise self._refused(f"{file.name} of {self.repo} exceeds its listed {file.size:,} bytes") from None
         except UserError:
             raise
         except Exception as error:
@@ -354,11 +354,8 @@ def delete(name: str) -> Path:
     folder = paths.pulled_model(local_name(repository(name)))
     if origin(folder) is None:
         raise UserError(f"there is no pulled model {name}; `tui-llm models` lists what there is")
-    gone = folder.with_name(f".{folder.name}.deleted")
     try:
-        storage.rmtree(gone, ignore_errors=True)
-        storage.replace(folder, gone)  # after the rename it is no model any more, even if the deletion is interrupted
-        storage.rmtree(gone)
+        delete_folder(folder)
     except OSError as error:
         raise UserError(f"can't delete {folder}: {error.strerror or error}; make it writable") from error
     return folder

@@ -159,8 +159,8 @@ class LabContext:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the lab screen still exists; False once the app is closing, where the focus is lost first, also if it is
-        closed from outside, without `exit`."""
+        """Whether the lab screen is in a running app. False once the app is closing, when widgets lose the focus before they
+        are removed."""
         return self._screen.is_attached and self._screen.app.is_running
 
     def push_screen(self, screen: Screen[Any], closed: Callable[[Any], None] | None = None) -> None:
