@@ -11,6 +11,8 @@ from fake_engine import FakeEngine
 from textual.pilot import Pilot
 
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.lab import LabScreen
 
 
@@ -27,6 +29,14 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(min(0.05, max(0.002, (time.monotonic() - began) / 10)))
         await pilot.pause()
+
+
+async def question_editor(pilot: Pilot[None]) -> PromptEditor:
+    """Waits for a one-line question. Returns its editor, once that can be typed into: the screen is there before it."""
+    app = pilot.app
+    await until(pilot, lambda: isinstance(app.screen, AskScreen) and isinstance(app.focused, PromptEditor))
+    assert isinstance(app.focused, PromptEditor)
+    return app.focused
 
 
 async def workers_done(pilot: Pilot[None]) -> None:

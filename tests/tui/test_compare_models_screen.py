@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fake_run import checkpoint, make
-from helpers import answered, drawn, unsafe, until, workers_done
+from helpers import answered, drawn, question_editor, unsafe, until, workers_done
 from textual import events
 from textual.keys import key_to_character
 
@@ -60,8 +60,7 @@ async def test_the_newest_run_is_proposed_until_another_name_is_typed() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "ampersand")
-        await until(pilot, lambda: isinstance(app.screen, AskScreen))
-        editor = app.screen.query_one(PromptEditor)
+        editor = await question_editor(pilot)
         await until(pilot, lambda: editor.text == editor.selected_text == "trained")  # read on a worker thread
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from helpers import answered, drawn, make_app, unsafe, until, workers_done
+from helpers import answered, drawn, make_app, question_editor, unsafe, until, workers_done
 from test_closing_keys import BY_ID, OPENED, opened
 from test_guess_screen import dealt
 from textual import events
@@ -28,7 +28,6 @@ from tests.hostile import VALUES
 from tui_llm.tour.lesson_file import find, read
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
-from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.models.pull import ModelPull
 
 EACH = int(os.environ.get("TUI_LLM_EACH", "1"))  # texts for each dialog, besides ALWAYS
@@ -71,11 +70,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def answer(app: LabApp, pilot: Pilot[None], text: str) -> None:
     """Answers the dialog; with `ALWAYS` through its editor, into which it is pasted, and Enter."""
-    await until(pilot, lambda: isinstance(app.screen, AskScreen))
+    editor = await question_editor(pilot)
     asking: Any = app.screen
     if text == ALWAYS:
-        editor = asking.query_one(PromptEditor)
-        await until(pilot, lambda: editor.has_focus)
         editor.select_all()
         app.post_message(events.Paste(text))
         await pilot.press("enter")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fake_run
 import pytest
-from helpers import drawn, unsafe, until
+from helpers import drawn, question_editor, unsafe, until
 from test_runs_screen import ScreenApp
 from textual.pilot import Pilot
 from textual.widgets import DataTable
@@ -19,8 +19,6 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run, find
 from tui_llm.tui.kit.actions import FileActions
-from tui_llm.tui.kit.ask import AskScreen
-from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.runs import run_actions
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.run_rows import RunRow
@@ -36,8 +34,7 @@ def listed(app: ScreenApp, count: int) -> bool:
 async def answer(app: ScreenApp, pilot: Pilot[None], key: str, text: str) -> None:
     """Presses `key` and answers the dialog that it opens."""
     await pilot.press(key)
-    await until(pilot, lambda: isinstance(app.screen, AskScreen))
-    app.screen.query_one(PromptEditor).set_text(text)
+    (await question_editor(pilot)).set_text(text)
     await pilot.press("enter")
     await until(pilot, lambda: app.screen is app.shown)
 
