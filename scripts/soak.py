@@ -42,7 +42,7 @@ os.environ |= {
 }
 
 from soak_checks import Broken, Faults, import_screens, say, screen_names, too_long
-from soak_clock import SettledLoop, simulate_time
+from soak_clock import CountedLock, SettledLoop, count_locks, simulate_time
 from soak_engine import Gate, GatedEngine, note_rest
 from soak_events import Event, Events
 from soak_home import Home
@@ -72,7 +72,9 @@ class Soak:
         self.memory: dict[int, int] = {}
         self.outputs = home.processes.outputs
         self.seen: collections.Counter[str] = collections.Counter()  # the screens that were open, by class
-        self.loop = SettledLoop(self._busy, self._permit, lambda: self.outputs.blocked, options.bound)
+        self.loop = SettledLoop(
+            self._busy, self._permit, lambda: self.outputs.blocked + CountedLock.blocked(), options.bound
+        )
         self.outputs.wake = lambda: self.loop.is_closed() or self.loop.call_soon_threadsafe(lambda: None)
         self.began = time.process_time()
         self.app: Any = None
@@ -381,6 +383,7 @@ def main() -> int:
             import_screens()
             home.processes.replace()
             soak = Soak(options, home)
+            count_locks(("tui_llm.tui",))
             simulate_time(soak.loop.clock, ("textual", "tui_llm.tui"))
             return soak.run()
         finally:

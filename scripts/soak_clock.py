@@ -10,7 +10,9 @@ import asyncio
 import concurrent.futures
 import selectors
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -34,7 +36,8 @@ class SettledLoop(asyncio.SelectorEventLoop):
     """An event loop with a simulated clock.
 
     `busy` returns whether a thread other than this loop's executor is working. `release` lets a thread proceed if it
-    waits for permission, and returns whether one did; `blocked` is how many of the executor's threads wait for that.
+    waits for permission, and returns whether one did; `blocked` is how many of the executor's threads wait for that, or for
+    another thread.
     """
 
     def __init__(
@@ -121,6 +124,50 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
     def select(self, timeout: float | None = None) -> list[Any]:
         return self._loop.select(super().select, timeout)
+
+
+class CountedLock:
+    """In the place of a `threading.Lock`: counts the threads that wait for it, as they do nothing until it is released.
+
+    Without it, the thread of a new replay that waits for the older one's to end would be taken for one that works, while
+    the older one waits for its permission to read a line.
+    """
+
+    _changed = threading.Condition()
+    _locks: weakref.WeakSet[CountedLock] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self._held, self._waiting = False, 0
+        with self._changed:
+            self._locks.add(self)
+
+    @classmethod
+    def blocked(cls) -> int:
+        """The number of threads that can't go on before another one releases its lock."""
+        with cls._changed:
+            return sum(max(0, lock._waiting - (not lock._held)) for lock in cls._locks)
+
+    def __enter__(self) -> bool:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._held)
+            self._waiting -= 1
+            self._held = True
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+
+def count_locks(packages: tuple[str, ...]) -> None:
+    """Replaces `threading.Lock` by `CountedLock` in the loaded modules of `packages`."""
+    stand_in = ModuleType("threading")
+    stand_in.__dict__.update(vars(threading), Lock=CountedLock)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(packages) and vars(module).get("threading") is threading:
+            module.threading = stand_in  # type: ignore[attr-defined]
 
 
 def simulate_time(clock: Clock, packages: tuple[str, ...]) -> None:

@@ -111,6 +111,35 @@ print(len(seen), process.wait(), outputs.blocked)
     assert said == ["1 True", "1 True", "False None", "2 -9 0"]
 
 
+def test_a_thread_that_waits_for_another_ones_line_is_not_taken_for_one_that_works() -> None:
+    """As the replay of a step, which waits for the thread that reads the step before it."""
+    said = run("""
+import threading
+from soak_answers import AnswerProcess, Outputs
+from soak_clock import CountedLock, SettledLoop
+outputs, lock, seen = Outputs(), CountedLock(), []
+loop = SettledLoop(lambda: False, outputs.permit, lambda: outputs.blocked + CountedLock.blocked(), 30.0)
+outputs.wake = lambda: loop.call_soon_threadsafe(lambda: None)
+older, newer = (AnswerProcess(outputs, lambda asked: [], 0, text=True) for _ in range(2))
+older._lines, newer._lines = ["1", "2", "3"], ["4"]
+def read(process):
+    with lock:
+        seen.extend(map(str.strip, process.stdout))
+async def main():
+    loop.run_in_executor(None, read, older)
+    await loop.settle(0)
+    loop.run_in_executor(None, read, newer)
+    await loop.settle(0)
+    print(*seen, "|", outputs.blocked, CountedLock.blocked())
+    for _ in range(3):
+        outputs.refill()
+        await loop.settle(1)
+        print(*seen, "|", outputs.blocked, CountedLock.blocked())
+loop.run_until_complete(main())
+""")
+    assert said == ["1 2 | 1 1", "1 2 3 | 1 0", "1 2 3 4 | 0 0", "1 2 3 4 | 0 0"]
+
+
 def test_what_is_found_while_the_app_ends_breaks_the_soak() -> None:
     said = run("""
 import argparse, asyncio, logging
