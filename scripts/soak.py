@@ -133,6 +133,7 @@ class Soak:
         await self.loop.settle(1.0)
         while self.app.lab_screen.weights is None and not task.done():
             await self.loop.settle(0.1)
+        self.driver = self.app._driver
         return task
 
     async def _stop(self, task: asyncio.Task[None]) -> None:
