@@ -243,6 +243,15 @@ def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.
             files.write_aside(path, full)
 
 
+def test_a_disk_that_fails_is_not_called_full(tmp_path: Path) -> None:
+    def failing(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(UserError, match="Input/output error; check that disk or give another path") as said:
+        write_new(tmp_path / "out.json", failing)
+    assert "free some space" not in str(said.value)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
 @pytest.mark.parametrize("how", HOW)
 def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: str) -> None:

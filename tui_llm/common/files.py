@@ -192,7 +192,9 @@ def _sweep(folder: Path) -> None:
 
 
 def remedy(error: BaseException | None) -> str:
-    """What to do if a file can't be written."""
+    """What to do if a file can't be written, or not be read first."""
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        return "check that disk"
     if isinstance(error, OSError) and error.errno in (
         errno.EINVAL,
         errno.EISDIR,
