@@ -1,4 +1,4 @@
-"""What the tour says of a part that is done stays true of what it names, whatever is typed after it."""
+"""What the tour says of a part that is done stays true of what it names, whatever is typed after it; and of its own steps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
 from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion
-from tui_llm.tour import checks_text
+from tui_llm.tour import checks_model, checks_numbers, checks_text
 from tui_llm.tour.facts import Facts
-from tui_llm.tour.tour import Tour
+from tui_llm.tour.tour import Tour, place_of
 
 FIRST, LATER = "The cat sat on the mat", "A dog barks at two cats, and then at one of the mats"
 
@@ -51,3 +51,12 @@ def test_a_long_text_is_named_by_its_beginning(engine: PipelineEngine) -> None:
     text = f"{FIRST} {LATER} " * 4
     said = checks_text.own_text(read(engine, text.strip()), Facts()).words
     assert said.startswith(f"“{FIRST}") and "…” is " in said and len(said) < 200
+
+
+def test_the_steps_that_texts_name_by_number_are_those() -> None:
+    """`checks_text.counted` sends on to the loss, the step on softmax to sampling."""
+    names = [step.name for step in Tour().steps]
+    assert names[5 - 1] == "surprise" and names[8 - 1] == "writing"
+    for check, name in ((checks_model.tuned, "assistant"), (checks_numbers.pinned, "learn")):
+        (step,) = (step for step in Tour().steps if step.name == name)
+        assert place_of(check) == f"step {names.index(name) + 1} of the tour, “{step.title}”"
