@@ -20,6 +20,7 @@ from tui_llm.training.run.alarm_kinds import (
     DEAD_GRADIENT,
     DIVERGENCE,
     KINDS,
+    LOW_LOSS,
     OUTLIER_ROW,
     OVERFITTING,
     PLATEAU,
@@ -125,10 +126,55 @@ def test_a_rising_validation_loss_is_overfitting() -> None:
     assert "the text was read" in found[0].evidence
 
 
-def test_a_loss_that_no_text_allows_says_that_the_text_repeats_itself() -> None:
-    found = raised(curve(lambda step, m: _changed(m, loss=m.loss * 0.998**step, val_loss=None)))  # type: ignore[arg-type]
-    assert OVERFITTING in [one.kind for one in found]
-    assert "known by heart" in next(one for one in found if one.kind == OVERFITTING).evidence
+def _predictable(step: int, m: Metric) -> Metric:
+    """A training loss that falls to nearly 0."""
+    return _changed(m, loss=m.loss * 0.99**step)
+
+
+def test_a_loss_lower_than_natural_texts_is_no_overfitting_while_the_validation_loss_falls() -> None:
+    """Metrics of a predictable text, whose validation loss is lower at each evaluation: nothing says that more steps harm."""
+
+    def falling(step: int, m: Metric) -> Metric:
+        m = _predictable(step, m)
+        return m if m.val_loss is None else _changed(m, val_loss=m.loss * 1.1)
+
+    metrics = curve(falling, noise=0.0)
+    measured = [m.val_loss for m in metrics if m.val_loss is not None]
+    assert len(measured) == 20 and measured == sorted(measured, reverse=True)
+    found = raised(metrics)
+    assert [one.kind for one in found] == [LOW_LOSS]
+    (alarm,) = found
+    (evaluated,) = (m for m in metrics if m.step == alarm.step // 50 * 50)
+    assert f"validation loss {evaluated.val_loss:.3f} at step {evaluated.step}, its lowest so far" in alarm.evidence
+    each = SETTINGS.batch_size * SETTINGS.block_size * SETTINGS.grad_accumulation_steps
+    assert f"the text was read {alarm.step * each / FACTS['train_tokens']:.1f} times" in alarm.evidence
+    for claim in ("overfit", "worse", "by heart"):
+        assert claim not in alarm.evidence
+    assert "worse" not in alarm.advice and "No fault by itself" in alarm.advice
+
+
+def test_a_low_loss_with_a_validation_loss_that_rises_is_overfitting_too() -> None:
+    """The same training losses: each alarm states its own evidence."""
+
+    def memorized(step: int, m: Metric) -> Metric:
+        m = _predictable(step, m)
+        return m if m.val_loss is None else _changed(m, val_loss=2.5 + abs(step - 100) / 500)
+
+    found = {one.kind: one for one in raised(curve(memorized, noise=0.0))}
+    assert set(found) == {LOW_LOSS, OVERFITTING}
+    assert found[OVERFITTING].since == 100 and "2.500 at step 100, 2.800 now" in found[OVERFITTING].evidence
+    assert "more steps make the model worse" in found[OVERFITTING].advice
+    low, evaluated = found[LOW_LOSS], found[LOW_LOSS].step // 50 * 50
+    assert evaluated > 100
+    said = (
+        f"validation loss {2.5 + (evaluated - 100) / 500:.3f} at step {evaluated}, above its lowest, 2.500 at step 100"
+    )
+    assert said in low.evidence
+
+
+def test_a_low_loss_without_a_validation_loss_says_that_there_is_none() -> None:
+    found = raised(curve(lambda step, m: _changed(_predictable(step, m), val_loss=None), noise=0.0))  # type: ignore[arg-type]
+    assert [one.kind for one in found] == [LOW_LOSS] and "no validation loss yet" in found[0].evidence
 
 
 @pytest.mark.parametrize("norm", [0.0, 1e-9])
@@ -260,7 +306,7 @@ def test_the_documented_numbers_are_those_of_the_detectors() -> None:
         f"over {d.FLAT_BLOCKS} blocks the fitted mean loss falls by less than {100 * d.FLAT:g} %",
         f"the learning rate is at least {d.HIGH_RATE:g} × its peak",
         f"{100 * d.WORSE:g} % above the lowest validation loss",
-        f"a loss below {100 * d.REPEATED:g} % of the entropy of single tokens",
+        f"a loss below {100 * d.LOW:g} % of the entropy of single tokens",
         f"the warm-up and the first {d.RECENT} steps are not looked at",
         f"the gradient's norm was once above {d.THROWN:g} × its usual value",  # a divergence: no context is used
         f"over {d.FLAT_BLOCKS} blocks after the warm-up, at any rate, the mean loss falls by at most {100 * d.HARDLY:g} % and stays above"

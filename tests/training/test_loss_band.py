@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 import pytest
 
 from tui_llm.training.run.changes import LearningRateChange
 from tui_llm.training.run.curve import Envelope, Sum
+from tui_llm.training.run.health import Health
 from tui_llm.training.run.loss_band import (
     FALL_ERROR,
     LEAST,
     LEFT_ERROR,
     SHARE,
     Earlier,
+    LossBand,
     LossBandReader,
     Schedule,
     band,
@@ -25,6 +28,7 @@ from tui_llm.training.run.loss_band import (
     missing,
 )
 from tui_llm.training.run.settings import TrainingSettings, from_fields, learning_rate
+from tui_llm.tui.runs.alarms import band_words
 
 COSINE = from_fields({"steps": 400, "warmup_steps": 20, "learning_rate": 3e-3, "min_learning_rate": 3e-4})
 WSD = from_fields({"schedule": "wsd", "decay_fraction": 0.3}, COSINE)
@@ -169,3 +173,22 @@ def test_the_words() -> None:
     found = band(sums(law(COSINE, 2)[:300]), COSINE)
     assert found.words == f"ends between {found.low:.2f} and {found.high:.2f} (80 %)"
     assert forecast([], COSINE) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.2371, 0.2432, "ends between 0.237 and 0.243 (80 %)"),
+        (0.23712, 0.23728, "ends between 0.2371 and 0.2373 (80 %)"),
+        (0.237121, 0.237122, "ends at about 0.24 (80 %)"),
+        (2.31, 2.44, "ends between 2.31 and 2.44 (80 %)"),
+        (0.0, 0.004, "ends between 0.000 and 0.004 (80 %)"),
+    ],
+)
+def test_the_bounds_are_two_numbers_or_one(low: float, high: float, words: str) -> None:
+    """With two decimal places those of a low loss are often equal."""
+    found = LossBand(low, (low + high) / 2, high, 10)
+    assert found.words == words
+    health = Health(band=found)
+    expected = re.search(r"expected (\S+);", band_words(health))
+    assert expected is not None and float(expected[1]) == pytest.approx((low + high) / 2, abs=0.51 * 10**-found.places)

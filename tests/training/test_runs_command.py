@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,20 @@ def test_several_corpora_train_one_model_and_export_never_overwrites(
     assert said(capsys, "export", "r", str(made))[0] == 0 and (made / "model.safetensors").is_file()
     assert said(capsys, "export", "r", str(made))[0] == 2
     assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_long_message_in_the_list_of_runs_is_wrapped_on_a_terminal(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is lost; for other programs a run is one line."""
+    run = make("one", text)
+    message = f"beside other programs its 2 threads waited for cores. {'One may be faster. ' * 10}"
+    run.write_status("stopped", message=message)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines = said(capsys, "runs")[1].splitlines()
+    assert len(lines) > 3 and all(len(line) <= 80 for line in lines)
+    assert " ".join(message.split()) in " ".join(" ".join(lines).split())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    (_, line) = said(capsys, "runs")[1].splitlines()
+    assert " ".join(message.split()) in line

@@ -11,8 +11,11 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
 from tui_llm.instruments.sft.question import InstructQuestion
 from tui_llm.llm.data.instruction_pairs import Pair
+from tui_llm.tour.lesson_file import find, read
+from tui_llm.tour.step import TOUR
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.chat import ChatScreen
+from tui_llm.tui.keymap import BY_ID
 from tui_llm.tui.kit.ask import AskScreen
 
 
@@ -90,3 +93,11 @@ async def test_a_base_model_is_refused_with_what_to_do() -> None:
         await pilot.press("escape", "at")
         await until(pilot, lambda: any("it is a base model" in one.message for one in app._notifications))
         assert app.screen is app.lab_screen
+        (said,) = (one for one in app._notifications if "it is a base model" in one.message)
+        steps = read(find(TOUR)).steps
+        (at,) = (
+            at for at, step in enumerate(steps) if any(part.ask and part.ask.form == "pairs" for part in step.parts)
+        )
+        assert f"step {at + 1} of the tour, “{steps[at].title}”" in said.message
+        assert f"{BY_ID['sft'].key_text} fine-tunes a copy" in said.message
+        assert said.timeout >= len(said.message) / 20  # characters a second; a quick reader's

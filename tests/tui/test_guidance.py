@@ -216,3 +216,19 @@ async def test_the_samplers_form_says_how_to_switch() -> None:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "2", "K")
         await until(pilot, lambda: "Space: on or off" in "\n".join(drawn(app)))
+
+
+@pytest.mark.parametrize("asked", [None, 3.0])
+@pytest.mark.parametrize("severity", ["information", "error"])
+async def test_a_notification_stays_as_long_as_it_takes_to_read(asked: float | None, severity: str) -> None:
+    """At 200 words a minute, six characters a word; a short one as long as its caller says."""
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        for words in (3, 40):
+            message = " ".join(["model"] * words)
+            app.clear_notifications()
+            app.screen.notify(message, severity=severity, timeout=asked)  # type: ignore[arg-type]
+            await until(pilot, lambda message=message: any(one.message == message for one in app._notifications))  # type: ignore[misc]
+            (note,) = (one for one in app._notifications if one.message == message)
+            usual = app.NOTIFICATION_TIMEOUT if asked is None else asked
+            assert note.timeout == usual if words == 3 else note.timeout >= words / 200 * 60

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option
-from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.output import put, put_json, put_sentences
 
 if TYPE_CHECKING:
     from tui_llm.facts.check import Finding
@@ -37,7 +37,6 @@ def check(options: argparse.Namespace) -> int:
     from tui_llm.api import check_model
     from tui_llm.common.display import visible
     from tui_llm.common.numbers import counted
-    from tui_llm.facts import report
     from tui_llm.facts.check import CheckStatus
 
     made = check_model(options.model)
@@ -58,7 +57,7 @@ def check(options: argparse.Namespace) -> int:
         return finding.status.value, finding.name, visible(finding.found + advice)
 
     put(f"{visible(made.model)}: {visible(made.path)}")
-    put(report.table(("", "check", "found"), [row(finding) for finding in made.findings], left=(0, 1, 2)))
+    put_sentences(("", "check", "found"), [row(finding) for finding in made.findings], left=(0, 1, 2))
     counts = ", ".join(f"{count} {status.value}" for status in CheckStatus if (count := made.count(status)))
     put(f"{counted(len(made.findings), 'check')}: {counts}")
     return BROKEN if made.broken else 0

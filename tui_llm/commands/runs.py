@@ -15,7 +15,7 @@ from tui_llm.commands.shared.options import (
     json_option,
     run_argument,
 )
-from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.output import put, put_json, put_sentences
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,7 +126,6 @@ def steps(options: argparse.Namespace) -> None:
 def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common import paths
     from tui_llm.common.display import visible
-    from tui_llm.facts import report
     from tui_llm.facts.machine_reading import as_json as as_object
     from tui_llm.training.run import gauges
     from tui_llm.training.run.health import as_json, listed
@@ -160,7 +159,7 @@ def list_runs(options: argparse.Namespace) -> None:
         for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     cells += [(visible(r["name"]), "other program", _steps(r), _loss(r), "–", visible(r["message"])) for r in others]
-    put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+    put_sentences(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5))
 
 
 def _foreign() -> list[dict[str, Any]]:

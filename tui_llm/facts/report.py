@@ -127,21 +127,42 @@ def finite(value: float) -> float | str:
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = ()) -> str:
+GAP, INDENT = "  ", "    "
+LEAST_WRAPPED = 30  # cells of a column of sentences; where it has fewer, a sentence stands below its row
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (), wrap_at: int | None = None
+) -> str:
     """Columns as wide as their widest cell, measured in terminal cells. Cells are right-aligned, those of the columns
-    `left` left-aligned."""
+    `left` left-aligned. With `wrap_at`, the last column, of sentences, is wrapped so that a line has at most so many cells."""
     from rich.cells import cell_len
 
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
+    room = None if wrap_at is None else wrap_at - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
     out = []
     for line in lines:
+        below: list[str] = []
+        if wrap_at is not None and room is not None and cell_len(line[-1]) > room:
+            hangs = room >= LEAST_WRAPPED
+            indent = " " * (wrap_at - room) if hangs else INDENT
+            parts = _wrapped(line[-1], room if hangs else max(1, wrap_at - len(INDENT)))
+            first, below = (parts[0], parts[1:]) if hangs else ("", parts)
+            line, below = [*line[:-1], first], [indent + part for part in below]
         cells = [
             fit(cell, width) if i in left else " " * (width - cell_len(cell)) + cell
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        out.append("  ".join(cells).rstrip())
+        out += [GAP.join(cells).rstrip(), *below]
     return "\n".join(out)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    from rich.console import Console
+    from rich.text import Text
+
+    return [line.plain.rstrip() for line in Text(text).wrap(Console(width=width), width)]
 
 
 def settings_text(settings: SamplerSettings) -> str:

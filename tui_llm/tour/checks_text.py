@@ -15,6 +15,7 @@ TOKENS_NEEDED = 4
 PIECES_NEEDED = 3  # tokens of a rare or mistyped word
 WAIT = "waiting for the model's answer"
 STRAWBERRY = "strawberry"
+SHOWN = 40  # cells of a text that an outcome names: the prompt may be another one while it is shown
 
 
 def reading_of_text(now: Facts) -> CheckResult | None:
@@ -35,7 +36,7 @@ def own_text(now: Facts, began: Facts) -> CheckResult:
     if now.count < TOKENS_NEEDED:
         return missing(f"the text has {now.count} tokens; {{type}} and type at least {TOKENS_NEEDED}")
     return done(
-        f"Your text is {many(now.count, 'token')} for this model: the pieces that it reads and writes. {{pane_tokens}} shows them."
+        f"{words(now.prompt, SHOWN)} is {many(now.count, 'token')} for this model: the pieces that it reads and writes. {{pane_tokens}} shows them."
     )
 
 
@@ -95,9 +96,10 @@ def compared(now: Facts, began: Facts) -> CheckResult:
     unknown = found.words
     lost = ""
     if not unknown.problem:
-        lost = f" A vocabulary of whole words can't represent {unknown.missing_count} of your {unknown.count} words: it has the {unknown.size:,} words of one text, {words(unknown.source)}, and no more"
+        lost = f" A vocabulary of whole words can't represent {unknown.missing_count} of its {unknown.count} words: it has the {unknown.size:,} words of one text, {words(unknown.source)}, and no more"
         lost += f"; not {words(unknown.missing[0], 16)}." if unknown.missing else "."
-    return done(f"The same text: {', '.join(counts[:4])}.{lost}")
+    text = now.prompt + "".join(token.text for token in now.steps)  # the screen has what was generated too
+    return done(f"{words(text, SHOWN)} in tokens: {', '.join(counts[:4])}.{lost}")
 
 
 def other_vocabulary(now: Facts) -> CheckResult | None:

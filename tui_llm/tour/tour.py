@@ -10,7 +10,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.tour.facts import Facts
-from tui_llm.tour.step import TOUR, Lesson, Part, Step
+from tui_llm.tour.step import TOUR, Check, Lesson, Part, Step
 
 FINISHED = "{lesson} is over. Everything you made is kept; {{tour_back}} goes back, {{tour}} closes this."
 FURTHER = " Further lessons, in a shell: {commands}."
@@ -180,6 +180,13 @@ def _shipped_tour() -> Lesson:
     from tui_llm.tour.lesson_file import find, read
 
     return read(find(TOUR))
+
+
+def place_of(check: Check) -> str:
+    """The step of the tour that has a part with that check: `step 10 of the tour, “From predictor to assistant”`."""
+    steps = enumerate(_shipped_tour().steps, 1)
+    number, title = next((at, one.title) for at, one in steps if any(part.check is check for part in one.parts))
+    return f"step {number} of the tour, “{title}”"
 
 
 def _further() -> list[str]:

@@ -29,6 +29,7 @@ from tui_llm.tui.kit.key_order import KeyHandled, KeyOrder, Typed
 from tui_llm.tui.kit.last_resort import LastResort
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.save import save_new
+from tui_llm.tui.kit.text import reading_seconds
 from tui_llm.tui.kit.textual_private import ResilientApp
 from tui_llm.tui.kit.themes import DARK, colour_blind, next_palette, other_brightness, readable
 from tui_llm.tui.lab.keys import ALL
@@ -145,14 +146,15 @@ class LabApp(ResilientApp):
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
         """Shows a notification in place of the earlier ones, unless one of them is an error whose timeout has not
-        passed."""
+        passed. It stays at least as long as it takes to read."""
         now = time.monotonic()
+        timeout = max(self.NOTIFICATION_TIMEOUT if timeout is None else timeout, reading_seconds(message))
         if now >= self._trouble_until:
             self.clear_notifications()
             for screen in self.screen_stack[-1:]:
                 screen.query("ToastHolder").remove()  # otherwise the empty holders keep their space
         if severity == "error":
-            self._trouble_until = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
+            self._trouble_until = now + timeout
         super().notify(message, severity=severity, timeout=timeout, **more)
 
     @property

@@ -70,7 +70,7 @@ TERMS = (
     Term("mean of 60 steps", "the mean training loss of the last 60 steps", "nats per token", ("training",)),
     Term("unigrams, bigrams", "baselines: the training text's entropy by token counts alone, and by counts given the token before", "nats per token", RUN),
     Term("ends between … and …", "a band that holds the mean training loss of the last 5 % of the steps with 80 % probability", "nats per token", ("training", "alarms")),
-    Term("alarm", "numbers of the run that are not normal: a spike, divergence, a plateau, overfitting, a dead gradient, an outlier row", "", ("training", "alarms")),
+    Term("alarm", "numbers of the run that are not normal: a spike, divergence, a plateau, overfitting, a low loss, a dead gradient, an outlier row", "", ("training", "alarms")),
     Term("largest row loss", "of the rows of a step's batch, the largest mean loss; an alarm says if a row is far above the others", "nats per token", ("curves", "alarms")),
     Term("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text", "nats per token", ("training",)),
     Term("after step", "the last step of the parent that a branch keeps: it begins with the weights and the optimizer state after it", "steps", ("branch",)),

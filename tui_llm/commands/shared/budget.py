@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.output import put
+from tui_llm.commands.shared.output import put_sentences
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,10 +62,9 @@ def plan_run(
 
 def show_plan(plan: Plan, name: str) -> None:
     """Prints what was picked and why."""
-    from tui_llm.facts import report
     from tui_llm.training.plan import budget
 
-    put(report.table(("budget", ""), budget.rows(plan, name), left=(0, 1)))
+    put_sentences(("budget", ""), budget.rows(plan, name), left=(0, 1))
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

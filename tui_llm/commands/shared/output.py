@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -19,6 +20,17 @@ def put_json(value: Any) -> None:
     from tui_llm.common.files import to_json
 
     print(to_json(value))
+
+
+def put_sentences(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int]) -> None:
+    """Prints a table whose last column has sentences: wrapped to the width of a terminal; elsewhere a row is one line, for
+    other programs."""
+    import shutil
+    import sys
+
+    from tui_llm.facts import report
+
+    put(report.table(header, rows, left, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
 
 
 def show_progress(line: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.output import put, put_json, put_sentences
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,6 @@ def show_cost(
 
     from tui_llm.commands.shared import budget
     from tui_llm.common.numbers import memory_size
-    from tui_llm.facts import report
     from tui_llm.facts.tokens import BYTES_AND_END
     from tui_llm.training.plan.cost import cost
     from tui_llm.training.run.promises import promise_of
@@ -60,7 +59,7 @@ def show_cost(
     ]  # fmt: skip
     if plan is None and not found.most and (text := promise_of(preset, settings)):
         rows.append(("text", "", f"to expect: {text}"))
-    put(report.table(("cost", "", ""), rows, left=(0, 2)))
+    put_sentences(("cost", "", ""), rows, left=(0, 2))
     if plan is not None:
         budget.show_plan(plan, preset)
     for line in measured[1]:

@@ -12,7 +12,7 @@ from tui_llm.session.open_model import OpenModel
 
 NO_TEMPLATE = (
     "{0} has no chat template, it is a base model: make an instruct copy of it, which has one (tui-llm train PAIRS.jsonl "
-    "--instruct --from {0}, or the tour's last step), or open a chat model"
+    "--instruct --from {0}; the tour makes one, too), or open a chat model"
 )
 
 

@@ -23,7 +23,7 @@ branch.py        runs that begin with a step of another one
 time_plan.py     time_plan.json: the steps that a run with a time budget plans to take
 changes.py       settings changed during training
 alarm_kinds.py   an alarm, its kinds, and what people do about them
-alarm_detectors.py  spikes, divergence, plateaus, overfitting, dead gradients
+alarm_detectors.py  spikes, divergence, plateaus, overfitting, low losses, dead gradients
 outlier_rows.py  rows whose loss is far above that of the others, by file
 alarms.py        the alarms of a run's metrics, line by line
 loss_band.py     the band in which the loss will lie at the end

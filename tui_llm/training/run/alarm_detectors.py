@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, OVERFITTING, PLATEAU, SPIKE, Alarm
+from tui_llm.training.run.alarm_kinds import DEAD_GRADIENT, DIVERGENCE, LOW_LOSS, OVERFITTING, PLATEAU, SPIKE, Alarm
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings
 
@@ -33,10 +33,14 @@ HIGH_RATE = 0.3  # × the peak: below it a run gets flat in any case
 
 WORSE = 0.02  # share of the lowest validation loss by which the following ones are higher
 WORSE_EVALUATIONS = 3
-REPEATED = 0.15  # × the entropy of single tokens: a text that does not repeat itself has no lower loss
+LOW = 0.15  # × the entropy of single tokens: natural text that is new to the model has no lower loss
 
 DEAD_STEPS = 8
 DEAD = 1e-4  # × the median of the norms before
+
+
+Epochs = Callable[[int], float] | None
+"""How often the text was read up to a step; None if its length is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,22 +249,14 @@ class PlateauDetector:
 
 
 class OverfittingDetector:
-    """Validation losses above the lowest one while the training loss falls; or a training loss that no text allows."""
+    """`WORSE_EVALUATIONS` validation losses in a row above the lowest one, while the training loss falls."""
 
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        unigram: float | None,
-        floor: float | None,
-        epochs: Callable[[int], float] | None,
-    ) -> None:
-        self.epochs = epochs  # how often the text was read up to a step
-        self.settings = settings
-        self._least = REPEATED * unigram if unigram is not None and floor is None else 0.0
+    def __init__(self, epochs: Epochs) -> None:
+        self.epochs = epochs
         self._total, self._count = 0.0, 0  # training losses since the last evaluation
         self._best: tuple[int, float, float] | None = None  # step, validation loss, training loss
         self._worse: list[float] = []
-        self._raised = self._repeats = False
+        self._raised = False
 
     def step(self, metric: Metric) -> Alarm | None:
         self._total, self._count = self._total + metric.loss, self._count + 1
@@ -276,24 +272,51 @@ class OverfittingDetector:
         if self._raised or len(self._worse) < WORSE_EVALUATIONS:
             return None
         self._raised = True
-        read = ""
-        if self.epochs is not None:
-            read = f"; the text was read {self.epochs(metric.step):.1f} times"
         return Alarm(
             OVERFITTING, metric.step, step,
             f"validation loss {lowest:.3f} at step {step:,}, {metric.val_loss:.3f} now; training loss {then:.3f} then,"
-            f" {train:.3f} now{read}",
+            f" {train:.3f} now{_read_words(self.epochs, metric.step)}",
         )  # fmt: skip
 
+
+class LowLossDetector:
+    """A block mean below `LOW` × the entropy of single tokens. That says nothing about overfitting: the alarm states what the
+    validation loss does. Not judged where the lowest possible loss is known: it may be that low."""
+
+    def __init__(self, unigram: float | None, floor: float | None, epochs: Epochs) -> None:
+        self.epochs = epochs
+        self._unigram = unigram if unigram is not None and floor is None else 0.0
+        self._lowest: tuple[float, int] | None = None  # validation loss, step
+        self._newest: tuple[float, int] | None = None
+        self._raised = False
+
+    def step(self, metric: Metric) -> None:
+        if metric.val_loss is not None and math.isfinite(metric.val_loss):
+            self._newest = metric.val_loss, metric.step
+            if self._lowest is None or metric.val_loss < self._lowest[0]:
+                self._lowest = self._newest
+
     def block(self, block: StepBlock) -> Alarm | None:
-        if self._repeats or block.mean >= self._least:
+        if self._raised or block.mean >= LOW * self._unigram:
             return None
-        self._repeats = True
+        self._raised = True
         return Alarm(
-            OVERFITTING, block.last, block.last,
-            f"mean loss {block.mean:.3f}: less than {100 * REPEATED:.0f} % of the entropy of single tokens"
-            f" ({self._least / REPEATED:.3f}). The text repeats itself and is known by heart; its held-out part may be a copy",
+            LOW_LOSS, block.last, block.last,
+            f"mean loss {block.mean:.3f}, less than {100 * LOW:.0f} % of the entropy of single tokens ({self._unigram:.3f})"
+            f"; {self._validation_words()}{_read_words(self.epochs, block.last)}",
         )  # fmt: skip
+
+    def _validation_words(self) -> str:
+        if self._newest is None or self._lowest is None:
+            return "no validation loss yet"
+        (loss, step), (lowest, at) = self._newest, self._lowest
+        if loss > lowest:
+            return f"validation loss {loss:.3f} at step {step:,}, above its lowest, {lowest:.3f} at step {at:,}"
+        return f"validation loss {loss:.3f} at step {step:,}, its lowest so far"
+
+
+def _read_words(epochs: Epochs, step: int) -> str:
+    return "" if epochs is None else f"; the text was read {epochs(step):.1f} times"
 
 
 class DeadGradientDetector:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tui_llm.facts.token_place import TokenPlace
 
-SPIKE, DIVERGENCE, PLATEAU, OVERFITTING, DEAD_GRADIENT, OUTLIER_ROW = KINDS = (
-    "spike", "divergence", "plateau", "overfitting", "dead gradient", "outlier row",
+SPIKE, DIVERGENCE, PLATEAU, OVERFITTING, LOW_LOSS, DEAD_GRADIENT, OUTLIER_ROW = KINDS = (
+    "spike", "divergence", "plateau", "overfitting", "low loss", "dead gradient", "outlier row",
 )  # fmt: skip
 
 ADVICE = {
@@ -20,9 +20,12 @@ ADVICE = {
     PLATEAU: "If the loss is near the text's entropy, nothing is left to learn: stop, or take a larger model or more text."
     " Otherwise the learning rate is too low (or so high that it can't settle): change it by a factor of 3 and watch the next"
     " hundred steps. Loss equal to the entropy of single tokens means that the model uses no context yet.",
-    OVERFITTING: "Open the checkpoint with the lowest validation loss; more steps make it worse. More text helps most; up to some"
-    " four epochs, repeated text is about as good as new text (Muennighoff et al. 2023, arXiv 2305.16264). Else: dropout, more"
-    " weight decay, a smaller model.",
+    OVERFITTING: "Open the checkpoint with the lowest validation loss: while that loss rises, more steps make the model worse. More text helps"
+    " most; up to some four epochs, repeated text is about as good as new text (Muennighoff et al. 2023, arXiv 2305.16264). Else:"
+    " dropout, more weight decay, a smaller model.",
+    LOW_LOSS: "No fault by itself: the text is easy to predict, or was read so often that the model knows it by heart. While the"
+    " validation loss falls, more steps help, unless the held-out part repeats the training text: it then says little"
+    " about other text. Try the model on a text of your own.",
     DEAD_GRADIENT: "Nothing is learned: weights are frozen, the output does not depend on them (a head of zeros), or the numbers are too"
     " small for their precision (fp16 needs loss scaling: Micikevicius et al. 2018, arXiv 1710.03740). Look at the norms of each"
     " matrix; begin again from a checkpoint before that step.",

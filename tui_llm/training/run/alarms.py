@@ -6,7 +6,8 @@ alarms. Each is raised once, at the step that completed its evidence.
 spike          one loss far above the losses before it, measured in their spread (median and median absolute deviation)
 divergence     the mean loss of blocks of steps has risen far above the lowest one and stays there; or a number is not finite
 plateau        block means do not fall although the learning rate is high
-overfitting    the validation loss rises from its lowest value while the training loss falls; or the text repeats itself
+overfitting    the validation loss rises from its lowest value while the training loss falls
+low loss       the mean loss is lower than natural text allows: the text is easy to predict, or known by heart
 dead gradient  the gradient's norm is 0, or far below what it was
 outlier row    a row of a batch has a loss far above that of the others
 """
@@ -23,6 +24,7 @@ from tui_llm.training.run.alarm_detectors import (
     ContextDetector,
     DeadGradientDetector,
     DivergenceDetector,
+    LowLossDetector,
     OverfittingDetector,
     PlateauDetector,
     SpikeDetector,
@@ -63,12 +65,9 @@ class AlarmReader:
             DivergenceDetector(s.warmup_steps),
             PlateauDetector(s, floor),
         )
-        self._overfitting = OverfittingDetector(
-            s,
-            numbers.get("unigram_entropy"),
-            floor,
-            (lambda step: (begin[1] + (step - begin[0]) * each) / tokens) if tokens else None,
-        )
+        epochs = (lambda step: (begin[1] + (step - begin[0]) * each) / tokens) if tokens else None
+        self._overfitting = OverfittingDetector(epochs)
+        self._low = LowLossDetector(numbers.get("unigram_entropy"), floor, epochs)
         self._dead = DeadGradientDetector()
         self._context = ContextDetector(s, numbers.get("unigram_entropy"), floor)
         self._rows = OutlierRows(s.warmup_steps, files) if files is not None else None
@@ -110,12 +109,13 @@ class AlarmReader:
             found += [self._spikes.add(metric), self._overfitting.step(metric), self._dead.step(metric)]
             found += [self._rows.add(metric)] if self._rows is not None else []
             self._context.step(metric)
+            self._low.step(metric)  # before the block that ends here: its alarm states the validation loss
             if (block := self._blocks.add(metric)) is not None:
                 found += self._of_block(block)
         return [alarm for alarm in found if alarm is not None]
 
     def _of_block(self, block: StepBlock) -> list[Alarm | None]:
-        found = [part.block(block) for part in (self._divergence, self._overfitting)]
+        found = [part.block(block) for part in (self._divergence, self._low)]
         context, plateau = self._context.block(block), self._plateaus.block(block)
         if context is not None:
             self._plateaus.raised = True  # of the same steps, for the same reason

@@ -27,6 +27,7 @@ from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.curve import Sum
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 
+PLACES, MOST_PLACES = 2, 4  # decimal places of its losses, and at most where the bounds would be the same number
 SHARE = 0.8  # of the ends that the band holds, of runs that depart from the law as the stored ones did
 # Standard deviations; a normal error would need 1.28 on both sides, but small models learn things late, and fall further.
 BELOW, ABOVE = 1.6, 1.15
@@ -63,10 +64,18 @@ class LossBand:
 
     @property
     def words(self) -> str:
-        """One line: "ends between 2.31 and 2.44 (80 %)"."""
+        """One line: "ends between 2.31 and 2.44 (80 %)"; "ends at about 2.31 (80 %)" if no decimal place tells the bounds apart."""
         if self.missing:
             return self.missing
-        return f"ends between {self.low:.2f} and {self.high:.2f} ({100 * self.share:.0f} %)"
+        low, high = (f"{bound:.{self.places}f}" for bound in (self.low, self.high))
+        where = f"between {low} and {high}" if low != high else f"at about {low}"
+        return f"ends {where} ({100 * self.share:.0f} %)"
+
+    @property
+    def places(self) -> int:
+        """Decimal places of its losses: the fewest that tell the bounds apart, or `PLACES` if none does."""
+        apart = (n for n in range(PLACES, MOST_PLACES + 1) if f"{self.low:.{n}f}" != f"{self.high:.{n}f}")
+        return next(apart, PLACES)
 
 
 @dataclass(frozen=True, slots=True)

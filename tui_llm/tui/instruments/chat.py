@@ -14,7 +14,7 @@ from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.chat.question import ChatPart, ChatQuestion, log_p, text_of
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.tui.instruments.open_keys import CHAT
+from tui_llm.tui.instruments.open_keys import CHAT, SFT
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
@@ -27,8 +27,7 @@ PART = 4  # tokens that are drawn between two repaints
 LONGEST = 200  # tokens of an answer
 NUMBER = 10  # cells of a column of numbers
 BASE = (
-    "{} has no chat template, it is a base model: the tour's last step makes an instruct copy that answers, or m opens "
-    "a chat model"
+    "{} has no chat template, it is a base model: {} fine-tunes a copy that answers, as {} does; m opens a chat model"
 )
 
 OPEN = CHAT
@@ -46,7 +45,10 @@ KEYS = (
 
 def has_template(context: LabContext) -> bool:
     if context.weights is not None and not context.weights.choices.chat:
-        context.notify(BASE.format(context.weights.name))
+        from tui_llm.tour.checks_model import tuned
+        from tui_llm.tour.tour import place_of
+
+        context.notify(BASE.format(context.weights.name, SFT.key_text, place_of(tuned)))
         return False
     return context.is_open()
 

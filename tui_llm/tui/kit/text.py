@@ -1,4 +1,5 @@
-"""Wraps styled text to a width, and puts lines side by side; two messages that several screens show."""
+"""Wraps styled text to a width, and puts lines side by side; how long a text takes to read; two messages that several screens
+show."""
 
 from __future__ import annotations
 
@@ -11,6 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # for screens that need a text
+
+NOTICED = 1.0  # seconds until a person looks at a notification
+READ = 15.0  # characters a second that a person reads: about 180 words a minute
+
+
+def reading_seconds(text: str) -> float:
+    """How long a notification must stay to be read."""
+    return NOTICED + len(text) / READ
 
 
 def with_key(problem: str | None) -> str:

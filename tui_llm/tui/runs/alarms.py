@@ -39,7 +39,7 @@ def band_words(health: Health) -> str:
     runs = runs.replace("1 earlier runs", "1 earlier run")
     return (
         f"{band.words}: the mean training loss of the last {fmt.count(band.window)} steps ({100 * END:.0f} %), expected"
-        f" {fmt.number(band.expected, 2)}; from this run so far, the learning rates that it still has, and {runs}"
+        f" {fmt.number(band.expected, band.places)}; from this run so far, the learning rates that it still has, and {runs}"
     )
 
 

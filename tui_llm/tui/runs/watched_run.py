@@ -22,7 +22,7 @@ KEYS = (
     _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
     _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("run_heads", "asterisk", "heads", "Show the scores of the watched run's attention heads, step by step: induction, previous token, duplicate token", "heads"),
-    _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, dead gradients, outlier rows), and where its loss will end", "alarms", importance=2),
+    _key("alarms", "N", "normal?", "Is this normal? Show the watched run's alarms (spikes, divergence, plateaus, overfitting, low losses, dead gradients, outlier rows), and where its loss will end", "alarms", importance=2),
     _key("machine", "M", "machine", "Show the gauges of the watched run's GPUs and CPU: use, memory allocated, reserved and on the card, temperature, power, clocks; and what each one is", "machine", importance=1),
     _key("worker_log", "E", "log", "Show the log of the watched run's worker: find, filter, follow its end", "worker_log", importance=1),
     _key("bell", "D", "bell", "Ring and notify the desktop when the watched run is done, dies or raises an alarm, or be silent", "app.toggle_bell", footer=()),
