@@ -272,7 +272,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     from tui_llm.commands.shared import budget
     from tui_llm.llm.hub import lookup
     from tui_llm.training.plan import answers, launch
-    from tui_llm.training.plan.cost import cost
+    from tui_llm.training.plan.cost import BESIDE, TENSORS, cost
     from tui_llm.training.run.promises import promise_of
     from tui_llm.training.run.settings import PRETRAINING
 
@@ -309,7 +309,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.most}{found.tokens:,} tokens, {found.most}{found.flops:.2e} operations, about "
-            f"{memory_size(found.memory_bytes)} of memory"
+            f"{memory_size(found.memory_bytes)} of memory for {TENSORS} ({BESIDE})"
         )
         if settings.objective == PRETRAINING and (text := promise_of(name, settings)):
             put(f"to expect: {text}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tui_llm.instruments.why.sums import FORMULA
+from tui_llm.training.plan.cost import BESIDE, TENSORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ TERMS = (
     Term("byte", "where the row's or token's text begins in its file", "bytes", ("step", "step_row")),
     Term("before → after", "a pin's p and loss before and after the step: the target's, or of the token that was likeliest before it", "0 to 1; nats", ("step",)),
     Term("epoch", "passes over the training text: tokens trained on ÷ tokens of the text", "", RUN),
-    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step; of prompts and answers, those computed", "tokens per second", RUN),
+    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the mean time of the last 50 steps, without evaluations and checkpoints; of prompts and answers, those computed", "tokens per second", RUN),
     Term("MFU", "model FLOPs utilization: the FLOPs that the model needs per second ÷ the device's peak", "%", RUN),
+    Term("of tensors", f"an estimate of the memory for the run's {TENSORS}; {BESIDE}", "bytes", ("new_run",)),
+    Term("memory", "what the run's process holds: its tensors, and Python and torch, some hundred MB; on CUDA the most that its tensors took", "bytes", ("training", "machine", "curves")),
     Term("allocated", "GPU memory in tensors of the process (torch.cuda.memory_allocated)", "bytes", ("training", "machine")),
     Term("reserved", "what torch's allocator holds of the GPU: these tensors and its cache (torch.cuda.memory_reserved)", "bytes", ("training", "machine")),
     Term("on the card", "GPU memory that all programs use, with CUDA's own part: nvidia-smi's memory.used", "bytes", ("training", "machine")),
