@@ -146,11 +146,12 @@ COLUMNS = ("logit", "loss", "p", "rank")
 
 def _ablation_text(found: Ablation) -> str:
     from tui_llm.common.display import visible
+    from tui_llm.common.numbers import printed_change
     from tui_llm.facts import report
     from tui_llm.facts.interventions import named
 
     before, after = found.before, found.after
-    change = (f"{after.logit - before.logit:+.4f}", f"{after.loss - before.loss:+.4f}", "", "")
+    change = (printed_change(before.logit, after.logit), printed_change(before.loss, after.loss), "", "")
     rows = [("as it is", *_cells(before)), ("changed", *_cells(after)), ("difference", *change)]
     return "\n".join(
         [
@@ -162,11 +163,12 @@ def _ablation_text(found: Ablation) -> str:
 
 
 def _effects_text(found: Effects) -> str:
+    from tui_llm.common.numbers import printed_change
     from tui_llm.facts import report
 
     base = found.before
     rows = [("all parts on", *_cells(base), "")]
-    rows += [(one.part.name, *_cells(one.values), f"{one.values.loss - base.loss:+.4f}") for one in found.ranked()]
+    rows += [(one.part.name, *_cells(one.values), printed_change(base.loss, one.values.loss)) for one in found.ranked()]
     return "\n".join(
         [
             f"{_title(found)}; each part alone changed, largest rise of the loss first",

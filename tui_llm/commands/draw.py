@@ -17,6 +17,7 @@ from tui_llm.commands.shared.options import (
 )
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 
 if TYPE_CHECKING:
     from tui_llm.instruments.draws.question import Bin, Draw, Histogram, TokenInterval
@@ -201,7 +202,7 @@ def histogram_text(found: Histogram) -> str:
         rows.append(
             (f"({found.rest_kept:,} others)", "", f"{share:.6f}", f"{rest.count:,}", f"{rest.expected:.1f}", "", "")
         )
-    text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can be drawn\n"
+    text = f"{counted(found.count, 'draw')} with seed {found.seed} from {visible(found.weights.name)}, {counted(found.kept, 'token')} can be drawn\n"
     text += report.table(("token", "id", "probability", "drawn", "expected", "± error", "off"), rows, left=(0,))
     if found.chi_squared is not None:
         text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degree{'s' * (found.freedom != 1)} of freedom; fair draws differ as much or more in {found.chance:.1%} of cases"

@@ -11,6 +11,7 @@ from tui_llm.commands.shared.options import force_option, json_option, run_argum
 from tui_llm.commands.shared.output import out_path, put, put_json
 from tui_llm.commands.shared.streams import print_error
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,5 +177,5 @@ def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
         put_json({"run": run.name, "path": str(folder), "logged_steps": count})
         return
     put(
-        f"{count:,} steps of run {run.name} exported as event files to {visible(str(folder))}: tensorboard --logdir FOLDER"
+        f"{counted(count, 'step')} of run {run.name} exported as event files to {visible(str(folder))}: tensorboard --logdir FOLDER"
     )

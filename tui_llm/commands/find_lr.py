@@ -11,6 +11,7 @@ from tui_llm.commands.shared.options import CORPUS, device_option, json_option, 
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.commands.train import PRESET, explain_switches, settings_options
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 
 if TYPE_CHECKING:
     from tui_llm.training.plan.find_lr import RateRecord
@@ -92,7 +93,7 @@ def _say(record: RateRecord) -> None:
         print(visible(record.doing), file=sys.stderr)
     elif isinstance(record, RateTrial):
         loss = NOTHING if record.loss is None else f"loss {record.loss:.4f}"
-        print(f"rate {record.rate:g}, {record.steps:,} steps: {loss}", file=sys.stderr)
+        print(f"rate {record.rate:g}, {counted(record.steps, 'step')}: {loss}", file=sys.stderr)
 
 
 def _put(pick: RatePick, own: float) -> None:

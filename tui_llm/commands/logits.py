@@ -17,6 +17,7 @@ from tui_llm.commands.shared.options import (
 )
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 
 
 def add(commands: Commands) -> None:
@@ -113,7 +114,9 @@ def logits(options: argparse.Namespace) -> None:
         many = "1 logit" if len(request.overrides) == 1 else f"{len(request.overrides)} logits"
         put(f"what if: {many} changed: {changed}")
     if page is not None:
-        put(f"{page.count:,} tokens match {visible(options.find)!r}, likeliest first:")
+        put(
+            f"{counted(page.count, 'token')} {'matches' if page.count == 1 else 'match'} {visible(options.find)!r}, likeliest first:"
+        )
         show = report_stages.stages_rows_text if options.stages else report.rows_text
         put(show(reading.distribution, page.rows))
     elif options.stages:

@@ -105,7 +105,7 @@ def preferred_json(preferred: Preferred) -> dict[str, Any]:
 
 def preferred_text(preferred: Preferred) -> str:
     from tui_llm.common.display import visible_token
-    from tui_llm.common.numbers import counted
+    from tui_llm.common.numbers import counted, printed_change
     from tui_llm.facts import report
 
     change, recipe, weights = preferred.changes[-1], preferred.ranked[-1].recipe, preferred.weights
@@ -127,7 +127,7 @@ def preferred_text(preferred: Preferred) -> str:
     )
     for name, tokens, logs in sides:
         rows = [
-            (visible_token(token.text), str(token.id), f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+            (visible_token(token.text), str(token.id), f"{before:.4f}", f"{after:.4f}", printed_change(before, after))
             for token, (before, after) in zip(tokens, logs, strict=True)
         ]
         lines += [
@@ -144,11 +144,13 @@ NAMES = (
 
 
 def _rows(change: PairChange) -> list[tuple[str, ...]]:
+    from tui_llm.common.numbers import printed_change
+
     def value(state: PairState, name: str) -> float:
         return float(getattr(state, name))
 
     rows: list[tuple[str, ...]] = []
     for title, name in NAMES:
         before, after = value(change.before, name), value(change.after, name)
-        rows.append((title, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"))
+        rows.append((title, f"{before:.4f}", f"{after:.4f}", printed_change(before, after)))
     return rows

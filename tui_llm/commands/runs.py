@@ -130,19 +130,21 @@ def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.training.run import gauges
     from tui_llm.training.run.health import as_json, listed
     from tui_llm.training.run.run import runs
+    from tui_llm.training.run.snapshot import flops_per_token, last_metrics, speed
 
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for run in runs():
         status, last = run.status(), run.last_metric()
-        rate = last.tokens_per_second if last else None
+        recent = last_metrics(run) or ([last] if last else [])
+        rate = speed(recent)
         health = listed(run, alive=status.alive)
         parent, machine = _parent(run), gauges.newest(run.metrics_path)
         branch = f"branch of {parent['parent']} after step {parent['parent_step']:,}; " if parent["parent"] else ""
         notes.append(branch + _note(status.summary, health))
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate, last.flops_per_token if last else None), "machine": as_object(machine) if machine is not None else None,
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate, flops_per_token(recent)), "machine": as_object(machine) if machine is not None else None,
              "objective": _objective(run), **parent, **_measured(last), "heads": _heads(run), **as_json(health), "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     others = _foreign()

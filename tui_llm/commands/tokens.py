@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import allow_special_option, json_option, text_argument, tokenizer_option
 from tui_llm.commands.shared.output import put, put_json
+from tui_llm.common.numbers import counted
 
 if TYPE_CHECKING:
     from tui_llm.llm.tokens.tokenizer import Tokenizer
@@ -80,7 +81,7 @@ def _compare(vocabulary: Tokenizer, ids: list[int], options: argparse.Namespace)
             }
         )  # fmt: skip
         return
-    put(f"{found.characters:,} characters, {found.bytes:,} bytes")
+    put(f"{counted(found.characters, 'character')}, {counted(found.bytes, 'byte')}")
     for side in found.sides:
         name = fit(visible(side.name), 14)
         if side.tokens is None:

@@ -11,7 +11,7 @@ from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.commands.shared.run_cost import show_cost
-from tui_llm.commands.shared.training_text import check_text
+from tui_llm.commands.shared.training_text import check_files, check_text
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.commands.shared import budget, spaces
     from tui_llm.llm.hub.lookup import find as find_model
     from tui_llm.training.plan import launch, start
-    from tui_llm.training.plan.follow import follow
     from tui_llm.training.run import pins
     from tui_llm.training.run.run import find
     from tui_llm.training.run.settings import SETTINGS, from_fields
@@ -180,7 +179,25 @@ def train(options: argparse.Namespace) -> int:
     spaces.note_pins(pinned)  # once nothing can fail: an error is one line
     if options.no_start or options.detach:
         return 0
-    return follow(run, as_json=options.json)
+    return _follow(run, options)
+
+
+def _follow(run: Run, options: argparse.Namespace) -> int:
+    """Follows the run to its end, then prints the commands that go on from there."""
+    from tui_llm.common.display import visible
+    from tui_llm.llm.hub.lookup import name_of_run
+    from tui_llm.training.plan.follow import follow
+
+    code = follow(run, as_json=options.json)
+    if code or options.json:
+        return code
+    if run.status().state != "finished":
+        put(f"continue it: tui-llm train --resume --run {visible(run.name)}")
+    if run.checkpoints():
+        model = visible(name_of_run(run.name))
+        put(f"open it: tui-llm --model {model}")
+        put(f"let it write: tui-llm generate --model {model}")
+    return code
 
 
 def explain_switches(options: argparse.Namespace) -> int:
@@ -246,6 +263,7 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
     if not options.corpus and usual_corpus(name):
         options.corpus = [usual_corpus(name)]
     settings, shape, found = resolve_settings(given, start_preset(name, given), options.corpus)
+    check_files(settings, options.corpus)
     if found:
         from tui_llm.llm.hub.hub import load_trained
 
@@ -272,7 +290,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     from tui_llm.commands.shared import budget
     from tui_llm.llm.hub import lookup
     from tui_llm.training.plan import answers, launch
-    from tui_llm.training.plan.cost import cost
+    from tui_llm.training.plan.cost import BESIDE, TENSORS, cost
     from tui_llm.training.run.promises import promise_of
     from tui_llm.training.run.settings import PRETRAINING
 
@@ -309,7 +327,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.most}{found.tokens:,} tokens, {found.most}{found.flops:.2e} operations, about "
-            f"{memory_size(found.memory_bytes)} of memory"
+            f"{memory_size(found.memory_bytes)} of memory for {TENSORS} ({BESIDE})"
         )
         if settings.objective == PRETRAINING and (text := promise_of(name, settings)):
             put(f"to expect: {text}")

@@ -145,6 +145,30 @@ def difference(minuend: float, subtrahend: float, rest: float, digits: int = 2) 
     return first, second if second.strip("0.") in ("", "NaN") else f"(−{second})", whole
 
 
+def differences(
+    rows: Sequence[tuple[float, float, float]], total: float, digits: int = MOST_DIGITS
+) -> tuple[list[tuple[str, str, str]], str]:
+    """Format rows of minuend − subtrahend = rest, each as `difference` does, so that the rests also add up to `total`."""
+    rests = [rest for _, _, rest in rows]
+    if all(map(math.isfinite, (*rests, total))):
+        made = rounded([(rests, total)], digits)
+        rests, digits = [unit / 10**made.places for unit in made.columns[0]], made.places
+    return [difference(row[0], row[1], rest, digits) for row, rest in zip(rows, rests, strict=True)], _word(
+        total, digits
+    )
+
+
+def printed_change(before: float, after: float, digits: int = MOST_DIGITS) -> str:
+    """Format after − before with its sign: +0.0412, −0.3000, 0.0000. It is the difference of the two numbers as printed
+    with `digits` decimal places, so that a reader who subtracts them gets the same."""
+    if not (math.isfinite(before) and math.isfinite(after)):
+        units, text = after - before, _word(after - before, digits)
+    else:
+        units = _units(after, digits) - _units(before, digits)
+        text = written(units, digits)
+    return f"+{text}" if units > 0 else text
+
+
 def _units(value: float, places: int) -> int:
     """The value in units of the last decimal place: −0.77 is −77 hundredths. Integers, so that sums are exact."""
     return int(f"{value:.{places}f}".replace(".", ""))

@@ -41,6 +41,10 @@ class Candidate:
     numerator: float = 0.0
 
 
+LOGSUMEXP = "logsumexp of logits"
+"""The name of `Distribution.logsumexp` wherever the other one, `Distribution.log_total`, can be seen too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """The sum over all tokens below the table's last row."""
@@ -75,6 +79,16 @@ class Distribution:
     total: float = 0.0
     log_total: float = 0.0
     exp_total: float = 0.0  # Σ e^logit without subtracting the peak; inf if it overflows a float
+
+    @property
+    def score_name(self) -> str:
+        """What is divided by T."""
+        return "logit" if self.sampler.repetition_penalty == 1 else "penalised logit"
+
+    @property
+    def log_total_name(self) -> str:
+        """The name of `log_total`. At T = 1 and without a penalty it is the same number as `logsumexp`."""
+        return f"logsumexp of {self.score_name}s ÷ T"
 
     def intervals(self) -> list[tuple[float, float]]:
         """The parts of the cumulative distribution, on which u falls, of the listed candidates that were kept."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.common.numbers import adding, counted, difference, percent, plain
+from tui_llm.common.numbers import counted, differences, percent, plain
 from tui_llm.facts.model import ModelChoice, Weights
-from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
+from tui_llm.facts.prediction import LOGSUMEXP, Candidate, Distribution, GeneratedToken, LossReading, Rest
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token, Tokenization
 
@@ -224,7 +224,7 @@ def distribution_text(distribution: Distribution) -> str:
         )
     lines = [
         table(_header(distribution), rows, left=(1, 8)),
-        f"logsumexp {distribution.logsumexp:.4f}   entropy {distribution.entropy:.4f} nats = {distribution.choices:.4g} effective choices   "
+        f"{LOGSUMEXP} {distribution.logsumexp:.4f}   entropy {distribution.entropy:.4f} nats = {distribution.choices:.4g} effective choices   "
         f"kept {distribution.kept:,} of {distribution.vocabulary:,} tokens, which hold {percent(distribution.kept_mass)} after temperature",
     ]
     return "\n".join(lines)
@@ -250,24 +250,25 @@ def choices_text(choices: Sequence[ModelChoice]) -> str:
 def loss_text(loss: LossReading) -> str:
     """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
     units."""
-    losses, total_loss = adding([t.loss.nats for t in loss.tokens], loss.sum, 4)
+    terms, total_loss = differences([(t.loss.logsumexp, t.loss.logit, t.loss.nats) for t in loss.tokens], loss.sum)
     rows = [
         (
             visible_token(t.token.text),
             str(t.token.id),
             str(t.loss.rank),
-            f"{t.loss.logit:.4f}",
-            f"{t.loss.logsumexp:.4f}",
+            logit.strip("()"),
+            total,
             percent(t.loss.probability),
             nats,
         )
-        for t, nats in zip(loss.tokens, losses, strict=True)
+        for t, (total, logit, nats) in zip(loss.tokens, terms, strict=True)
     ]
-    lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
+    lines = [table(("target", "id", "rank", "logit", LOGSUMEXP, "raw p", "loss"), rows, left=(0,))]
     if len(loss.tokens) == 1:
-        one = loss.tokens[0].loss
-        total, logit, cost = difference(one.logsumexp, one.logit, one.nats, 4)
-        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
+        total, logit, cost = terms[0]
+        # Six figures: with four, −ln p would differ from the loss before its fourth decimal place.
+        p = plain(loss.tokens[0].loss.probability, 6)
+        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {p}")
     else:
         lines.append(
             f"sum {total_loss} nats over {counted(len(loss.tokens), 'token')}, mean {loss.mean:.4f} nats a token"

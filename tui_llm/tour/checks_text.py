@@ -67,7 +67,7 @@ def counted(now: Facts, began: Facts) -> CheckResult:
     )
     mean = f" The model's mean loss on them: {nats(pairs.mean)} (step 5)." if pairs.mean is not None else ""
     return done(
-        f"{pairs.count} tokens make {count} pairs ({verdict}): each token is the label of those before it.{mean}"
+        f"{pairs.count} tokens make {many(count, 'pair')} ({verdict}): each token is the label of those before it.{mean}"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tui_llm.instruments.why.sums import FORMULA
+from tui_llm.training.plan.cost import BESIDE, TENSORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ TERMS = (
     Term("min-p", "keeps tokens whose probability is at least this share of the largest", "0 to 1", ("logits", "scratch", "generate", "sampler")),
     Term("repetition penalty", "divides the positive logits of tokens that are in the text, and multiplies the negative ones; 1 has no effect", "", ("sampler",)),
     Term("renorm.", "the probabilities that the cuts keep, divided by their sum: the distribution that tokens are sampled from", "0 to 1, or %", ("logits", "scratch")),
-    Term("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm", "nats", ("logits", "scratch", "loss")),
+    Term("logsumexp of logits", "ln Σ e^logit: the denominator of raw p, as a logarithm. In the formula of the loss it is called logsumexp", "nats", ("logits", "scratch", "loss")),
+    Term("logsumexp of logits ÷ T", "ln Σ e^(logit ÷ T): the denominator of the softmax at temperature T, as a logarithm. At T = 1 it is that of the logits", "nats", ("logits", "scratch")),
     Term("entropy", "the uncertainty of the prediction: −Σ p ln p. 0 = certain, ln V = all tokens equally likely", "nats", ("logits", "scratch", "temperatures", "tokens", "inside")),
     Term("choices", "e^entropy, the effective number of choices: this many equally likely tokens have the same entropy", "tokens", ("logits", "scratch")),
     Term("◆  *", "in the table: the target of the loss; a logit that you changed (what if)", "", ("logits",)),
@@ -79,8 +81,10 @@ TERMS = (
     Term("byte", "where the row's or token's text begins in its file", "bytes", ("step", "step_row")),
     Term("before → after", "a pin's p and loss before and after the step: the target's, or of the token that was likeliest before it", "0 to 1; nats", ("step",)),
     Term("epoch", "passes over the training text: tokens trained on ÷ tokens of the text", "", RUN),
-    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step; of prompts and answers, those computed", "tokens per second", RUN),
+    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the mean time of the last 50 steps, without evaluations and checkpoints; of prompts and answers, those computed", "tokens per second", RUN),
     Term("MFU", "model FLOPs utilization: the FLOPs that the model needs per second ÷ the device's peak", "%", RUN),
+    Term("of tensors", f"an estimate of the memory for the run's {TENSORS}; {BESIDE}", "bytes", ("new_run",)),
+    Term("memory", "what the run's process holds: its tensors, and Python and torch, some hundred MB; on CUDA the most that its tensors took", "bytes", ("training", "machine", "curves")),
     Term("allocated", "GPU memory in tensors of the process (torch.cuda.memory_allocated)", "bytes", ("training", "machine")),
     Term("reserved", "what torch's allocator holds of the GPU: these tensors and its cache (torch.cuda.memory_reserved)", "bytes", ("training", "machine")),
     Term("on the card", "GPU memory that all programs use, with CUDA's own part: nvidia-smi's memory.used", "bytes", ("training", "machine")),

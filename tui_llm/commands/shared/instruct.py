@@ -8,6 +8,7 @@ from tui_llm.commands.shared.engine import open_engine
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.common.paths import expand
 from tui_llm.facts.request import Request
 from tui_llm.instruments.sft.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
@@ -57,7 +58,7 @@ def instruct(options: argparse.Namespace) -> int:
         })  # fmt: skip
         return 0
     put(
-        f"{len(made.losses)} steps on {len(pairs)} pairs, loss on {made.answer_tokens} of {made.tokens} tokens (the answers): "
+        f"{counted(len(made.losses), 'step')} on {counted(len(pairs), 'pair')}, loss on {made.answer_tokens} of {made.tokens} tokens (the answers): "
         f"{made.before:.4f} → {made.after:.4f} nats per token\nsaved as the model folder {visible(made.folder)}; "
         f"its prompt is a question alone: tui-llm generate {visible(repr(pairs[0].question))} --model {visible(made.name)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.display import truncate, visible, visible_token
-from tui_llm.common.numbers import at_most, percent, precise_percent
+from tui_llm.common.numbers import at_most, percent, precise_percent, printed_change
 from tui_llm.facts import report
 from tui_llm.training.run.pin_readings import difference
 
@@ -123,7 +123,9 @@ def between_text(before: tuple[int, PinReading] | None, after: tuple[int, PinRea
     ]
     losses = before[1].loss, after[1].loss
     if losses[0] is not None and losses[1] is not None:
-        lines.append(f"the target's loss: {losses[0]:.4f} → {losses[1]:.4f} nats ({losses[1] - losses[0]:+.4f})")
+        lines.append(
+            f"the target's loss: {losses[0]:.4f} → {losses[1]:.4f} nats ({printed_change(losses[0], losses[1])})"
+        )
     return "\n".join(lines)
 
 

@@ -23,8 +23,8 @@ def stages_text(distribution: Distribution) -> str:
     lines = [settings_text(settings), _stages(distribution, distribution.candidates, sums=True)]
     if not settings.greedy:
         lines.append(
-            f"in e^x, x = logit ÷ T minus the largest, {distribution.peak:.4f}, so that nothing overflows; the sum of e^x is {distribution.total:.6g}; "
-            f"without subtracting it, ln Σ e^x = logsumexp = {distribution.log_total:.4f}"
+            f"in e^x, x = {distribution.score_name} ÷ T minus the largest, {distribution.peak:.4f}, so that nothing overflows; the sum of e^x is {distribution.total:.6g}; "
+            f"without subtracting it, ln Σ e^x = {distribution.log_total_name} = {distribution.log_total:.4f}"
         )
     lines.append(
         f"entropy {distribution.entropy:.4f} nats = {distribution.choices:.4g} effective choices (of the logits alone); "

@@ -35,7 +35,7 @@ def show_cost(
     from tui_llm.commands.shared import budget
     from tui_llm.common.numbers import memory_size
     from tui_llm.facts.tokens import BYTES_AND_END
-    from tui_llm.training.plan.cost import cost
+    from tui_llm.training.plan.cost import BESIDE, cost
     from tui_llm.training.run.promises import promise_of
 
     found = cost(settings, shape)
@@ -53,7 +53,7 @@ def show_cost(
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}{byte}"),
         ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
-         f"{memory_size(found.activation_bytes)} activations, in float32"),
+         f"{memory_size(found.activation_bytes)} activations, in float32; {BESIDE}"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.most}{found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", f"floating-point, {found.flops_per_weight} · N a token and the attention{', at most' if found.most else ''}"),
     ]  # fmt: skip

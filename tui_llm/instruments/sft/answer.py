@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.learn.model_folder import new_folder, trainable, writable, write_model
 from tui_llm.instruments.sft.question import (
@@ -191,7 +192,7 @@ def _card(result: Instructed) -> str:
     rows = "\n".join(f"| {_cell(pair.question)} | {_cell(pair.answer)} |" for pair in question.pairs)
     return f"""# {visible(result.name)}
 
-{visible(weights.name)} after {len(result.losses)} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
+{visible(weights.name)} after {counted(len(result.losses), "step")} of supervised fine-tuning on {counted(len(question.pairs), "instruction–answer pair")}: an
 experiment of tui-llm, not an assistant to rely on. It has memorized these pairs; on other questions expect no improvement.
 Its licence and its training text are those of {visible(weights.name)}.
 

@@ -73,7 +73,7 @@ def _file(place: Path) -> Path:
         return place
     if place.exists():
         raise UserError(f"{place} is neither a file nor a folder; name a text file")
-    raise UserError(f"there is no file or folder {place}; give the path of a text to train on")
+    raise UserError(f"there is no file or folder {place}; give the path of a text")
 
 
 def size_on_disk(path: Path) -> int:

@@ -70,9 +70,26 @@ def find(name: str) -> LocalModel:
     found = found or _from_hub(name)
     if found is not None:
         return found
+    raise UserError(_unknown(name, looks_like_path=bool(looks_like_path)))
+
+
+def name_of_run(run: str) -> str:
+    """What `find` resolves to the run: its name, with `run:` in front where a shipped model has the same."""
+    return paths.RUN + run if (paths.shipped_models_dir() / run / "config.json").is_file() else run
+
+
+def _unknown(name: str, *, looks_like_path: bool) -> str:
+    """The line for a model that is not here, with the command that downloads it if there is one."""
+    from tui_llm.llm.hub.pull import SHORT
+
+    if name in SHORT:
+        return f"the model {name} is not here yet; `tui-llm models pull {name}` downloads it"
     if looks_like_path:
-        raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
-    raise UserError(no_such("model", name, (found.name for found in every()), ", or give a model folder"))
+        hub = (
+            f"`tui-llm models pull {name}` downloads one of that name from the hub, " if _ON_HUB.fullmatch(name) else ""
+        )
+        return f"there is no model folder {name}; {hub}`tui-llm models` lists what can be opened"
+    return no_such("model", name, (found.name for found in every()), ", or give a model folder")
 
 
 def _named(name: str) -> LocalModel | None:

@@ -32,7 +32,13 @@ class Cost:
 
     @property
     def memory_bytes(self) -> int:
+        """Bytes of tensors: without Python and torch, whose libraries the process holds too (`Metric.memory_bytes`)."""
         return self.state_bytes + self.activation_bytes
+
+
+TENSORS = "weights, gradients, optimizer state and activations"
+"""What `Cost.memory_bytes` counts."""
+BESIDE = "Python and torch need some hundred MB beside them"
 
 
 def flops_per_token(config: GPTConfig, block_size: int) -> int:

@@ -20,7 +20,7 @@ from tui_llm.training.run.alarm_kinds import OUTLIER_ROW, SPIKE, Alarm
 from tui_llm.training.run.metrics import Metric, MetricsTail, metric_line
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRETRAINING, TrainingSettings
-from tui_llm.training.run.snapshot import RECENT, seconds_left
+from tui_llm.training.run.snapshot import RECENT, flops_per_token, last_metrics, seconds_left, speed
 
 _EVERY = 2.0  # seconds between human-readable lines
 
@@ -61,7 +61,6 @@ class _Follower:
     def __init__(self, run: Run, as_json: bool, quiet: bool) -> None:
         self.run, self.as_json, self.quiet = run, as_json, quiet
         self.tail = MetricsTail(run.metrics_path)
-        self.recent: deque[Metric] = deque(maxlen=RECENT)
         self.tail.skip()
         self.alarms = health.tail(run)
         self.alarms.skip()
@@ -70,6 +69,8 @@ class _Follower:
         }  # an alarm on rows is written again when more rows are found
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.resumed_from = max((step for step, _ in run.checkpoints()), default=0)
+        kept = (metric for metric in last_metrics(run) if metric.step <= self.resumed_from)
+        self.recent: deque[Metric] = deque(kept, maxlen=RECENT)
         self.shown = ""
         self.last_line = 0.0
 
@@ -128,22 +129,22 @@ def alarm_line(run: Run, alarm: Alarm) -> str:
 def progress(run: Run, metric: Metric, recent: Sequence[Metric] = ()) -> str:
     """Formats one progress line: step, losses, learning rate, speed and remaining time.
 
-    A step of a run that learns from answers has no fixed number of tokens: its time is estimated from the `recent` steps.
+    Speed, MFU and remaining time are over the `recent` steps, of which `metric` is the last, as in the Training pane. The remaining
+    time of a first step is estimated from its own, if each step has as many tokens as it.
     """
-    steps = run.status().steps
+    recent = recent or [metric]
+    rate, left = speed(recent), seconds_left(recent, steps := run.status().steps)
     settings = run.config().settings
-    if settings.objective == PRETRAINING:
+    if left is None and rate is not None and settings.objective == PRETRAINING:
         tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
-        left: float | None = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
-    else:
-        left = seconds_left(recent, steps) if recent else None
-    share = gauges.mfu(run.facts(), metric.tokens_per_second, metric.flops_per_token)
+        left = max(0, steps - metric.step) * tokens / rate
+    share = gauges.mfu(run.facts(), rate, flops_per_token(recent))
     used = "" if share is None else f"  MFU {100 * share:.1f} %"
     used += "" if metric.memory_bytes is None else f"  memory {memory_size(metric.memory_bytes)}"
     used += "" if left is None else f"  {duration(left)} left"
     return (
         f"step {metric.step:,}/{steps:,}  {_measured(metric, settings)}  lr {metric.lr:.2e}  "
-        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}"
+        f"gradient {metric.grad_norm:.2f}  {'–' if rate is None else f'{rate:,.0f}'} tokens/s{used}"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Point
 from tui_llm.training.run.foreign.foreign_curves import curves_reader
 from tui_llm.training.run.foreign.foreign_run import ForeignRun
-from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
+from tui_llm.training.run.metrics import Metric, parse_metric
 from tui_llm.training.run.run import Run
-
-RECENT = 50  # number of last steps that the speed is averaged over
+from tui_llm.training.run.snapshot import RECENT, last_metrics, mean_rate, speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
         best_val_loss=best[0] if best else None,
         best_val_step=best[1] if best else None,
         last_val_loss=last,
-        tokens_per_second=_speed(run),
+        tokens_per_second=speed(last_metrics(run)),
         problem=status.problem,
     )
 
@@ -124,7 +122,6 @@ def _foreign(run: ForeignRun) -> RunOutcome:
 
     validation = points("val_loss")
     best = min(validation, key=lambda point: point[1], default=None)
-    rates = [rate for _, rate in points("tokens_per_second")[-RECENT:] if rate > 0]
     status = found.status
     return RunOutcome(
         name=run.name,
@@ -136,7 +133,7 @@ def _foreign(run: ForeignRun) -> RunOutcome:
         best_val_loss=best[1] if best else None,
         best_val_step=best[0] if best else None,
         last_val_loss=validation[-1][1] if validation else None,
-        tokens_per_second=statistics.harmonic_mean(rates) if rates else None,
+        tokens_per_second=mean_rate(rate for _, rate in points("tokens_per_second")[-RECENT:]),
         problem=status.problem,
     )
 
@@ -151,18 +148,6 @@ def _evaluations(run: Run) -> Iterator[Metric]:
                     yield metric
     except OSError:
         return
-
-
-def _speed(run: Run) -> float | None:
-    """Returns the harmonic mean over the last steps, each of which has the same number of tokens."""
-    tail = MetricsTail(run.metrics_path)
-    try:
-        tail.offset = max(0, run.metrics_path.stat().st_size - 400 * RECENT)
-    except OSError:
-        return None
-    rates = [metric.tokens_per_second for metric in tail.new()[-RECENT:]]
-    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
-    return statistics.harmonic_mean(rates) if rates else None
 
 
 def table(comparison: Comparison) -> list[tuple[str, ...]]:

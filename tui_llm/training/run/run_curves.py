@@ -60,7 +60,12 @@ RUN_CURVES = (
     CurveInfo("lr", "learning rate", "of the step"),
     CurveInfo("grad_norm", "gradient norm", "L2 norm of the whole gradient, before clipping"),
     CurveInfo("tokens_per_second", "tokens/s", "of the step, without evaluations"),
-    CurveInfo("memory_bytes", "memory", "held by the worker; on a CUDA device the peak; bytes", sparse=True),
+    CurveInfo(
+        "memory_bytes",
+        "memory",
+        "of the worker's process, with Python and torch; on CUDA the peak of its tensors; bytes",
+        sparse=True,
+    ),
 )
 LAYERS = (
     CurveInfo("gradient", "gradient norm by layer", "of all weights of a block; a line a layer", sparse=True),

@@ -39,13 +39,29 @@ LONG = 16 * CHUNK  # bytes of metrics; a longer file is sampled first, since rea
 
 PLACES = 256  # number of places at which such a file is sampled
 
-RECENT = 50  # number of last steps that speed and remaining time are estimated from
+RECENT = 50  # number of last steps that speed, MFU and remaining time are estimated from
 
 
 def speed(recent: Iterable[Metric]) -> float | None:
-    """Returns tokens per second over `recent` steps of equal size (harmonic mean); None if no value is valid."""
-    rates = [m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0]
-    return statistics.harmonic_mean(rates) if rates else None
+    """Returns tokens per second over `recent` steps of equal size; None if no value is valid. It is the tokens/s of every
+    screen and command: pass it the last `RECENT` steps."""
+    return mean_rate(m.tokens_per_second for m in recent)
+
+
+def mean_rate(rates: Iterable[float]) -> float | None:
+    """Returns the harmonic mean of the rates that are valid: that of work of equal size done at them; None if none is."""
+    valid = [rate for rate in rates if math.isfinite(rate) and rate > 0]
+    return statistics.harmonic_mean(valid) if valid else None
+
+
+def last_metrics(run: Run) -> list[Metric]:
+    """Returns up to `RECENT` of the run's last metrics, without reading the others."""
+    tail = MetricsTail(run.metrics_path)
+    try:
+        tail.offset = max(0, run.metrics_path.stat().st_size - 400 * RECENT)
+    except OSError:
+        return []
+    return tail.new()[-RECENT:]
 
 
 def flops_per_token(recent: Iterable[Metric]) -> float | None:

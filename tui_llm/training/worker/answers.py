@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tui_llm.common.numbers import counted
 from tui_llm.llm.data.answer_rows import AnswerRows, Ints, RowOrder
 from tui_llm.llm.learn.answer_batch import Row
 from tui_llm.llm.model.model import GPT
@@ -69,8 +70,8 @@ class AnswerTrainer(Trainer):
     @property
     def rows_text(self) -> str:
         """What is trained on and what is evaluated, for the log."""
-        what = ROWS_NAMES[self.settings.objective]
-        return f"{self.trained:,} {what} to train on, {len(self.held_out):,} to evaluate, of {len(self.answers):,}"
+        what = counted(self.trained, ROWS_NAMES[self.settings.objective].removesuffix("s"))
+        return f"{what} to train on, {len(self.held_out):,} to evaluate, of {len(self.answers):,}"
 
     def take(self, number: int, part: int) -> list[int]:
         """The rows of batch `part` of step `number`."""

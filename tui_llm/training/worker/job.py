@@ -257,7 +257,7 @@ class Job:
         elif step >= steps:
             worker.done = True
             time_used = f", {self.time.line}" if self.time is not None else ""
-            worker.report("finished", f"all {steps:,} steps are done{time_used}")
+            worker.report("finished", f"{'the step is' if steps == 1 else f'all {steps:,} steps are'} done{time_used}")
         else:
             worker.report(
                 "stopped", f"saved at step {step:,} of {steps:,}" if step else "stopped before the first step"

@@ -8,6 +8,7 @@ from typing import ClassVar
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible, visible_token
+from tui_llm.common.numbers import counted
 from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -66,7 +67,7 @@ class VocabulariesScreen(FullScreen):
 
     def subject(self) -> str:
         found = self.found
-        return f"{found.characters:,} characters, {found.bytes:,} bytes" if found is not None else ""
+        return f"{counted(found.characters, 'character')}, {counted(found.bytes, 'byte')}" if found is not None else ""
 
     def content(self, width: int) -> tuple[list[Text], list[Text]]:
         if self.problem:

@@ -29,7 +29,7 @@ from tui_llm.tui.kit.static_text import set_text
 def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
     found = cost(settings, shape)
     return (
-        f"{fmt.parameters(found.parameters)} parameters · about {memory_size(found.memory_bytes)} · "
+        f"{fmt.parameters(found.parameters)} parameters · about {memory_size(found.memory_bytes)} of tensors · "
         f"{found.most}{fmt.parameters(found.tokens)} tokens · {found.most}{found.flops:.1e} FLOPs"
     )
 

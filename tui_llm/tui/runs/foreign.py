@@ -12,6 +12,7 @@ from textual.screen import Screen
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError, in_one_line
+from tui_llm.common.numbers import counted
 from tui_llm.facts.pin import Pin
 from tui_llm.training.plan.foreign import ForeignProcess, ForeignProgress
 from tui_llm.training.run import pins
@@ -111,7 +112,7 @@ class ForeignScreen(BaseScreen, Screen[Path | None]):
     def _say(self) -> None:
         parts: list[str | tuple[str, str]] = [(visible(self.run_shown.name), "bold")]
         if self._table is not None:
-            parts.append(f"  {len(self._table.steps):,} checkpoints")
+            parts.append(f"  {counted(len(self._table.steps), 'checkpoint')}")
             if self._pin is not None:
                 at = self._table.pins.index(self._pin) + 1
                 words = truncate(visible(pins.text_of(self._pin)), 40)

@@ -11,6 +11,7 @@ from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.numbers import counted
 from tui_llm.facts.pin import Pin
 from tui_llm.training.run import jsonl, pins, run
 from tui_llm.training.run.config import RunConfig
@@ -80,7 +81,7 @@ class ForeignRun(Run):
         last = steps[-1].step if steps else 0
         if not self.exists():
             return Status(STATE, problem=f"{self.source} is gone; put it back, or take it off the list")
-        return Status(STATE, f"{len(steps):,} checkpoints of another program" if steps else "", last, last)
+        return Status(STATE, f"{counted(len(steps), 'checkpoint')} of another program" if steps else "", last, last)
 
     def size(self) -> int:
         """The size of its checkpoints and logs in bytes."""

@@ -230,7 +230,9 @@ class AblateScreen(FullScreen):
                 f" nats, logit {fmt.number(before.logit, 3)}, p {numbers.percent(before.probability)}, rank {before.rank:,}"
             )
             return [*wrapped(line, width), Text("every part is on", style=self.style("good"))]
-        line.append(f" → {after.loss:.4f} nats ({fmt.signed(change(after, before), 4)})", self.style("strong"))
+        line.append(
+            f" → {after.loss:.4f} nats ({numbers.printed_change(before.loss, after.loss)})", self.style("strong")
+        )
         line.append(
             f", logit {fmt.number(before.logit, 3)} → {fmt.number(after.logit, 3)}, p {numbers.percent(before.probability)} → "
         )
@@ -251,7 +253,7 @@ class AblateScreen(FullScreen):
         line.append("; Enter switches it " + ("on" if here is not None else f"to {what[self.how]}"), muted)
         if (one := self.found.get(self.part)) is not None and self.effects is not None:
             line.append(
-                f"; alone {REPLACED[self.how]}: {fmt.signed(change(one.values, self.effects.before), 4)} nats",
+                f"; alone {REPLACED[self.how]}: {numbers.printed_change(self.effects.before.loss, one.values.loss)} nats",
                 "not bold",
             )
         lines = wrapped(line, width)[:2]
@@ -262,7 +264,9 @@ class AblateScreen(FullScreen):
             cut = any(one.part == ModelPart(KEY, number) for one in self.off)
             token.append(f" is {'off' if cut else 'on'}; t switches it {'on' if cut else 'off'}", muted)
             if self.token_effect is not None and self.token_effect[0] == number:
-                token.append(f"; alone {fmt.signed(change(self.token_effect[1], self.effects.before), 4)} nats")
+                token.append(
+                    f"; alone {numbers.printed_change(self.effects.before.loss, self.token_effect[1].loss)} nats"
+                )
             lines += wrapped(token, width)[:1]
         return lines
 

@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.text import Text
 
 from tui_llm.common.display import fit
-from tui_llm.common.numbers import percent
+from tui_llm.common.numbers import percent, printed_change
 from tui_llm.facts.interventions import ATTENTION, HEAD, LAYER, MLP, POSITIONS, TOKENS, Intervention, ModelPart
 from tui_llm.instruments.ablate.question import Effects, PartEffect, TargetValues
 from tui_llm.tui.kit import format as fmt
@@ -157,9 +157,9 @@ def _name_room(width: int) -> int:
 def ranking_row(
     one: PartEffect, found: Effects, off: Mapping[ModelPart, str], chosen: bool, width: int, style: Styles
 ) -> Text:
-    values, rise = one.values, change(one.values, found.before)
+    values = one.values
     cells = (
-        fmt.signed(rise, 4),
+        printed_change(found.before.loss, values.loss),
         fmt.number(values.loss, 4),
         fmt.number(values.logit, 3),
         percent(values.probability),

@@ -13,7 +13,7 @@ from rich.text import Span, Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible_token
-from tui_llm.facts.prediction import Candidate, Distribution
+from tui_llm.facts.prediction import LOGSUMEXP, Candidate, Distribution
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import packed
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -152,18 +152,20 @@ class VocabTable(Lines):
         return Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True)
 
     def facts(self, width: int) -> list[Text]:
-        """The sampler's settings, and what is known of the whole distribution; two lines at most."""
-        distribution, muted = self.distribution, self.style("muted")
+        """The sampler's settings, and what is known of the whole distribution; three lines at most, two in a low pane, one in
+        a lower one."""
+        distribution, muted, height = self.distribution, self.style("muted"), self.size.height
+        most = 3 if height >= 20 else 2 if height >= 12 else 1
         if distribution is None:
             return []
         if self.stage:
-            return packed([Text(part, style=muted) for part in self.shift_words()], width, " · ")[:2]
+            return packed([Text(part, style=muted) for part in self.shift_words()], width, " · ")[:most]
         parts = (
             f"p: {fmt.sampler(distribution.sampler)}",
             f"entropy of raw p {fmt.number(distribution.entropy)} nats = {fmt.compact(distribution.choices)} choices",
-            f"logsumexp {fmt.number(distribution.logsumexp)}",
+            f"{LOGSUMEXP} {fmt.number(distribution.logsumexp)}",
         )
-        return packed([Text(part, style=muted) for part in parts], width, " · ")[:2]
+        return packed([Text(part, style=muted) for part in parts], width, " · ")[:most]
 
     def stage_words(self) -> str:
         """Which page of the stages is shown and what the key C does next, for the title."""
@@ -178,9 +180,12 @@ class VocabTable(Lines):
         distribution = self.distribution
         if distribution is None or distribution.sampler.greedy:
             return ("greedy: the largest logit gets probability 1; nothing is divided",)
+        formula = (
+            " = ln Σ e^(logit ÷ T)" if distribution.score_name == "logit" else ""
+        )  # else it is too long for a line
         return (
-            f"x = logit ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows",
-            f"ln Σ e^(logit ÷ T) = logsumexp = {fmt.number(distribution.log_total)}",
+            f"x = {distribution.score_name} ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows",
+            f"{distribution.log_total_name}{formula} = {fmt.number(distribution.log_total)}",
         )
 
     def row(self, index: int, width: int, selected: bool) -> Text:

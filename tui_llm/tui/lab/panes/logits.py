@@ -106,7 +106,7 @@ class LogitsPane(VocabTable, ReadingPane):
         lines = wrapped(line, width)[:1]
         if changed := what_if_words(reading):
             lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]
-        lines += self.facts(width)[: 2 if self.size.height >= 12 else 1]
+        lines += self.facts(width)
         notes = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
         notes += [self.search_words] if self.search_words else []
         if notes:
