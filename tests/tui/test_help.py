@@ -12,6 +12,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.glossary import TERMS, terms_at
 from tui_llm.tui.help import NUMBERS, HelpLines, HelpScreen
 from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.command import key_text
 
 
 def text(app: LabApp) -> str:
@@ -111,3 +112,25 @@ async def test_help_while_typing_lists_the_prompts_keys_first() -> None:
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         await pilot.pause()
         assert text(app).startswith("Prompt\n")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_no_name_runs_into_its_meaning(size: tuple[int, int]) -> None:
+    names = [(term.name, term.meaning) for term in TERMS]
+    names += [(", ".join(map(key_text, command.keys.split(","))), command.tooltip) for command in keymap.COMMANDS]
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "4", "question_mark", "w")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen) and app.screen.query_one(HelpLines)._entries)
+        shown, lines = app.screen.query_one(HelpLines), text(app).splitlines()
+        for at, words in shown._entries:
+            name = max((name for name, meaning in names if words.startswith(f"{name} {meaning}".casefold())), key=len)
+            rest = lines[at].strip()[len(name) :]
+            assert rest == "" or rest.startswith("  "), lines[at]
+            first = rest or lines[at + 1]
+            assert words[len(name) + 1 :].startswith(first.split()[0].casefold())  # the meaning, from its first word
+        assert len(shown._entries) > len(names)
+        # As it is drawn, too: the longest name on a line of its own, its meaning below.
+        shown.scroll_to(y=next(at for at, line in enumerate(lines) if "reward(chosen)" in line), animate=False)
+        await until(pilot, lambda: any("reward(chosen), reward(rejected)  " in line for line in drawn(app)))

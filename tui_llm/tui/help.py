@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
@@ -122,16 +123,21 @@ class HelpLines(Lines):
             self._entry(term.name, term.meaning + (f" [{term.unit}]" if term.unit else ""), width)
 
     def _entry(self, name: str, meaning: str, width: int) -> None:
-        """A name with its meaning beside it, or below it if the width is too small."""
+        """A name with its meaning beside it, or below it where one of them has no room."""
         self._entries.append((len(self._lines), f"{name} {meaning}".casefold()))
         room, strong = width - NAMES, self.style("strong")
         if room < 20:
             self._lines += (Text(line, style=strong) for line in _broken(name, width))
             self._lines += (Text(line) for line in _broken(meaning, width))
             return
-        first, *rest = _broken(meaning, room)
-        self._lines.append(Text(f"  {name}".ljust(NAMES), style=strong, no_wrap=True).append(first, "not bold"))
-        self._lines += (Text(" " * NAMES + line, no_wrap=True) for line in rest)
+        lines, label = _broken(meaning, room), f"  {name}"
+        gap = NAMES - cell_len(label)
+        if gap < 2:  # a long name would run into its meaning
+            self._lines += (Text(line, style=strong, no_wrap=True) for line in _broken(label, width))
+        else:
+            self._lines.append(Text(label + " " * gap, style=strong, no_wrap=True).append(lines[0], "not bold"))
+            lines = lines[1:]
+        self._lines += (Text(" " * NAMES + line, no_wrap=True) for line in lines)
 
     def row_count(self, width: int) -> int:
         return len(self._lines)

@@ -279,9 +279,9 @@ class LabScreen(BaseScreen, Screen[None]):
         if self.context.reading_is_current:
             self.ghost_text.wait()
 
-    def _model_words(self) -> str:
+    def _model_words(self) -> list[str]:
         """The words after the model in the top line: foreign text."""
-        return "".join((self.follow_run.words, *(f" · {words}" for words in changes_words(self.reading))))
+        return [self.follow_run.words, *(f" · {words}" for words in changes_words(self.reading))]
 
     @on(PromptEditor.Edited)
     def _prompt_edited(self) -> None:

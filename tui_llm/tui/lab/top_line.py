@@ -15,9 +15,9 @@ CANCELLABLE_AFTER = 2.0  # seconds
 
 
 class TopLineController:
-    """`words` are shown after the model: foreign text."""
+    """`words` gives what is shown after the model, with what separates each from the words before: foreign text."""
 
-    def __init__(self, context: LabContext, bar: TopBar, words: Callable[[], str]) -> None:
+    def __init__(self, context: LabContext, bar: TopBar, words: Callable[[], list[str]]) -> None:
         self.context, self.bar, self.words = context, bar, words
         self.problem = ""
         self._busy: tuple[str, float] | None = None  # what the engine is doing, and since when

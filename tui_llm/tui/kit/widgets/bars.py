@@ -11,7 +11,7 @@ from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tui_llm.common.display import visible
+from tui_llm.common.display import truncate, visible
 from tui_llm.common.numbers import counted
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
@@ -19,6 +19,9 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import HELP, HELP_TYPING, PANE_TITLES, PANES, Command
 
 GAP = "  "  # between two keys
+NAME = 16  # cells of a model's name that are shown in any case
+
+Part = tuple[Content, int]  # of a line, with its importance
 
 
 def press(action: str) -> Style:
@@ -41,28 +44,30 @@ class Bar(Static):
 class TopBar(Bar):
     """The open model and the cost of the reading; or the engine's current work; or an error."""
 
-    _model: tuple[Content, list[tuple[Content, int]]] | None = None
+    _model: tuple[str, list[Part], list[Part]] | None = None
 
-    def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
-        step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
+    def show_model(self, weights: Weights, reading: Reading | None, state: Sequence[str] = ()) -> None:
+        """`state`, after the name: what changes the model, each with what separates it from the words before."""
         choices = weights.choices.lines(weights.dtype) if reading is None else reading.choices
         reader = weights.reader if reading is None else reading.weights.reader
         note = "" if weights.dtype == "fp32" else f" [{choices[0].text}]"
         seen = "" if reading is None else reading.seen_words()  # beside the name: every pane's numbers depend on it
-        name = visible(weights.name) + step + (f" {seen}" if seen else "") + visible(following) + visible(note)
-        facts = [  # with their importance
-            (
-                f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
-                f" width {weights.width}",
-                9,
-            ),
-            (f"context {fmt.count(weights.context)} tokens", 3),
+        words = [  # with their importance
+            ("" if weights.step is None else f" at step {fmt.count(weights.step)}", 6),
+            (f" {seen}" if seen else "", 9),
+            *((one, 7) for one in state),
+            (note, 8),
+        ]
+        facts = [
+            (f"{fmt.parameters(weights.parameters)} parameters", 7),
+            (f"{weights.layers} layers × {weights.heads} heads, width {weights.width}", 3),
+            (f"context {fmt.count(weights.context)} tokens", 4),
             (f"vocabulary {fmt.count(weights.vocabulary)}", 1),
             (
-                visible(weights.device)
+                weights.device
                 + ("" if reader == "torch" else f", {reader}")
                 + (f", {weights.kernel} kernel" if weights.kernel else ""),
-                8 if reader == "llama.cpp" else 2,
+                8,
             ),
         ]
         if reading is not None:
@@ -71,23 +76,30 @@ class TopBar(Bar):
             facts.append((f"{ran}: {took:.{1 if took < 9.95 else 0}f} ms", 2))
         # Unusual choices come before what the model's name implies; the usual ones where there is room.
         facts += [
-            (visible(choice.text), 5 if choice.changes else 0)
+            (choice.text, 5 if choice.changes else 0)
             for choice in choices[1 if note else 0 :]
             if not (seen and choice.text.startswith(seen))
         ]
         self._model = (
-            Content(name).stylize("bold"),
-            [(Content(fact).stylize("$text-muted"), importance) for fact, importance in facts],
+            visible(weights.name),
+            [(Content(visible(text)).stylize("bold"), importance) for text, importance in words if text],
+            [(Content(visible(fact)).stylize("$text-muted"), importance) for fact, importance in facts],
         )
         self._put_model()
 
     def _put_model(self) -> None:
-        """Shows the name, and as many of the facts as fit beside it."""
+        """Shows the name, and as much of the rest as fits beside it, each part whole. A long name is cut before the words
+        about it, or all facts, are left out."""
         if self._model is not None:
-            name, facts = self._model
-            room = self.content_size.width - name.cell_length - 2 if self.content_size.width else 10_000
-            facts = facts[:1] if room < facts[0][0].cell_length else [(fact, 0) for fact in fitting(facts, room, " · ")]
-            self.put(Content.assemble(name, "  ", Content(" · ").join(fact for fact, _ in facts)))
+            name, words, facts = self._model
+            width = self.content_size.width or 10_000
+            fact, _ = max(facts, key=lambda part: part[1])
+            needed = sum(content.cell_length for content, _ in words) + len(GAP) + fact.cell_length
+            name = truncate(name, min(width, max(NAME, width - needed)))
+            line = Content(name).stylize("bold")
+            line = Content("").join([line, *fitting(words, width - line.cell_length, "")])
+            fit = fitting(facts, width - line.cell_length - len(GAP), " · ")
+            self.put(Content.assemble(line, GAP, Content(" · ").join(fit)) if fit else line)
 
     def on_resize(self, _event: events.Resize) -> None:
         self._put_model()

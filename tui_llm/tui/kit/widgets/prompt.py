@@ -22,6 +22,7 @@ from textual.document._document import EditResult, Location
 from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import TextArea
+from textual.widgets.text_area import Edit
 
 from tui_llm.common.display import visible
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
@@ -185,6 +186,15 @@ class PromptEditor(TextArea):
         # The cursor goes after the inserted text, if that is still in the editor.
         self._move_to(max(0, len(from_document(self.text)) - len(after)))
         return None
+
+    def edit(self, edit: Edit) -> EditResult:
+        result = super().edit(edit)
+        self.scroll_cursor_visible()  # the parent class scrolls too, but before it knows the text's new height
+        return result
+
+    def on_resize(self, _event: events.Resize) -> None:
+        # The cursor may now be on another row, or the box be lower. After the parent class has wrapped the text anew.
+        self.call_next(self.scroll_cursor_visible)
 
     async def _on_paste(self, event: events.Paste) -> None:
         # Terminals send a pasted line break as a carriage return.
