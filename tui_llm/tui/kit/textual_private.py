@@ -28,6 +28,8 @@ in which it was raised:
 - `Widget.refresh` with `layout` counts a change once until the widget is next idle, and keeps the widget's size by that count.
   If the screen is laid out in between, a size that changes afterwards is never taken over: a table whose height is that
   of its rows stayed empty. Here each change counts.
+- A signal's table has weak keys, the widgets, but each callback in it refers to its widget. A removed one that follows the
+  theme's changes would stay in memory until the next change, with its screen and all that it shows. Here it is taken out.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -182,6 +184,8 @@ async def dispatch_message(self: MessagePump, message: Message) -> None:
             await _dispatch_message(self, message)
         except Exception as error:
             app._caught(error)
+        if isinstance(message, events.Unmount) and isinstance(self, Widget):
+            app.theme_changed_signal.unsubscribe(self)
 
 
 def post_mount(self: DOMNode) -> None:
