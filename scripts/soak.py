@@ -216,7 +216,7 @@ class Soak:
         """Opens each screen by its route, from the lab, one after another."""
         wrong = []
         for scope in ROUTES:
-            await self._go_home()
+            await self._go_home(settled=False)
             for event in (*[typed(ESCAPE)] * 4, *route(scope)):
                 self._begin(event)
                 await self._do(event)
@@ -275,15 +275,16 @@ class Soak:
         await self._stop(task)
         self._disarm()
 
-    async def _go_home(self) -> None:
+    async def _go_home(self, settled: bool = True) -> None:
         """Goes back to the lab and opens nano, so that memory is always measured in the same place: what screens cache
-        has been freed, and the same weights are in memory."""
+        has been freed, and the same weights are in memory. Unless `settled`, what screens have asked for may still come."""
         self.gate.held = 0
         while len(self.app.screen_stack) > 1:
             self.app.screen.dismiss(None)
+            await (self._quiet() if settled else self.loop.settle(MOMENT))
+        if settled or self.app.lab_screen.weights.name != "nano":
+            self.app.lab_screen.context.open_model("nano")
             await self._quiet()
-        self.app.lab_screen.context.open_model("nano")
-        await self._quiet()
 
     async def _quiet(self) -> None:
         """Runs the app until all that it has asked the engine for is done."""
