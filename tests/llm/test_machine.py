@@ -66,7 +66,9 @@ def test_it_is_measured_once_on_a_machine_with_so_many_threads(monkeypatch: pyte
 @pytest.mark.parametrize(
     "change", [{"fp32": "fast"}, {"fp32": -1}, {"read": 1e300}, {"threads": 99}, {"device": "\x1b[31m[/]"}, None]
 )
-def test_a_damaged_cache_is_measured_over(change: dict[str, object] | None) -> None:
+def test_a_damaged_cache_is_measured_over(change: dict[str, object] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_products", lambda *_: machine._Rate(100.0, False))
+    monkeypatch.setattr(machine, "_memory", lambda _: [machine._Rate(1e9, False), machine._Rate(1e9, False)])
     machine.measure(CPU)
     (path,) = (paths.cache_dir() / "machine").iterdir()
     path.write_text("[1" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
