@@ -93,6 +93,8 @@ NO_KERNELS = (
     "tests/adapters/test_json_vocabulary.py",
     "tests/adapters/test_llama_app.py",
     "tests/formats/test_hostile_checkpoints.py",
+    "tests/training/test_resume.py::test_a_run_that_goes_on_with_the_other_step_says_so",
+    "tests/training/test_resume.py::test_settings_of_another_model_do_not_go_on",
     "tests/adapters/test_causal.py::test_an_encoder_decoder_is_refused_in_a_short_line",
     "tests/adapters/test_open_foreign.py::test_a_missing_extra_is_named",
     "tests/instruments/test_token_questions.py::test_vocabularies_side_by_side",
