@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import select
@@ -254,3 +255,10 @@ def test_without_a_terminal_it_says_what_to_do(tmp_path: Path, piped: str) -> No
     os.close(master)
     assert done.returncode == 1
     assert done.stderr.startswith(b"said: the app needs a terminal") and done.stderr.count(b"\n") == 1
+
+
+def test_the_end_of_the_input_ends_reading() -> None:
+    """A terminal that is gone is always ready to be read, and gives no bytes: reading went on, and kept the process alive."""
+    with pytest.raises(OSError, match="Input/output error") as ended:
+        InputDecoder().decode(b"")
+    assert ended.value.errno == errno.EIO

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import os
 import re
 from collections.abc import Callable
 
@@ -44,6 +45,10 @@ class InputDecoder:
         self._recent = ""  # last characters before a paste: its start sequence may be split, and no key may wait
 
     def decode(self, data: bytes, final: bool = False) -> str:
+        """Raises `OSError` (EIO) at the end of the input: reading a terminal that is gone gives that error or, after its SIGHUP, no
+        bytes. Textual would go on reading until the driver is stopped, and if that fails, for ever, with a whole core."""
+        if not data and not final:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         text = self._decoder.decode(data, final)
         out = ""
         while text or (self._held and final):
