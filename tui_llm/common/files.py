@@ -192,7 +192,7 @@ def _sweep(folder: Path) -> None:
 
 
 def remedy(error: BaseException | None) -> str:
-    """What to do if a file can't be written, or not be read first."""
+    """What to do if a file can't be written, or can't be read before it is."""
     if isinstance(error, OSError) and error.errno == errno.EIO:
         return "check that disk"
     if isinstance(error, OSError) and error.errno in (
