@@ -52,6 +52,32 @@ def hang_up(writer):
 os.read, StateWriter.finish = read_or_fail, hang_up
 """
 
+# At SIGUSR1 the process writes the names of its threads.
+TELLS_THREADS = """
+import os, signal, threading
+from pathlib import Path
+
+def tell(*_):
+    home = Path(os.environ["TUI_LLM_HOME"])
+    (home / "threads.new").write_text("\\n".join(thread.name for thread in threading.enumerate()))
+    (home / "threads.new").replace(home / "threads.txt")
+
+signal.signal(signal.SIGUSR1, tell)
+"""
+
+# SIGCONT comes when the app has ended, before the process does.
+CONTINUED_LATE = """
+import os, signal
+from tui_llm.tui.state.state_file import StateWriter
+finish = StateWriter.finish
+
+def continued(writer):
+    os.kill(os.getpid(), signal.SIGCONT)
+    finish(writer)
+
+StateWriter.finish = continued
+"""
+
 
 class Terminal:
     """`tui-llm` with these arguments in a pseudo-terminal of its own, which is its controlling terminal."""
@@ -218,3 +244,36 @@ def test_a_home_that_cannot_be_written_is_told_and_loses_nothing(home: Path) -> 
     quit_app(second)
     assert second.remembered()["prompt"] == "Once upon a time, there was a little kept"
     assert b"tui-llm: the state can't be saved: can't write" in second.out and b"Traceback" not in second.out
+
+
+@pytest.mark.parametrize("stopped", [signal.SIGSTOP, signal.SIGTSTP, None])
+def test_a_process_that_goes_on_has_its_screen_and_one_thread_for_keys(
+    home: Path, stopped: signal.Signals | None
+) -> None:
+    """Stopped by `kill -STOP` or a shell; or never stopped: a terminal that closes sends SIGCONT too."""
+    terminal = opened(home, "--prompt", "The cat", before=TELLS_THREADS)
+    for _ in range(2):
+        if stopped is not None:
+            terminal.process.send_signal(stopped)
+            os.waitpid(terminal.process.pid, os.WUNTRACED)
+            while terminal.read():
+                pass
+        terminal.out = b""
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until(b"\x1b[?1049h")
+        terminal.until(b"parameters")
+    terminal.paste(" zebra")
+    terminal.until(b"zebra")
+    terminal.process.send_signal(signal.SIGUSR1)
+    while not (home / "threads.txt").exists():
+        terminal.read()
+    names = (home / "threads.txt").read_text().split("\n")
+    assert [names.count(name) for name in ("textual-input", "textual-output")] == [1, 1], names
+    quit_app(terminal)
+    assert terminal.remembered()["prompt"] == "The cat zebra"
+
+
+def test_a_process_that_goes_on_once_its_app_has_ended_ends(home: Path) -> None:
+    terminal = opened(home, "--prompt", "The cat", before=CONTINUED_LATE)
+    quit_app(terminal)
+    assert b"Traceback" not in terminal.out

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from textual._xterm_parser import XTermParser
+from textual.drivers._writer_thread import WriterThread
 from textual.events import Key
 
 from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, InputDecoder
+from tui_llm.tui.terminal import TerminalOutput
 
 TESTS = Path(__file__).parent
 READY, CTRL_Q = b"Prompt", b"\x11"
@@ -262,3 +264,16 @@ def test_the_end_of_the_input_ends_reading() -> None:
     with pytest.raises(OSError, match="Input/output error") as ended:
         InputDecoder().decode(b"")
     assert ended.value.errno == errno.EIO
+
+
+def test_the_output_thread_outlives_a_closed_terminal() -> None:
+    """Textual's own ends at the error, and the app waits for ever at the 31st write."""
+    master, slave = pty.openpty()
+    screen = TerminalOutput(os.fdopen(slave, "wb"), encoding="utf-8", newline="")
+    writer = WriterThread(screen)
+    writer.start()
+    os.close(master)
+    for _ in range(100):
+        writer.write("frame" * 1000)
+    writer.stop()
+    screen.close()

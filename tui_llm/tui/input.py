@@ -104,6 +104,27 @@ def safe(driver: type[Driver], terminal_closed: Callable[[], object]) -> type[Dr
         return driver
 
     class SafeDriver(driver):  # type: ignore[misc, valid-type]
+        suspended = False
+
+        def suspend_application_mode(self) -> None:
+            super().suspend_application_mode()
+            self.suspended = True
+
+        def resume_application_mode(self) -> None:
+            """Textual calls it at each SIGCONT. Without a SIGTSTP before (SIGSTOP; a closed terminal sends SIGCONT after SIGHUP) it would
+            start second threads for input and output beside the first, which no exit ends for sure."""
+            if self.suspended:
+                self.suspended = False
+                super().resume_application_mode()
+                self._app.call_later(self._app.refresh, layout=True)
+            else:
+                self._app.call_later(self._take_terminal_again)
+
+        def _take_terminal_again(self) -> None:
+            """Sets the terminal's modes, which a shell changes while the process is stopped."""
+            self.suspend_application_mode()
+            self.resume_application_mode()
+
         def run_input_thread(self) -> None:
             from textual.drivers import linux_driver
 

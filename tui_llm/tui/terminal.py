@@ -8,6 +8,7 @@ until the app exits.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -84,12 +85,26 @@ def _log_path() -> Path:
     return path
 
 
+class TerminalOutput(io.TextIOWrapper):
+    """The terminal to draw on. What a closed terminal does not take is dropped: an error would end Textual's output thread, and the
+    app would wait for it for ever once 30 writes are queued. Reading finds out that the terminal is closed, and ends the app."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 @contextlib.contextmanager
 def _terminal_only_for_driver(terminal: int, log: Path) -> Iterator[None]:
     _flush()
     saved = {descriptor: _duplicate(descriptor) for descriptor in (1, 2)}
     streams = (sys.__stdout__, sys.__stderr__)
-    screen = os.fdopen(os.dup(terminal), "w", encoding="utf-8", errors="replace", newline="")
+    screen = TerminalOutput(os.fdopen(os.dup(terminal), "wb"), encoding="utf-8", errors="replace", newline="")
     sink = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     handler = logging.FileHandler(log, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
