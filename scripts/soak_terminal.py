@@ -62,8 +62,8 @@ class SoakDriver(HeadlessDriver):
         pass
 
     def feed(self, text: str) -> None:
-        """Passes typed or pasted text to the app as one read of the terminal."""
-        data = self._reader.decode(text.encode())
+        """Passes typed or pasted text to the app as one read of the terminal. No text is no read; one without bytes is a closed terminal."""
+        data = self._reader.decode(text.encode()) if text else ""
         for message in self._parser.feed(data) if data else ():
             self.process_message(message)
 

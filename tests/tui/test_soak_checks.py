@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from textual.app import App
 
 from tui_llm.tui.keymap import COMMANDS
 
@@ -193,3 +195,13 @@ print("in one handler" in ended(stuck))
         "True",
         "True",
     ]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_no_text_to_type_is_no_read_of_the_terminal() -> None:
+    """A read without bytes would be a closed terminal. The random keys are sometimes none."""
+
+    async def feed() -> None:
+        module("soak_terminal").SoakDriver(App[None]()).feed("")
+
+    asyncio.run(feed())
