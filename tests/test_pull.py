@@ -389,6 +389,18 @@ def test_a_folder_of_the_users_is_never_replaced_or_deleted(repository: Reposito
     assert (own / "config.json").read_text() == "{}"
 
 
+def test_a_pulled_model_that_is_a_link_is_not_deleted(tmp_path: Path) -> None:
+    """Its user has moved it to another disk."""
+    link, real = paths.pulled_model("some-one--Model"), tmp_path / "disk"
+    real.mkdir()
+    (real / pull.ORIGIN).write_text('{"repository": "some-one/Model"}')
+    link.parent.mkdir(parents=True)
+    link.symlink_to(real)
+    with pytest.raises(UserError, match="it is a link; delete the link yourself"):
+        pull.delete("some-one/Model")
+    assert link.is_symlink() and (real / pull.ORIGIN).exists()
+
+
 def test_another_revision_replaces_the_one_before(repository: Repository) -> None:
     pull.pull("distilgpt2")
     repository.commit = "abcdef0123" * 4

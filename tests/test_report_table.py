@@ -44,6 +44,11 @@ def test_a_long_sentence_wraps_within_80_columns(name: str) -> None:
     assert len(whole) == 2 and whole[1].endswith(ADVICE)
 
 
+def test_a_row_without_a_sentence_has_no_line_of_blanks() -> None:
+    made = table(HEAD, [row("a-name-of-" + "many-" * 12 + "cells", "")], left=(0, 1, 5), wrap_at=80)
+    assert len(made.split("\n")) == 2
+
+
 @given(rows=st.lists(st.tuples(st.text("abc", max_size=20), WORDS), max_size=4), width=st.integers(40, 120))
 def test_no_line_is_wider_than_the_terminal(rows: list[tuple[str, str]], width: int) -> None:
     made = table(("name", "says"), rows, left=(0, 1), wrap_at=width)

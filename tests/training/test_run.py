@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -107,6 +108,21 @@ def test_a_deletion_that_is_killed_leaves_no_part_of_a_run_under_its_name(
         assert not run.path.exists() or inside(run.path) == inside(kept)
         files.sweep(home)
         assert [path for path in home.iterdir() if path != run.path] == []
+
+
+class FullDisk:
+    """A disk that has no room for anything new."""
+
+    def step(self, call: str, path: str, source: str = "") -> None:
+        if call not in ("lock", "rename", "unlink", "rmdir"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+def test_a_run_on_a_full_disk_is_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleting is what the line about a full disk advises."""
+    monkeypatch.setattr(storage, "faults", FullDisk())
+    run.delete()
+    assert list(run.path.parent.iterdir()) == []
 
 
 def test_a_run_that_is_a_link_is_not_deleted(run: Run, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_training_ends_with_commands_that_work(text: Path, name: str, capsys: py
     assert found["open it"][0] == "--model"
     opened = lookup.find(found["open it"][1])
     assert (opened.kind, opened.name, opened.step) == ("run", name, 2)
-    code, _, err = said(capsys, *found["let it write"], "the", "--max-tokens", "1", "--json")
+    code, _, err = said(capsys, *found["let it write"], "--max-tokens", "1", "--json")
     assert code == 0, err
     assert main(["train", "--run", name, "--resume", "--steps", "3", "--json"]) == 0
     assert not commands(capsys.readouterr().out), "programs get none"

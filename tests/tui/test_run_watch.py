@@ -68,6 +68,14 @@ def test_the_time_left_follows_recent_steps_without_pauses() -> None:
     assert seconds_left(steady[:1], 100) is None
 
 
+def test_the_first_steps_after_a_pause_give_no_time_left_of_days() -> None:
+    """A run of 10 s a step that was stopped after few steps, and resumed eight hours later."""
+    for kept in (1, 2, 3):
+        recent = [metric(step, 10.0 * step + (28_800 if step > kept else 0)) for step in range(1, kept + 4)]
+        for shown in range(kept + 1, kept + 4):
+            assert seconds_left(recent[:shown], 1000) in (None, 10.0 * (1000 - shown)), (kept, shown)
+
+
 def test_speed_is_tokens_over_time() -> None:
     # Two steps of 100 tokens at 100 and 300 tokens/s: 200 tokens in 1 + 1/3 seconds.
     assert speed([metric(1, 0, 100.0), metric(2, 0, 300.0)]) == pytest.approx(150.0)

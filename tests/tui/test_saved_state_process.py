@@ -82,7 +82,7 @@ StateWriter.finish = continued
 class Terminal:
     """`tui-llm` with these arguments in a pseudo-terminal of its own, which is its controlling terminal."""
 
-    def __init__(self, home: Path, *arguments: str, before: str = "") -> None:
+    def __init__(self, home: Path, *arguments: str, before: str = "", shell: str = "") -> None:
         self.home = home
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -93,8 +93,9 @@ class Terminal:
             "TERM": "xterm-256color",
             "PYTHONPATH": str(TESTS.parents[1]),
         }
+        program = PROGRAM.format(tests=str(TESTS), hang=HANG, before=before)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(tests=str(TESTS), hang=HANG, before=before), *arguments],
+            [sys.executable, *(("-c", shell) if shell else ()), "-c", program, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -271,6 +272,28 @@ def test_a_process_that_goes_on_has_its_screen_and_one_thread_for_keys(
     assert [names.count(name) for name in ("textual-input", "textual-output")] == [1, 1], names
     quit_app(terminal)
     assert terminal.remembered()["prompt"] == "The cat zebra"
+
+
+# A shell: it starts its arguments as a job in the background, waits until that stops, and brings it to the foreground.
+SHELL = """
+import os, signal, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = os.fork()
+if job == 0:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+assert os.WIFSTOPPED(os.waitpid(job, os.WUNTRACED)[1]), "it did not stop"
+os.tcsetpgrp(0, job)
+os.kill(job, signal.SIGCONT)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
+"""
+
+
+def test_a_job_that_was_started_in_the_background_is_brought_to_the_foreground(home: Path) -> None:
+    terminal = Terminal(home, "--prompt", "The cat", shell=SHELL)
+    terminal.until(b"parameters")
+    quit_app(terminal)
 
 
 def test_a_process_that_goes_on_once_its_app_has_ended_ends(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +197,10 @@ def _follow(run: Run, options: argparse.Namespace) -> int:
     if run.checkpoints():
         model = visible(name_of_run(run.name))
         put(f"open it: tui-llm --model {model}")
-        put(f"let it write: tui-llm generate --model {model}")
+        samples = run.samples()
+        prompt = samples[-1].prompt if samples else run.config().settings.sample_prompt
+        if prompt.strip() and prompt == visible(prompt) and not prompt.startswith("-"):
+            put(f"let it write: tui-llm generate --model {model} {shlex.quote(prompt)}")
     return code
 
 

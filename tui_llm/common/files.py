@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -112,13 +113,21 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder, which is moved into a temporary one first: if the process is killed meanwhile, nothing incomplete keeps
-    its name, and the next `sweep` of its parent deletes the rest. Raises OSError, also for a link."""
+    """Delete a folder, which gets a temporary folder's name first: if the process is killed meanwhile, nothing incomplete keeps
+    its name, and the next `sweep` of its parent deletes the rest. Creates nothing, so that it works on a full disk. Raises OSError,
+    also for a link."""
     if folder.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, "it is a link", str(folder))
-    with aside(folder) as gone:
+    sweep(folder.parent)
+    gone = folder.with_name(f"{ASIDE}{secrets.token_hex(8)}{PART}")
+    lock = None
+    with suppress(BlockingIOError):  # another process looks at this moment whether the folder is in use
+        lock = storage.lock_folder(folder)
+    try:
         storage.rename(folder, gone)
         storage.rmtree(gone)
+    finally:
+        storage.unlock_folder(lock)
 
 
 @contextmanager

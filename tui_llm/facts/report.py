@@ -144,7 +144,7 @@ def table(
     out = []
     for line in lines:
         below: list[str] = []
-        if wrap_at is not None and room is not None and cell_len(line[-1]) > room:
+        if wrap_at is not None and room is not None and cell_len(line[-1]) > max(0, room):
             hangs = room >= LEAST_WRAPPED
             indent = " " * (wrap_at - room) if hangs else INDENT
             parts = _wrapped(line[-1], room if hangs else max(1, wrap_at - len(INDENT)))

@@ -112,8 +112,9 @@ def safe(driver: type[Driver], terminal_closed: Callable[[], object]) -> type[Dr
 
         def resume_application_mode(self) -> None:
             """Textual calls it at each SIGCONT. Without a SIGTSTP before (SIGSTOP; a closed terminal sends SIGCONT after SIGHUP) it would
-            start second threads for input and output beside the first, which no exit ends for sure."""
-            if self.suspended:
+            start second threads for input and output beside the first, which no exit ends for sure. A job that was started in the
+            background stops before it has any."""
+            if self.suspended or self._writer_thread is None:
                 self.suspended = False
                 super().resume_application_mode()
                 self._app.call_later(self._app.refresh, layout=True)

@@ -24,7 +24,7 @@ from filelock import Timeout
 
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.common.files import check_space, delete_folder, write_json
+from tui_llm.common.files import check_space, delete_folder, remedy, write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import is_gpt2, read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
@@ -357,7 +357,8 @@ def delete(name: str) -> Path:
     try:
         delete_folder(folder)
     except OSError as error:
-        raise UserError(f"can't delete {folder}: {error.strerror or error}; make it writable") from error
+        advice = "delete the link yourself" if folder.is_symlink() else remedy(error)
+        raise UserError(f"can't delete {folder}: {error.strerror or error}; {advice}") from error
     return folder
 
 

@@ -71,16 +71,17 @@ def flops_per_token(recent: Iterable[Metric]) -> float | None:
 
 
 def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
-    """Returns the estimated seconds until step `steps`, or None if `recent` does not contain two consecutive steps.
+    """Returns the estimated seconds until step `steps`, or None if `recent` has no two pairs of consecutive steps: one
+    alone may be a pause.
 
     The estimate uses the time between `recent` steps, including evaluations and checkpoints, but not pauses.
     """
     gaps = [b.time - a.time for a, b in itertools.pairwise(recent) if b.step == a.step + 1]
     gaps = [gap for gap in gaps if math.isfinite(gap) and gap >= 0]
-    if not gaps:
+    if len(gaps) < 2:
         return None
-    pause = max(60.0, 50 * statistics.median(gaps))
-    gaps = [gap for gap in gaps if gap <= pause] or gaps
+    pause = max(60.0, 50 * statistics.median_low(gaps))
+    gaps = [gap for gap in gaps if gap <= pause]
     return max(0, steps - recent[-1].step) * sum(gaps) / len(gaps)
 
 
