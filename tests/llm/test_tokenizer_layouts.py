@@ -334,8 +334,12 @@ def test_damaged_rules_are_refused_by_name(tmp_path: Path) -> None:
     def gap(raw: dict[str, Any]) -> None:
         raw["added_tokens"].append({**raw["added_tokens"][0], "id": 4100, "content": "<x>"})
 
+    def twice(raw: dict[str, Any]) -> None:  # the library numbers neither it nor what follows as the file does
+        raw["added_tokens"] += [{**raw["added_tokens"][0], "id": id, "content": "<x>"} for id in (4096, 4097)]
+
     for change, message in (
         (hole, "tokenizer.json has no id for 'Ġthe', which is a byte or what one of its merges makes"),
+        (twice, "tokenizer.json gives the added token '<x>' the ids 4,096 and 4,097, .* takes the first"),
         (gap, "tokenizer.json has ids with gaps: .* '<x>' would get the id 4,096, not 4,100"),
         (lambda raw: raw["model"].update(dropout=0.1), "tokenizer.json sets dropout to 0.1"),
         (lambda raw: raw.update(added_tokens=[{"id": 1}]), "has no text"),

@@ -70,9 +70,15 @@ class TokenizerFiles:
         numbers them without gaps, and silently."""
         vocab = self.raw["model"].get("vocab")
         ids = vocab if isinstance(vocab, dict) else _listed(vocab)
+        numbered: dict[str, int] = {}
         following = size = len(ids)
         gaps = max(ids.values(), default=-1) >= size
         for token in sorted(self.added, key=lambda token: token.id):
+            if numbered.setdefault(token.text, token.id) != token.id:
+                raise UserError(
+                    f"{self.where} gives the added token {token.text[:40]!r} the ids {numbered[token.text]:,} and {token.id:,}, and the "
+                    "tokenizers library takes the first; delete the other, or get the folder again"
+                )
             wanted = ids.get(token.text, following)
             if token.id != wanted or (gaps and token.text not in ids):
                 raise UserError(
