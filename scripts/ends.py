@@ -48,7 +48,7 @@ TRACEBACKS = (b"Traceback", b"Exception ignored")
 class Moment:
     name: str
     mark: bytes  # text that the screen must show first
-    keys: tuple[bytes, ...]
+    keys: tuple[bytes | tuple[bytes, bytes], ...]  # each alone, or with text that the screen must show after it
     within: float  # ctrl+q is sent at a random time, at most this many seconds after the keys
     shows: bytes = b""  # text that the screen must show after the keys, before that time begins
 
@@ -62,8 +62,9 @@ MOMENTS = (
     Moment("drawing a million times", OPEN, (b"\x1b", b"5", b"H", b"++++"), 1.0, b"Draw many"),
     Moment("learning", OPEN, (b"\x1b", b"3", b"L", b"nn "), 1.5, b"steps of SGD"),
     Moment("in the heads", OPEN, (b"\x1b", b"A"), 1.0, b"Attention"),
-    Moment("growing a tree", OPEN, (b"\x1b", b"5", b"T", b"bbE"), 1.5, b"growing:"),
-    Moment("as another model is opened", OPEN, (b"\x1b", b"O4O"), 1.0, f"run:{WATCHED}".encode()),
+    Moment("growing a tree", OPEN, (b"\x1b", b"5", (b"T", b"next tokens, their raw p"), b"bbE"), 1.5, b"growing:"),
+    # Esc and O within 0.1 s begin another key's sequence.
+    Moment("as another model is opened", OPEN, ((b"\x1b", b"i prompt"), b"4O"), 1.0, f"run:{WATCHED}".encode()),
     Moment("watching a run", OPEN, (b"\x1b", b"4"), 2.0, WATCHED.encode()),
     Moment("in the palette", OPEN, (b"\x10", b"sav"), 0.5, b"Search for commands"),
 )
@@ -121,6 +122,12 @@ class Terminal:
                 return
         self.read(time.monotonic() + 0.05)
 
+    def type(self, key: bytes, shows: bytes) -> bool:
+        """Returns whether what the screen must show came."""
+        began = len(self.out)
+        self.write(key)
+        return not shows or self.read(time.monotonic() + HANG, shows, began)
+
     def wrong_end(self) -> str:
         """What is wrong with how the process has ended; empty if nothing is."""
         after = self.out.rpartition(BACK)[2]
@@ -146,8 +153,9 @@ def end_once(home: Path, moment: Moment, after: float) -> End:
     try:
         alive = terminal.read(time.monotonic() + HANG, moment.mark)
         began = len(terminal.out)
-        for key in moment.keys if alive else ():
-            terminal.write(key)
+        for step in moment.keys:
+            key, shows = step if isinstance(step, tuple) else (step, b"")
+            alive = alive and terminal.type(key, shows)
         if alive and moment.shows:
             alive = terminal.read(time.monotonic() + HANG, moment.shows, began)
         if not (alive and terminal.read(time.monotonic() + after)):
@@ -180,15 +188,17 @@ def new_home(folder: Path, number: int) -> Path:
 
 
 def prepare(home: Path) -> None:
-    """Starts a run that is trained while the app is opened and closed."""
+    """Starts a run that is trained while the app is opened and closed, and waits for its first checkpoint."""
     text = home / "corpus.txt"
     text.write_text("the cat sat on the mat and slept.\n" * 400)
     words = (
         f"train {text} --run {WATCHED} --preset toy --layers 1 --heads 2 --width 16 --block-size 32 --batch-size 4 --steps 100000000 "
-        "--eval-every 1000 --checkpoint-every 5000 --device cpu --detach"
+        "--eval-every 1000 --checkpoint-every 1000 --device cpu --detach"
     )
     environment = {**os.environ, "TUI_LLM_HOME": str(home), "TUI_LLM_NICE": "19", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
     subprocess.run([sys.executable, "-m", "tui_llm", *words.split()], env=environment, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    while not any((home / "runs" / WATCHED).glob("checkpoint-*[0-9]/training.json")):  # one of them is opened
+        time.sleep(0.1)
 
 
 def stop(home: Path) -> None:
