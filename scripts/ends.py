@@ -64,7 +64,13 @@ MOMENTS = (
     Moment("in the heads", OPEN, (b"\x1b", b"A"), 1.0, b"Attention"),
     Moment("growing a tree", OPEN, (b"\x1b", b"5", (b"T", b"next tokens, their raw p"), b"bbE"), 1.5, b"growing:"),
     # Esc and O within 0.1 s begin another key's sequence.
-    Moment("as another model is opened", OPEN, ((b"\x1b", b"i prompt"), b"4O"), 1.0, f"run:{WATCHED}".encode()),
+    Moment(
+        "as another model is opened",
+        OPEN,
+        ((b"\x1b", b"i prompt"), (b"4", b"tokens/s"), b"O"),
+        1.0,
+        f"run:{WATCHED}".encode(),
+    ),
     Moment("watching a run", OPEN, (b"\x1b", b"4"), 2.0, WATCHED.encode()),
     Moment("in the palette", OPEN, (b"\x10", b"sav"), 0.5, b"Search for commands"),
 )
@@ -193,7 +199,7 @@ def prepare(home: Path) -> None:
     text.write_text("the cat sat on the mat and slept.\n" * 400)
     words = (
         f"train {text} --run {WATCHED} --preset toy --layers 1 --heads 2 --width 16 --block-size 32 --batch-size 4 --steps 100000000 "
-        "--eval-every 1000 --checkpoint-every 1000 --device cpu --detach"
+        "--eval-every 1000 --checkpoint-every 5000 --device cpu --detach"
     )
     environment = {**os.environ, "TUI_LLM_HOME": str(home), "TUI_LLM_NICE": "19", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
     subprocess.run([sys.executable, "-m", "tui_llm", *words.split()], env=environment, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
