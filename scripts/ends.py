@@ -40,6 +40,7 @@ READY = b"softmax"  # text of the lab's second pane, which shows its first paint
 OPEN = b"parameters"  # shown once the model is open
 LONG = b"\x1b[200~" + b"the dog ran to the river and swam " * 120 + b"\x1b[201~"
 WATCHED = "watched"  # a run that is trained all the time
+OPENED = f"run:{WATCHED}".encode()  # shown once a checkpoint of it is open
 LOGS = ("app.log", "errors.log")
 TRACEBACKS = (b"Traceback", b"Exception ignored")
 
@@ -69,7 +70,7 @@ MOMENTS = (
         OPEN,
         ((b"\x1b", b"i prompt"), (b"4", b"tokens/s"), b"O"),
         1.0,
-        f"run:{WATCHED}".encode(),
+        OPENED,
     ),
     Moment("watching a run", OPEN, (b"\x1b", b"4"), 2.0, WATCHED.encode()),
     Moment("in the palette", OPEN, (b"\x10", b"sav"), 0.5, b"Search for commands"),
@@ -193,8 +194,8 @@ def new_home(folder: Path, number: int) -> Path:
     return home
 
 
-def prepare(home: Path) -> None:
-    """Starts a run that is trained while the app is opened and closed, and waits for its first checkpoint."""
+def prepare(home: Path, checkpoint: bool) -> None:
+    """Starts a run that is trained while the app is opened and closed. `checkpoint`: waits for its first one."""
     text = home / "corpus.txt"
     text.write_text("the cat sat on the mat and slept.\n" * 400)
     words = (
@@ -203,7 +204,7 @@ def prepare(home: Path) -> None:
     )
     environment = {**os.environ, "TUI_LLM_HOME": str(home), "TUI_LLM_NICE": "19", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
     subprocess.run([sys.executable, "-m", "tui_llm", *words.split()], env=environment, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-    while not any((home / "runs" / WATCHED).glob("checkpoint-*[0-9]/training.json")):  # one of them is opened
+    while checkpoint and not any((home / "runs" / WATCHED).glob("checkpoint-*[0-9]/training.json")):
         time.sleep(0.1)
 
 
@@ -222,7 +223,7 @@ def main() -> int:
     moments = [(MOMENTS[at % len(MOMENTS)], draw.random()) for at in range(options.ends)]
     with tempfile.TemporaryDirectory(prefix="tui-llm-ends-") as folder:
         home = Path(folder)
-        prepare(home)
+        prepare(home, checkpoint=any(moment.shows == OPENED for moment, _ in moments))
         ends = []
         try:
             with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
