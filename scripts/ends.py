@@ -73,7 +73,7 @@ MOMENTS = (
         OPENED,
     ),
     Moment("watching a run", OPEN, (b"\x1b", b"4"), 2.0, WATCHED.encode()),
-    Moment("in the palette", OPEN, (b"\x10", b"sav"), 0.5, b"Search for commands"),
+    Moment("in the palette", OPEN, ((b"\x10", b"Search for commands"), b"sav"), 0.5),
 )
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
