@@ -74,6 +74,7 @@ def test_the_first_steps_after_a_pause_give_no_time_left_of_days() -> None:
         recent = [metric(step, 10.0 * step + (28_800 if step > kept else 0)) for step in range(1, kept + 4)]
         for shown in range(kept + 1, kept + 4):
             assert seconds_left(recent[:shown], 1000) in (None, 10.0 * (1000 - shown)), (kept, shown)
+        assert seconds_left(recent, 1000) == 10.0 * (1000 - len(recent)), "two steps after the pause are enough"
 
 
 def test_speed_is_tokens_over_time() -> None:
