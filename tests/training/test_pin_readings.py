@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.near_ties import possible_ranks
@@ -139,8 +139,13 @@ def test_pins_that_cannot_be_read_report_why_and_training_continues(text: Path) 
 # ── lists of pins ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+pin_texts = st.text(max_size=9) | st.text("=> a", max_size=5)
+
+
 @settings(max_examples=40)
-@given(st.lists(st.tuples(st.text(max_size=9), st.none() | st.text(max_size=9)), max_size=20))
+@given(st.lists(st.tuples(pin_texts, st.none() | pin_texts), max_size=20))
+@example([("0", "=>")])
+@example([("=>b", None), ("a=>b", None), ("a", "b"), ("a", "b=>c")])
 def test_pins_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]) -> None:
     path = tmp_path_factory.mktemp("pins") / "pins.json"
     wanted = []
@@ -159,6 +164,7 @@ def test_pins_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, tex
     assert pins.read(path) == wanted
     for pin in wanted:
         assert pin in pins.matching(pins.text_of(pin) if pin.target else pin.prompt + "=>", wanted)
+        assert pin in pins.matching(pins.text_of(pin), [pin])
         assert pin not in pins.change(path, unpin=[pin])
 
 

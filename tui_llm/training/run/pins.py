@@ -102,15 +102,23 @@ def change(path: Path, pin: Sequence[Pin] = (), unpin: Sequence[Pin] = ()) -> li
 
 
 def matching(text: str, pins: Sequence[Pin]) -> list[Pin]:
-    """Returns the pins that match `PROMPT=>TARGET`, or else those with the prompt `text`.
+    """Returns the pins that `text` means: as `parse` reads it, or else as `text_of` writes them (a target that contains `=>`
+    can't be parsed), or else all with the prompt `text`.
 
     Raises `UserError` if none match.
     """
-    exact = [pin for pin in pins if pin == parse(text)]
-    found = exact or [pin for pin in pins if pin.prompt == text]
-    if not found:
-        raise UserError(f"{text!r} is not pinned; pinned are: {', '.join(map(text_of, pins)) or 'none'}")
-    return found
+    try:
+        parsed = parse(text)
+    except UserError:
+        parsed = None
+    for found in (
+        [pin for pin in pins if pin == parsed],
+        [pin for pin in pins if text_of(pin) == text],
+        [pin for pin in pins if pin.prompt == text],
+    ):
+        if found:
+            return found
+    raise UserError(f"{text!r} is not pinned; pinned are: {', '.join(map(text_of, pins)) or 'none'}")
 
 
 def text_of(pin: Pin) -> str:
