@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from textual import app, constants, notifications, pilot, screen, timer
 from textual._context import active_app
@@ -68,6 +69,7 @@ _settling = 0  # how many waits are under way
 _held: set[timer.Timer] = set()  # the timers of screens that have changed meanwhile
 _laid_out: set[screen.Screen[object]] = set()  # the screens that have been laid out meanwhile
 _painting: set[screen.Screen[object]] = set()  # and those that are about to be painted
+_delays: WeakKeyDictionary[app.App[object], int] = WeakKeyDictionary()  # how many times each app delays what it draws
 
 
 def draw() -> None:
@@ -111,15 +113,30 @@ def pause(self: timer.Timer) -> None:
 
 
 def unpainted() -> bool:
-    """Whether the screen has changed and waits for its next update."""
+    """Whether the screen has changed and waits for its next update, or for the end of a `delay_update`."""
     running = active_app.get(None)
     if running is None or not running.screen_stack:
         return False
     top = running.screen
     waits = top._update_timer
     return (
-        waits._active.is_set() or waits in _held or top in _painting or (top in _laid_out and not running._batch_count)
+        waits._active.is_set()
+        or waits in _held
+        or top in _painting
+        or (top in _laid_out and not running._batch_count)
+        or bool(_delays.get(running))
     )
+
+
+def delay_update(self: app.App[object], delay: float = 0.05) -> None:
+    """Textual's, and `settle` waits for its end: the palette holds the drawing for so long once a command was chosen."""
+
+    def ended() -> None:
+        _delays[self] -= 1
+
+    _delay_update(self, delay)
+    _delays[self] = _delays.get(self, 0) + 1
+    self.set_timer(delay, ended)
 
 
 def working() -> bool:
@@ -185,7 +202,7 @@ async def end(self: app.App[object]) -> None:
     await _shutdown(self)
 
 
-_press, _shutdown = app.App._press_keys, app.App._shutdown
+_press, _shutdown, _delay_update = app.App._press_keys, app.App._shutdown, app.App.delay_update
 _paint = screen.Screen._compositor_refresh
 _resume, _pause = timer.Timer.resume, timer.Timer.pause
 _wait_for_screen = pilot.Pilot._wait_for_screen
@@ -212,3 +229,4 @@ def install() -> None:
     pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
     pilot.Pilot._wait_for_screen = wait_for_screen  # type: ignore[method-assign]
     app.App._shutdown = end  # type: ignore[method-assign]
+    app.App.delay_update = delay_update  # type: ignore[method-assign, assignment]

@@ -122,6 +122,20 @@ def test_running_threads_are_distinguished_from_waiting_ones() -> None:
         waits.join()
 
 
+class Delaying(App[None]):
+    BINDINGS = [("a", "choose")]
+
+    def action_choose(self) -> None:
+        self.delay_update(0.05)  # as Textual's palette does once a command was chosen
+
+
+async def test_a_delayed_update_is_waited_for() -> None:
+    app = Delaying()
+    async with app.run_test(size=(20, 5)) as pilot:
+        await pilot.press("a", "a")
+        assert not app._batch_count
+
+
 async def test_notifications_stay_for_a_slow_test() -> None:
     app = Chain()
     async with app.run_test(size=(40, 10), notifications=True) as pilot:
