@@ -52,6 +52,8 @@ _context.set_forkserver_preload(
         "numpy.random",
         "tiktoken",
         "torch.utils._device",
+        "torch._dynamo",  # DistributedDataParallel imports it: longer than most runs
+        "torch.distributed.fsdp",
     ]
 )  # all that a worker imports: what it does is little more
 
