@@ -21,7 +21,7 @@ from tui_llm.tui.keymap import COMMANDS
 from tui_llm.tui.kit.palette import Palette
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-EVENTS = 1200  # about a minute beside the other tests
+EVENTS = 900  # about a minute beside the other tests
 
 
 def soak(seed: int, events: int) -> list[str]:
