@@ -176,8 +176,9 @@ async def test_it_follows_a_run_and_says_when_its_worker_was_killed() -> None:
         async with app.run_test(size=(90, 24)) as pilot:
             await until(pilot, lambda: "step 10 of 100" in app.text)
             fake_run.add(run, 11, 40)
+            # A look between the two files that `add` writes finds the step before its losses.
+            await until(pilot, lambda: app.pane.snapshot and len(app.pane.snapshot.train) == 40)
             await until(pilot, lambda: "step 40 of 100" in app.text)
-            assert app.pane.snapshot and len(app.pane.snapshot.train) == 40
             worker.kill()
             await until(pilot, lambda: "✗ died" in app.text)
             await until(pilot, lambda: "e resumes it" in app.text)
