@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from helpers import drawn, make_app, unsafe, until
 from textual.app import App
 from textual.widgets import DataTable, Select
 
+from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, corpus_size, kind
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS
 from tui_llm.tui.kit.columns import spark
 from tui_llm.tui.runs.new_run import NewRunScreen, free_name
 from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.run_rows import row_of
 from tui_llm.tui.runs.runs import RunsScreen
 
 UNSET: Any = object()
@@ -218,6 +222,25 @@ async def test_both_screens_fit_any_terminal(size: tuple[int, int]) -> None:
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             assert not unsafe(drawn(app))  # type: ignore[arg-type]
+
+
+def test_a_row_has_the_loss_of_its_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also while the run goes on: on the screen, and in the command line's list."""
+    run, last = fake_run.make("tales", steps=1000, done=10, state="running"), Run.last_metric
+
+    def meanwhile(self: Run) -> Metric | None:
+        found = last(self)
+        assert found is not None
+        fake_run.add(run, found.step + 1, found.step + 1)
+        return found
+
+    monkeypatch.setattr(Run, "last_metric", meanwhile)
+    row = row_of(run, None, ())
+    assert main(["runs", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["runs"][0]
+    assert 10 <= row.step < printed["step"]
+    for step, loss in ((row.step, row.loss), (printed["step"], printed["loss"])):
+        assert loss == json.loads(fake_run.metric_line(step))["loss"]
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:

@@ -21,8 +21,10 @@ from textual.widgets import Static
 from tests import HANG
 from tui_llm.common import paths
 from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields
 from tui_llm.training.run.snapshot import RunReader
+from tui_llm.training.run.status import Status
 from tui_llm.tui.runs import pane_lines, run_watcher
 from tui_llm.tui.runs.loss_chart import LossChart
 from tui_llm.tui.runs.pane import TrainingPane
@@ -176,13 +178,29 @@ async def test_it_follows_a_run_and_says_when_its_worker_was_killed() -> None:
         async with app.run_test(size=(90, 24)) as pilot:
             await until(pilot, lambda: "step 10 of 100" in app.text)
             fake_run.add(run, 11, 40)
-            # A look between the two files that `add` writes finds the step before its losses.
-            await until(pilot, lambda: app.pane.snapshot and len(app.pane.snapshot.train) == 40)
             await until(pilot, lambda: "step 40 of 100" in app.text)
+            assert app.pane.snapshot and len(app.pane.snapshot.train) == 40
             worker.kill()
             await until(pilot, lambda: "✗ died" in app.text)
             await until(pilot, lambda: "e resumes it" in app.text)
             await until(pilot, lambda: resting(app))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_step_is_the_one_whose_loss_is_shown(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the run goes on while it is read, as a small one does between any two of its files."""
+    run, status = fake_run.make("tales", steps=100, done=10, state="running"), Run.status
+    reader = RunReader(run)
+    assert reader.read().status.step == 10
+
+    def meanwhile(self: Run) -> Status:
+        found = None if before else status(self)
+        fake_run.add(run, 11, 40)
+        return found or status(self)
+
+    monkeypatch.setattr(Run, "status", meanwhile)
+    snapshot = reader.read()
+    assert snapshot.last and snapshot.status.step == snapshot.last.step == snapshot.train[-1][0] == 40
 
 
 async def test_a_resumed_run_that_was_cut_back_loses_what_was_never_saved() -> None:

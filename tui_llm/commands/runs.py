@@ -135,7 +135,7 @@ def list_runs(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for run in runs():
-        status, last = run.status(), run.last_metric()
+        status, last = run.status_and_metric()
         recent = last_metrics(run) or ([last] if last else [])
         rate = speed(recent)
         health = listed(run, alive=status.alive)

@@ -220,6 +220,10 @@ class Run:
 
     def status(self) -> Status:
         """Reads the run's state. Never raises because of the content of its files."""
+        return self.status_and_metric()[0]
+
+    def status_and_metric(self) -> tuple[Status, Metric | None]:
+        """As `status`, with the metric of the step that it states: read separately, one could be of a later step."""
         alive = self.alive()  # before reading the file: a worker that ends in between has written its final state
         raw, damage = self._object("status.json")
         last = self.last_metric()
@@ -228,13 +232,14 @@ class Run:
         try:
             config = self.config()
         except NewerRun as error:
-            return Status("newer", str(error), step, problem=problem)
+            return Status("newer", str(error), step, problem=problem), last
         except UserError as error:
-            return Status("failed", str(error), step, problem=problem or str(error))
+            return Status("failed", str(error), step, problem=problem or str(error)), last
         starting = status.is_starting(raw, self.control(), self.path, config.nproc)
-        return status.parse_status(
+        found = status.parse_status(
             raw, config, step, problem=problem, alive=alive, starting=starting, log_path=self.log_path
         )
+        return found, last
 
     def _problem(self, recorded: str, last: Metric | None) -> str:
         """Returns one line about what is wrong with the run's files; empty if nothing is.

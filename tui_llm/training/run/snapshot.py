@@ -5,6 +5,7 @@ All state comes from the directory: a new process reads the same snapshot.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -199,6 +200,7 @@ class RunReader:
             config = None
         if not self._parent_read:  # it does not change any more
             self._parent, self._parent_read = branch.parent_curve(self.run), True
+        status = self.run.status()  # before the metrics: of a worker that has ended, all of them are read
         metrics = self.tail.new(CHUNK)
         if self.tail.restarted:
             self._restart()
@@ -208,8 +210,9 @@ class RunReader:
             self._series_reader = SeriesReader(settings)
         self._series_reader.add(metrics)
         self._add(metrics)
-        status, answers = self.run.status(), objective != PRETRAINING
-        recent = list(self.recent)
+        if self.last is not None and not self.tail.more:  # the step whose loss is shown, not one before or after it
+            status = dataclasses.replace(status, step=self.last.step)
+        answers, recent = objective != PRETRAINING, list(self.recent)
         facts = self.run.facts()
         self._health.add(metrics, config, facts)
         vocabulary, numbers, rate = status.vocabulary, _numbers(facts), speed(recent)

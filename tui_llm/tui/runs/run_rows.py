@@ -97,7 +97,7 @@ def _mark(run: Run) -> tuple[int, int, int]:
 
 
 def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRow:
-    status, last = run.status(), run.last_metric()
+    status, last = run.status_and_metric()
     preset, parent = "?", ""
     with suppress(UserError):
         config = run.config()
