@@ -40,7 +40,8 @@ READY = b"softmax"  # text of the lab's second pane, which shows its first paint
 OPEN = b"parameters"  # shown once the model is open
 LONG = b"\x1b[200~" + b"the dog ran to the river and swam " * 120 + b"\x1b[201~"
 WATCHED = "watched"  # a run that is trained all the time
-OPENED = f"run:{WATCHED}".encode()  # shown once a checkpoint of it is open
+# The first while a checkpoint of it is opened, if that takes long enough to be drawn; the second after that.
+OPENED = f"run:{WATCHED}\n{WATCHED} at step".encode()
 LOGS = ("app.log", "errors.log")
 TRACEBACKS = (b"Traceback", b"Exception ignored")
 
@@ -51,7 +52,7 @@ class Moment:
     mark: bytes  # text that the screen must show first
     keys: tuple[bytes | tuple[bytes, bytes], ...]  # each alone, or with text that the screen must show after it
     within: float  # ctrl+q is sent at a random time, at most this many seconds after the keys
-    shows: bytes = b""  # text that the screen must show after the keys, before that time begins
+    shows: bytes = b""  # text that the screen must show after the keys, before that time begins; or either of two lines
 
 
 MOMENTS = (
@@ -103,11 +104,13 @@ class Terminal:
         self.out = b""
 
     def read(self, until: float, mark: bytes = b"", since: int = 0) -> bool:
-        """Reads the output until that time, until `mark` is in what came after byte `since`, or until the process ends (then, and
-        without the mark, returns False)."""
+        """Reads the output until that time, until `mark` or one of its lines is in what came after byte `since`, or until the
+        process ends (then, and without the mark, returns False)."""
         while (left := until - time.monotonic()) > 0:
-            if mark and mark in _ESCAPE.sub(b"", self.out[since:]) + self.out[since:]:
-                return True
+            if mark:
+                text = _ESCAPE.sub(b"", self.out[since:]) + self.out[since:]
+                if any(line in text for line in mark.split(b"\n")):
+                    return True
             ended = self.process.poll() is not None  # what it wrote before is read once more
             ready, _, _ = select.select([self.master], [], [], min(0.05, left))
             if ready:
