@@ -74,6 +74,7 @@ ALLOWED = {
     ("tui/terminal.py", "os.fdopen"): "the terminal",
     ("commands/shared/streams.py", "os.open"): "the null device",
     ("commands/shared/streams.py", "open"): "standard output under another encoding",
+    ("training/plan/processes.py", "write_text"): "the niceness of a session, which Linux has in /proc",
     ("training/worker/job.py", "open"): "the null device, of processes that write no metrics",
     ("commands/shared/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
     (

@@ -58,6 +58,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     text: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # `tui-llm train` in a terminal that hangs up.
+    monkeypatch.setenv("TUI_LLM_NICE", "1")
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "tui_llm", "train", str(text), "--run", "long", "--preset", "toy", "--tokenizer", "byte",
                "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu",
@@ -67,6 +68,9 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     os.close(child)
     run = Run(home / "runs" / "long")
     wait(lambda: step(run) > 0)
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(run)) == 1
+    session = Path(f"/proc/{pid_of(run)}/autogroup")
+    assert not session.exists() or session.read_text().endswith(" nice 1\n")
     os.close(parent)  # the kernel sends SIGHUP to the terminal's processes
     assert starter.wait() != 0
 

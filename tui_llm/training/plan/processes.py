@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -89,7 +90,7 @@ def start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
         with storage.open_file(run.log_path, "ab") as log:
-            return subprocess.Popen(
+            worker = subprocess.Popen(
                 begun,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -102,6 +103,16 @@ def start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
     except OSError as error:
         run.write_status("failed", f"the worker can't be started: {error}")
         raise UserError(f"can't start the worker of run {run.name}: {error}") from error
+    if niceness and begun[0] == "nice":
+        _nice_session(worker.pid, min(int(niceness), 19))
+    return worker
+
+
+def _nice_session(leader: int, niceness: int) -> None:
+    """Gives the session of process `leader` that niceness, where Linux shares the CPUs among sessions first (autogroup, see
+    sched(7)): a process's own niceness then holds among the processes of its session only, and a worker's has no others."""
+    with contextlib.suppress(OSError):  # without autogroups; or the last change was less than 0.1 s ago
+        Path(f"/proc/{leader}/autogroup").write_text(str(niceness))
 
 
 def threads(nproc: int) -> dict[str, str]:
