@@ -23,6 +23,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan.fields import resolve_settings
+from tui_llm.training.run.changes import LearningRateChange
 from tui_llm.training.run.settings import (
     PRECISIONS,
     PRESETS,
@@ -252,6 +253,13 @@ def test_a_non_finite_loss_ends_the_run_before_the_weights_change(tmp_path: Path
 def test_an_exploding_update_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="lower learning rate than"):
         list(trainer(tmp_path, learning_rate=1e6, warmup_steps=0, weight_decay=1.0, steps=200).steps())
+
+
+def test_a_changed_learning_rate_is_the_one_to_lower(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, weight_decay=1.0, steps=200)
+    ours.changes = [LearningRateChange(3, 1e6, 1)]
+    with pytest.raises(Diverged, match=r"was changed to 1e\+06: change it to a lower one"):
+        list(ours.steps())
 
 
 @pytest.mark.parametrize("can", [True, False])

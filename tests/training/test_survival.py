@@ -149,7 +149,7 @@ def test_a_checkpoint_with_diverged_weights_is_not_resumed_from(text: Path) -> N
     launch.change_learning_rate(run, 1000.0)
     assert work(run) == 1
     status = run.status()
-    assert status.state == "failed" and "lower learning rate than" in status.message
+    assert status.state == "failed" and "was changed to 1000: change it to a lower one" in status.message
     (last,) = {row[0] for row in losses(run)} - set(range(1, status.step))
     assert f"at step {last + 1} " in status.message and f"Checkpoint {last} contains those weights" in status.message
     assert [step for step, _ in run.checkpoints()] == [last - 1]

@@ -239,6 +239,22 @@ async def test_the_tour_continues_where_it_was_closed() -> None:
         assert (tour.step, tour.part) == (0, 0)
 
 
+@pytest.mark.parametrize("key", ["f4", "f2"])
+async def test_the_question_of_a_step_closes_with_it(key: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("f2")
+        learner = Learner(pilot, app)
+        await learner.at("labels", 0, "escape")
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press(key)
+        await until(pilot, lambda: app.screen is lab)
+        assert lab.tour.tour is None if key == "f2" else learner.tour.part == 2
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (20, 5), (1, 1)], ids=str)
 async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
     app = make_app(FakeEngine(hostile=True), prompt="".join(HOSTILE))

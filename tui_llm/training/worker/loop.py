@@ -160,14 +160,19 @@ class Trainer:
                 with self.evaluated_weights():
                     val_loss = self.validate()
             if val_loss is not None and not val_loss < self.limit:
-                raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
+                raise Diverged(
+                    f"the validation loss became {val_loss:.4g} after step {number}; {self._advice(number)}", number
+                )
             measured = self.measured | summary(self.row_losses)
             yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **measured)  # type: ignore[arg-type]
 
-    @property
-    def _advice(self) -> str:
-        """Names the peak, which is what was typed: the rate at this step may still be warming up."""
-        return f"start a new run with a lower learning rate than {self.settings.learning_rate:g}"
+    def _advice(self, number: int) -> str:
+        """What helps against a divergence at step `number`. Names the peak, which is what was typed: the rate at this step may still be warming up."""
+        peak = settings_at(self.settings, self.changes, number).learning_rate
+        if peak != self.settings.learning_rate:
+            change = "change it to a lower one (tui-llm control RUN --learning-rate R)"
+            return f"its learning rate was changed to {peak:g}: {change}, then resume it"
+        return f"start a new run with a lower learning rate than {peak:g}"
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s = self.settings
@@ -261,7 +266,8 @@ class Trainer:
         """Raises `Diverged` unless loss and gradient norm of step `number` are usable. Returns the norm."""
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
-                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
+                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice(number)}",
+                number - 1,
             )
         return norm
 
@@ -314,7 +320,7 @@ class Trainer:
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"the weights {name} are not finite after step {step}; {self._advice}",
+                    f"the weights {name} are not finite after step {step}; {self._advice(step)}",
                     step,
                 )
 

@@ -51,6 +51,7 @@ class TourController:
         self.lesson: Lesson | None = None  # None: the tour
         self.learner = ""  # the name in a class
         self._timer: Timer | None = None
+        self._asking: AskScreen | None = None  # the question that was asked last, which may be closed
         self._tuning: InstructQuestion | None = None  # asked last; the Fine-tune screen asks its own
         self._typed: dict[str, str] = {}
         self._pairs: dict[str, str] = {}  # that were typed; kept while the tour is closed
@@ -120,6 +121,7 @@ class TourController:
         self.check()
 
     def _close(self) -> None:
+        self._close_question()
         if self._timer is not None:
             self._timer.stop()
         if self._tuning is not None and self.context.questions.awaits(self._tuning):
@@ -255,6 +257,7 @@ class TourController:
         if self.tour is None:
             self.toggle()
         elif self.tour.move(direction, self.facts()):
+            self._close_question()
             self._save()
             self._show()
         else:
@@ -271,8 +274,14 @@ class TourController:
         elif ask.form == "pairs":
             self._ask_pairs(ask)
         elif not isinstance(self.context.screens[-1], AskScreen):
-            text = self._typed.get(ask.key, ask.text)
-            self.context.push_screen(AskScreen(ask.title, ask.hint, text), functools.partial(self._take, ask))
+            self._asking = AskScreen(ask.title, ask.hint, self._typed.get(ask.key, ask.text))
+            self.context.push_screen(self._asking, functools.partial(self._take, ask))
+
+    def _close_question(self) -> None:
+        """Closes the question of a step that is no longer shown."""
+        if self._asking is not None:
+            self._asking.dismiss(None)
+            self._asking = None
 
     def _take(self, ask: Ask, text: str | None) -> None:
         if text is None or self.tour is None:
