@@ -145,9 +145,13 @@ def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text)
     with run.held(patience=1):  # as its worker does
         assert main(["control", "run", "--learning-rate", "3e-4", "--pause"]) == 0
-        assert "learning rate 0.0003" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "learning rate 0.0003" in said and "resumed" not in said
         assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
         assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
+    capsys.readouterr()
+    assert main(["control", "run", "--pin", "a dog", "--learning-rate", "2e-4"]) == 0
+    assert "it is not being trained, and acts once it is resumed" in capsys.readouterr().out
     for arguments, why in ((["run"], "give a change"), (["run", "--save"], "not being trained"),
                            (["run", "--pause"], "not being trained"),
                            (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "not a number"),

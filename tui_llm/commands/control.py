@@ -70,4 +70,5 @@ def control(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "asked": asked, "alive": run.alive()})
     else:
-        put(visible(f"requested of run {run.name}: {', '.join(asked)}"))
+        later = "" if run.status().alive else "; it is not being trained, and acts once it is resumed"
+        put(visible(f"requested of run {run.name}: {', '.join(asked)}{later}"))
