@@ -268,6 +268,16 @@ async def test_enter_opens_the_step_under_the_cursor_and_a_branch_leaves_the_scr
         await until(pilot, lambda: app.screen is app.lab_screen and told == [("tales", "branch")])
 
 
+async def test_past_the_first_runs_end_enter_opens_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "check", lambda *_: (_ for _ in ()).throw(UserError("not in this test")))
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, [fake_run.make("short", done=20), fake_run.make("long", done=60)])
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ReplayScreen))
+        assert (app.screen.run_shown.name, app.screen.step) == ("short", 20)  # type: ignore[attr-defined]
+
+
 async def test_hostile_and_empty_runs() -> None:
     run = fake_run.make("broken")
     run.metrics_path.write_bytes(b'{"step": 1, "loss": NaN, "lr": Infinity, "grad_norm": 1e999, "tokens_per_second": -0.0}\n\x1b]0;x\n')  # fmt: skip

@@ -16,14 +16,15 @@ Branched = Callable[[Run, Run], object]  # with a parent and its new branch
 
 
 def open_step(app: App[Any], files: FileActions, run: Run, step: int | None, branched: Branched) -> None:
-    """Opens step `step` of `run`, or its newest one. A step before a branch's own is its parent's."""
+    """Opens step `step` of `run`, or its newest one, also if `step` is a later one (of a longer run that is drawn with it). A
+    step before a branch's own is its parent's."""
     from tui_llm.tui.runs.step import ReplayScreen
 
     last = run.last_metric()
     if step is None and last is None:
         files.notify(f"{run.name} has no steps yet", "warning")
         return
-    step = step or (last.step if last else 1)
+    step = min(step or last.step, last.step) if last is not None else step or 1
     try:
         run = branch.with_step(run, step)
     except UserError as error:
