@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers import drawn, make_app, unsafe, until
 from textual.app import App
 from textual.widgets import DataTable, Select
 
+from tests import HANG
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
@@ -22,6 +24,7 @@ from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS
 from tui_llm.tui.kit.columns import spark
+from tui_llm.tui.runs import new_run
 from tui_llm.tui.runs.new_run import NewRunScreen, free_name
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.run_rows import row_of
@@ -320,6 +323,34 @@ async def test_a_valid_form_creates_and_starts_the_run(tmp_path: Path, monkeypat
     assert [run.name for run in started] == ["tales-toy"] == [app.answer.name]
     assert config.corpus == (str(tmp_path / "tales.txt"),) and config.preset == "toy" and config.device == "cpu"
     assert config.settings.steps == 77 and config.settings.batch_size == PRESETS["toy"].batch_size
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_a_start_before_the_text_is_checked_waits_for_it(
+    good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr(launch, "start", started.append)
+    text, check, may = tmp_path / "tales.txt", new_run.describe_corpora, threading.Event()
+
+    def describe(*arguments: Any) -> str:
+        may.wait(HANG)
+        return check(*arguments)
+
+    monkeypatch.setattr(new_run, "describe_corpora", describe)
+    text.write_text("Once upon a time" * 100 if good else "")
+    app = ScreenApp(NewRunScreen(str(text)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "still being checked; then the run starts" in app.text)
+        assert not started
+        may.set()
+        if good:
+            await until(pilot, lambda: app.answer is not UNSET)
+            assert [run.name for run in started] == ["tales-toy"]
+        else:
+            await until(pilot, lambda: "corpus: " in app.text and "still being checked" not in app.text)
+            assert not started and app.answer is UNSET
 
 
 async def test_a_worker_that_cannot_be_started_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from textual import events, work
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.geometry import Size
 from textual.timer import Timer
@@ -20,11 +20,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.training.plan import budget
 from tui_llm.training.plan.corpus_check import describe_corpora, several
-from tui_llm.training.plan.fields import (
-    NAMES,
-    field_problems,
-    launch_problems,
-)  # fmt: skip
+from tui_llm.training.plan.fields import NAMES, field_problems, launch_problems
 from tui_llm.training.run.promises import USUAL_CORPORA, usual_corpus
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import BUDGET, PRESETS, TrainingSettings, from_fields
@@ -41,7 +37,9 @@ from tui_llm.tui.runs.new_run_fields import (
     MODELS_OWN,
     CorpusField,
     arch_hint,
+    buttons,
     corpus_note,
+    corpus_row,
     create_and_start,
     default_texts,
     examine,
@@ -58,6 +56,7 @@ from tui_llm.tui.runs.run_form import RunForm
 
 LOW = 12  # lines of the screen; with fewer, the cost takes one line and what to expect none
 SETTLE = 0.15  # seconds after the last key before files are checked
+CHECKING = "it is still being checked; try again"
 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
@@ -97,6 +96,7 @@ class NewRunScreen(RunForm):
         self._field_problems: dict[str, str] = {"corpus": "?"}
         self._examined_problems: dict[str, str] = {}  # problems that only reading files has shown
         self._corpus_timer: Timer | None = None
+        self._start_waits = False  # for the corpus to be checked
         self._examine_timer: Timer | None = None
         self._examinations = 0  # how many were wanted; what any but the newest has found is dropped
         self._visits = FieldVisits()
@@ -113,11 +113,7 @@ class NewRunScreen(RunForm):
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
             with VerticalScroll(id="rows", can_focus=False):
-                with Vertical(id="corpus-row", classes="row"):
-                    with Horizontal(id="corpus-line"):
-                        yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield CorpusField(self._corpus)
-                    yield Static(id="corpus-note", classes="note")
+                yield corpus_row(self._corpus)
                 for at, (title, names) in enumerate(GROUPS.items()):
                     if at:
                         yield Static(Content(title), classes="group")
@@ -127,11 +123,7 @@ class NewRunScreen(RunForm):
             yield self.estimate.promise
             yield self.estimate.time
             yield Static(id="trouble")
-            with Horizontal(id="buttons"):
-                yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
-                yield Button("Cancel (Esc)", id="cancel", compact=True)
-                yield Button("Estimate (ctrl+e)", id="measure", compact=True)
-                yield Button("Rate (ctrl+r)", id="find-rate", compact=True)
+            yield buttons()
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content("New training run")
@@ -269,7 +261,7 @@ class NewRunScreen(RunForm):
         self.show_note(name, shown or otherwise, wrong=bool(shown))
 
     def _check_corpus_soon(self) -> None:
-        self._field_problems["corpus"] = "it is still being checked; try again"
+        self._field_problems["corpus"], self._start_waits = CHECKING, False
         if self._corpus_timer is not None:
             self._corpus_timer.stop()
         self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(*self._corpus_fields()))
@@ -289,6 +281,9 @@ class NewRunScreen(RunForm):
         if fields == self._corpus_fields():
             self._corpus_found = fields, problem, fact
             self._set_problem("corpus", problem, corpus_note(fact, fields[-1]))
+            if self._start_waits:
+                self._start_waits = False
+                self.action_start()
 
     def _examine_soon(self) -> None:
         """Checks the model, the vocabulary and the cost, on a worker thread."""
@@ -360,8 +355,15 @@ class NewRunScreen(RunForm):
     def action_start(self) -> None:
         self._visits.submitted = True
         self._show_problems()
-        if self._starting or self._first_wrong():
+        if self._starting:
             return
+        if self._field_problems == {"corpus": CHECKING}:
+            self._start_waits = True
+            self.show_trouble("the text is still being checked; then the run starts")
+            return
+        if self._first_wrong():
+            return
+        self.show_trouble("")
         minutes = texts_of(self.text).get("minutes", "")  # none for some objectives
         self._starting = True
         self.estimate.say("measuring the machine, then starting …" if float(minutes or 0) else "")

@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 from textual import events
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.suggester import Suggester
 from textual.widget import Widget
-from textual.widgets import Select, Static
+from textual.widgets import Button, Select, Static
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
@@ -238,6 +238,22 @@ def entry(name: str) -> Widget:
     suggester = SwitchSuggester() if name == "arch" else suggester
     highlighter = SpacesHighlighter() if name == "sample_prompt" else None  # its spaces count
     return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester, highlighter=highlighter)
+
+
+def corpus_row(corpus: str) -> Vertical:
+    """The corpus's field, wider than the others, and the line below it."""
+    line = Horizontal(Static(Content(LABELS["corpus"]), classes="label"), CorpusField(corpus), id="corpus-line")
+    return Vertical(line, Static(id="corpus-note", classes="note"), id="corpus-row", classes="row")
+
+
+def buttons() -> Horizontal:
+    return Horizontal(
+        Button("Start (ctrl+s)", id="start", variant="primary", compact=True),
+        Button("Cancel (Esc)", id="cancel", compact=True),
+        Button("Estimate (ctrl+e)", id="measure", compact=True),
+        Button("Rate (ctrl+r)", id="find-rate", compact=True),
+        id="buttons",
+    )
 
 
 def row(name: str) -> Horizontal:
