@@ -278,6 +278,16 @@ def test_readers_of_the_lock_do_not_block_each_other_or_a_worker(text: Path) -> 
     assert not run.alive()
 
 
+@pytest.mark.parametrize(
+    ("value", "niceness"), [("7", 7), ("99", 19), ("", None), ("-3", None), ("²", None), ("x", None)]
+)
+def test_a_niceness_that_is_no_number_is_ignored(
+    value: str, niceness: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUI_LLM_NICE", value)
+    assert processes._niceness() == niceness
+
+
 def test_a_worker_that_cannot_start_is_reported(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make("run", text)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))

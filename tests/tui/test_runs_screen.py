@@ -325,9 +325,9 @@ async def test_a_valid_form_creates_and_starts_the_run(tmp_path: Path, monkeypat
     assert config.settings.steps == 77 and config.settings.batch_size == PRESETS["toy"].batch_size
 
 
-@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("then", ["good", "bad", "edited"])
 async def test_a_start_before_the_text_is_checked_waits_for_it(
-    good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Run] = []
     monkeypatch.setattr(launch, "start", started.append)
@@ -338,14 +338,20 @@ async def test_a_start_before_the_text_is_checked_waits_for_it(
         return check(*arguments)
 
     monkeypatch.setattr(new_run, "describe_corpora", describe)
-    text.write_text("Once upon a time" * 100 if good else "")
+    text.write_text("" if then == "bad" else "Once upon a time" * 100)
     app = ScreenApp(NewRunScreen(str(text)))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+s")
         await until(pilot, lambda: "still being checked; then the run starts" in app.text)
         assert not started
+        if then == "edited":  # the start was meant for the other text
+            set_field(app, "corpus", f'"{text}"')
+            await until(pilot, lambda: "then the run starts" not in app.text)
         may.set()
-        if good:
+        if then == "edited":
+            await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
+            assert not started and app.answer is UNSET
+        elif then == "good":
             await until(pilot, lambda: app.answer is not UNSET)
             assert [run.name for run in started] == ["tales-toy"]
         else:

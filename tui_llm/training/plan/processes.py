@@ -81,10 +81,10 @@ def command(run: Path, nproc: int) -> list[str]:
 
 def start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
     """Starts the worker of a run in a session of its own. Raises `UserError` if that fails, which the run's status says too."""
-    niceness = os.environ.get("TUI_LLM_NICE")
+    niceness = _niceness()
     begun = command(run.path, config.nproc)
-    if niceness and niceness.isdigit():
-        begun = ["nice", "-n", niceness, *begun]
+    if niceness is not None:
+        begun = ["nice", "-n", str(niceness), *begun]
     environment = {**ALLOCATOR, **threads(config.nproc), **child_environment()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -103,14 +103,23 @@ def start_worker(run: Run, config: RunConfig) -> subprocess.Popen[bytes]:
     except OSError as error:
         run.write_status("failed", f"the worker can't be started: {error}")
         raise UserError(f"can't start the worker of run {run.name}: {error}") from error
-    if niceness and begun[0] == "nice":
-        _nice_session(worker.pid, min(int(niceness), 19))
+    if niceness is not None:
+        _nice_session(worker.pid, niceness)
     return worker
 
 
+def _niceness() -> int | None:
+    """Returns `TUI_LLM_NICE`, at most 19; None if it is not a whole number ≥ 0."""
+    value = os.environ.get("TUI_LLM_NICE", "")
+    return min(int(value), 19) if value.isascii() and value.isdecimal() and len(value) < 10 else None
+
+
 def _nice_session(leader: int, niceness: int) -> None:
-    """Gives the session of process `leader` that niceness, where Linux shares the CPUs among sessions first (autogroup, see
-    sched(7)): a process's own niceness then holds among the processes of its session only, and a worker's has no others."""
+    """Sets the niceness of the session of process `leader`.
+
+    Where Linux shares the CPUs among sessions first (autogroup, see sched(7)), a process's own niceness only counts
+    against processes of its session, and a worker has a session of its own.
+    """
     with contextlib.suppress(OSError):  # without autogroups; or the last change was less than 0.1 s ago
         Path(f"/proc/{leader}/autogroup").write_text(str(niceness))
 

@@ -167,7 +167,10 @@ class Trainer:
             yield Metric(number, loss, lr, norm, self.step_tokens / seconds, val_loss, **measured)  # type: ignore[arg-type]
 
     def _advice(self, number: int) -> str:
-        """What helps against a divergence at step `number`. Names the peak, which is what was typed: the rate at this step may still be warming up."""
+        """Returns what helps against a divergence at step `number`.
+
+        It names the peak, which is what was typed: the rate at this step may still be warming up.
+        """
         peak = settings_at(self.settings, self.changes, number).learning_rate
         if peak != self.settings.learning_rate:
             change = "change it to a lower one (tui-llm control RUN --learning-rate R)"

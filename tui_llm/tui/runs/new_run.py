@@ -119,9 +119,7 @@ class NewRunScreen(RunForm):
                         yield Static(Content(title), classes="group")
                     for name in names:
                         yield row(name)
-            yield self.estimate.cost
-            yield self.estimate.promise
-            yield self.estimate.time
+            yield from (self.estimate.cost, self.estimate.promise, self.estimate.time)
             yield Static(id="trouble")
             yield buttons()
 
@@ -261,7 +259,10 @@ class NewRunScreen(RunForm):
         self.show_note(name, shown or otherwise, wrong=bool(shown))
 
     def _check_corpus_soon(self) -> None:
-        self._field_problems["corpus"], self._start_waits = CHECKING, False
+        self._field_problems["corpus"] = CHECKING
+        if self._start_waits:  # for another text
+            self._start_waits = False
+            self.show_trouble("")
         if self._corpus_timer is not None:
             self._corpus_timer.stop()
         self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(*self._corpus_fields()))
@@ -281,8 +282,8 @@ class NewRunScreen(RunForm):
         if fields == self._corpus_fields():
             self._corpus_found = fields, problem, fact
             self._set_problem("corpus", problem, corpus_note(fact, fields[-1]))
-            if self._start_waits:
-                self._start_waits = False
+            waited, self._start_waits = self._start_waits, False
+            if waited:
                 self.action_start()
 
     def _examine_soon(self) -> None:
@@ -355,13 +356,11 @@ class NewRunScreen(RunForm):
     def action_start(self) -> None:
         self._visits.submitted = True
         self._show_problems()
-        if self._starting:
-            return
-        if self._field_problems == {"corpus": CHECKING}:
+        checking = self._field_problems == {"corpus": CHECKING}
+        if checking and not self._starting:
             self._start_waits = True
             self.show_trouble("the text is still being checked; then the run starts")
-            return
-        if self._first_wrong():
+        if checking or self._starting or self._first_wrong():
             return
         self.show_trouble("")
         minutes = texts_of(self.text).get("minutes", "")  # none for some objectives
