@@ -282,6 +282,7 @@ async def test_a_field_without_an_effect_keeps_no_run_from_starting(monkeypatch:
         form.query_one("#objective").value = "preference"  # type: ignore[attr-defined]
         await pilot.pause()
         await pilot.press("ctrl+s")
+        await until(pilot, lambda: started)  # another objective has the text checked again, and a start waits for that
         assert len(started) == 1 and app._exception is None
 
 
