@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 # Imported here, so that forked processes have them: importing takes longest.
 from tests.fault_hub import pull_version
 from tests.faults import Scenario
-from tests.training.run_helpers import make, words
+from tests.training.run_helpers import IMPORTED, make, words
 from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.facts.pin import Pin
@@ -22,6 +23,9 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run, find
 from tui_llm.training.worker import measurements
+
+for name in IMPORTED:
+    import_module(name)
 
 TINY: dict[str, Any] = {
     "steps": 6, "checkpoint_every": 2, "eval_every": 3, "eval_batches": 1, "block_size": 8, "batch_size": 2, "width": 8,

@@ -43,19 +43,19 @@ def make(name: str, text: Path, **fields: Any) -> Run:
 
 # ── workers in processes that are forked from one that has imported torch already ───────────────────────────
 
+IMPORTED = (
+    "tui_llm.training.worker.process",
+    "numpy.ctypeslib",
+    "numpy.ma",
+    "numpy.random",
+    "tiktoken",
+    "torch.utils._device",
+)
+"""All that a worker imports: what it does is little more."""
+DISTRIBUTED = ("torch._dynamo", "torch.distributed.fsdp")  # imported by DistributedDataParallel: longer than most runs
+
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "tui_llm.training.worker.process",
-        "numpy.ctypeslib",
-        "numpy.ma",
-        "numpy.random",
-        "tiktoken",
-        "torch.utils._device",
-        "torch._dynamo",  # DistributedDataParallel imports it: longer than most runs
-        "torch.distributed.fsdp",
-    ]
-)  # all that a worker imports: what it does is little more
+_context.set_forkserver_preload([*IMPORTED, *DISTRIBUTED])
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:
