@@ -38,7 +38,8 @@ TASKS = Path("/proc/self/task")  # Linux
 async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
     """Waits until nothing is left to draw and the process was idle for one undisturbed `MOMENT`.
 
-    If another thread is working, it must be idle for ten of them. `max_sleep` is in seconds of CPU time.
+    It must be idle for ten of them if another thread is working, or a message is not handled: a process that is given no
+    CPU for a while looks idle too. `max_sleep` is in seconds of CPU time.
     """
     global _settling
     idle = spent = 0.0
@@ -58,7 +59,7 @@ async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
                 spent += max(used, LEAST)
                 continue
             idle += passed
-            if idle >= (PATIENCE if working() else min_sleep):
+            if idle >= (PATIENCE if working() or not handled() else min_sleep):
                 return
     finally:
         _settling -= 1
@@ -173,14 +174,20 @@ def waits(pump: MessagePump) -> bool:
     return pump._closing or (queue.empty() and any(not wait.done() for wait in queue.ready_event._waiters))
 
 
+def handled() -> bool:
+    """Whether the app and the widgets on the screen have handled all of their messages."""
+    running = active_app.get(None)
+    stack = running.screen_stack if running is not None else ()
+    return not stack or all(map(waits, (running, *stack[-1].walk_children(with_self=True))))
+
+
 async def wait_for_screen(self: pilot.Pilot[object], timeout: float = HANG) -> bool:
     """Textual's wait until the app and the widgets on the screen have handled their messages, where any has one.
 
     It posts a callback to each of them, and each then looks for something to draw: done before and after each key, that
     was a good part of the suite's time.
     """
-    stack = self.app.screen_stack
-    if stack and all(map(waits, (self.app, *stack[-1].walk_children(with_self=True)))):
+    if self.app.screen_stack and handled():
         return not self.app._exception_event.is_set()
     return await _wait_for_screen(self, timeout)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 
 import pytest
 from helpers import drawn, until, workers_done
-from textual import work
+from textual import events, work
 from textual.app import App, ComposeResult
 from textual.widgets import Static
 
@@ -18,8 +19,9 @@ from tests import HANG, pilot_idle
 class Chain(App[None]):
     """Each key causes a change that is visible after three refreshes, and one by a thread."""
 
-    BINDINGS = [("a", "later(3)"), ("b", "thread")]
+    BINDINGS = [("a", "later(3)"), ("b", "thread"), ("c", "slowly")]
     gate = threading.Event()
+    given_a_cpu = asyncio.Event()
 
     def compose(self) -> ComposeResult:
         yield Static("first", id="refreshed")
@@ -31,6 +33,10 @@ class Chain(App[None]):
             self.call_after_refresh(self.action_later, refreshes - 1)
         else:
             self.query_one("#refreshed", Static).update("refreshed")
+
+    async def action_slowly(self) -> None:
+        await self.given_a_cpu.wait()
+        self.query_one("#refreshed", Static).update("slowly")
 
     @work(thread=True)
     def action_thread(self) -> None:
@@ -142,3 +148,28 @@ async def test_notifications_stay_for_a_slow_test() -> None:
         app.notify("said", timeout=0.001)
         await pilot.pause()
         assert any("said" in line for line in drawn(app)) and len(app._notifications) == 1
+
+
+async def test_a_process_that_is_given_no_cpu_is_not_idle_while_a_message_is_not_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, looked = Chain(), 0
+
+    def runnable() -> bool:
+        nonlocal looked
+        looked += 1
+        if looked == 8:  # what draws takes less
+            app.given_a_cpu.set()
+        return False
+
+    async with app.run_test(size=(20, 5)) as pilot:
+        app.given_a_cpu = asyncio.Event()
+        monkeypatch.setattr(time, "process_time", lambda: 0.0)
+        monkeypatch.setattr(pilot_idle, "runnable", runnable)
+        monkeypatch.setattr(pilot_idle, "PATIENCE", HANG)
+        app.post_message(events.Key("c", "c"))
+        await pilot_idle.settle()
+        found = "".join(drawn(app))
+        app.given_a_cpu.set()
+        await pilot.pause()
+    assert "slowly" in found
