@@ -70,6 +70,26 @@ async def test_the_computation_is_shown_with_numbers_that_add_up(size: tuple[int
                 assert word in text
 
 
+@pytest.mark.parametrize("logit", [18.0, 15.0])
+async def test_a_small_loss_is_no_zero(logit: float) -> None:
+    app, _ = app_of()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        lab.lab.target = Target(id=3)
+        lab.lab.change_logit(3, logit, lab.lab.current_request())
+        lab.readings.request()
+        await answered(pilot, lab)
+        assert lab.reading is not None and lab.reading.loss is not None
+        known, text = lab.reading.loss, re.sub(r"\s+", " ", " ".join(lines(app)))
+        found = re.search(r"= (\S+) − (\S+) = (\S+) nats", text)
+        assert found and 0 < known.mean < 0.1, text
+        total, own, loss = (round(float(number) * 10**4) for number in found.groups())
+        assert total - own == loss and loss == round(known.mean * 10**4) > 0
+        assert f"surprise: {known.bits:.4f} bits · one in {known.perplexity:.3f} " in text
+        assert re.search(rf"this loss {known.mean:.4f}", text)
+
+
 async def test_a_longer_targets_losses_sum_as_printed() -> None:
     app, _ = app_of()
     async with app.run_test(size=(120, 40)) as pilot:

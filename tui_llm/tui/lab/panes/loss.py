@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.common.numbers import adding, counted, difference
+from tui_llm.common.numbers import MOST_DIGITS, adding, counted, difference
 from tui_llm.facts.prediction import LossReading
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
@@ -21,6 +21,7 @@ from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
 
 LEAST_SCROLLED = 3  # lines of the gradient below the equation
+SMALL = 0.1  # nats: below, where p is over 90 %, two decimal places would leave one digit of a loss, or 0.00
 
 _key = CommandFactory("loss", "Loss")
 KEYS = (
@@ -93,7 +94,7 @@ class LossPane(ReadingPane):
                 *wrapped(self._target_line(loss), width),
                 *wrapped(Text(why, style=self.style("bad")), width),
             ]
-        losses, total = adding([token.loss.nats for token in loss.tokens], loss.sum)
+        losses, total = adding([token.loss.nats for token in loss.tokens], loss.sum, _places(loss))
         self._target = wrapped(self._target_line(loss), width)
         self._equation = self._loss_lines(loss, total, width)
         work = [*self._notes(loss, losses, width), *self._bars(loss, width)]
@@ -143,9 +144,9 @@ class LossPane(ReadingPane):
         strong = self.style("strong")
         if len(loss.tokens) > 1:
             line = Text(f"loss = sum {total} nats ÷ {counted(len(loss.tokens), 'token')} = mean ")
-            return wrapped(line.append(f"{fmt.number(loss.mean)} nats", strong), width)
+            return wrapped(line.append(f"{fmt.number(loss.mean, _places(loss))} nats", strong), width)
         one = loss.tokens[0].loss
-        logsumexp, logit, cost = difference(one.logsumexp, one.logit, one.nats)
+        logsumexp, logit, cost = difference(one.logsumexp, one.logit, one.nats, _places(loss))
         line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
         return wrapped(line.append(f"{logsumexp} − {logit} = ").append(f"{cost} nats", strong), width)
 
@@ -160,9 +161,11 @@ class LossPane(ReadingPane):
                 f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
             )
             lines = packed([Text(part, style=muted) for part in parts], width, " ")
+        places = _places(loss)
+        perplexity = fmt.compact(loss.perplexity) if places == 2 else fmt.number(loss.perplexity, 3)
         parts = (
-            f"surprise{'' if len(loss.tokens) == 1 else ' a token'}: {fmt.number(loss.bits)} bits",
-            f"one in {fmt.compact(loss.perplexity)} {'(perplexity, e^loss)' if width >= 58 else '(perplexity)'}",
+            f"surprise{'' if len(loss.tokens) == 1 else ' a token'}: {fmt.number(loss.bits, places)} bits",
+            f"one in {perplexity} {'(perplexity, e^loss)' if width >= 58 else '(perplexity)'}",
         )
         return [*lines, *packed([Text(part) for part in parts], width, " · ")]
 
@@ -184,7 +187,7 @@ class LossPane(ReadingPane):
         ):
             share = 1.0 if value >= largest else value / largest if largest > 0 else 0.0
             line = Text(no_wrap=True)
-            line.append(fit(name, name_room)).append(fmt.number(value).rjust(7)).append("  ")
+            line.append(fit(name, name_room)).append(fmt.number(value, _places(loss)).rjust(7)).append("  ")
             line.append(fmt.bar(share, room), self.style(style))
             lines.append(line)
         if worse:
@@ -303,3 +306,8 @@ class LossPane(ReadingPane):
                 cells = str(row.token.id), row.token.bytes.hex(), visible(row.token.text)
                 yield *cells, repr(row.probability), repr(row.gradient)
             yield "", "", f"{self._gradient.rest_count} others", "", repr(self._gradient.rest)
+
+
+def _places(loss: LossReading) -> int:
+    """Decimal places of a loss and of its terms."""
+    return MOST_DIGITS if 0 < loss.mean < SMALL else 2
