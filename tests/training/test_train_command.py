@@ -63,6 +63,11 @@ def test_training_in_the_foreground(text: Path, home: Path, tmp_path: Path, caps
     for arguments, why in (
         (["train", str(text), "--run", "r", *SMALL_SHAPE], "a run 'r' already exists"),
         (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch size"),
+        (
+            ["train", "--run", "r", "--resume", "--dropout", "0.5"],
+            "resume it without, begin a branch with it (--branch r), or start a new run",
+        ),
+        (["train", "--run", "r", "--resume", "--layers", "7"], "another layers; resume it without, or start a new run"),
         (["train", str(other), "--run", "r", "--resume"], "another corpus"),
         (["train", "--run", "none", "--resume"], "no run 'none'"),
         (["stop", "r"], "not being trained"),

@@ -348,6 +348,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import launch
+    from tui_llm.training.plan.branch import OF_THE_MODEL
     from tui_llm.training.run.settings import EXECUTION, from_fields
 
     launch.check_not_training(run)  # before anything is changed
@@ -363,7 +364,10 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
-        raise UserError(f"run {run.name} was started with another {names}; resume it without, or start a new run")
+        branch = "" if set(changed) & set(OF_THE_MODEL) else f", begin a branch with it (--branch {run.name})"
+        raise UserError(
+            f"run {run.name} was started with another {names}; resume it without{branch}, or start a new run"
+        )
     if options.preset not in (None, config.preset):
         raise UserError(
             f"run {run.name} was started with the preset {config.preset}; resume it without --preset, or start a new run"
