@@ -114,14 +114,16 @@ def pause(self: timer.Timer) -> None:
 
 
 def unpainted() -> bool:
-    """Whether the screen has changed and waits for its next update, or for the end of a `delay_update`."""
+    """Whether the screen has changed and waits for its next update or for the end of a `delay_update`, or the terminal has
+    another size, which Textual tells the screen 8 ms later: it could be the next one's."""
     running = active_app.get(None)
     if running is None or not running.screen_stack:
         return False
     top = running.screen
     waits = top._update_timer
     return (
-        waits._active.is_set()
+        (running._resize_timer is not None and running.is_running)
+        or waits._active.is_set()
         or waits in _held
         or top in _painting
         or (top in _laid_out and not running._batch_count)

@@ -104,3 +104,44 @@ async def test_a_changed_number_of_lines_moves_the_scroll_bar_without_a_new_layo
         assert [rows.render_line(y).text.strip() for y in range(min(count, 10))] == [
             f"row {top + y}" for y in range(min(count, 10))
         ]
+
+
+class Named(Lines):
+    """A line for each name, of a list that can change."""
+
+    names: Sequence[str] = tuple("abcdef")
+    held = False
+
+    def row_count(self, width: int) -> int:
+        return len(self.names)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return Text(self.names[index])
+
+    def rebuild(self) -> None:
+        if not self.held:
+            super().rebuild()
+
+
+class NamedApp(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Named()
+
+
+async def test_lines_that_changed_while_there_was_no_room_are_not_drawn_as_they_were() -> None:
+    app = NamedApp()
+    async with app.run_test(size=(20, 10)) as pilot:
+        named = app.query_one(Named)
+        await pilot.resize_terminal(1, 10)
+        await pilot.pause()
+        assert named.line_width == 0
+        named.names = "x"
+        named.rebuild()
+        named.held = True  # the screen is drawn in its new size before the lines are made
+        await pilot.resize_terminal(20, 10)
+        await pilot.pause()
+        assert [named.render_line(y).text.strip() for y in range(10)] == [""] * 10
+        named.held = False
+        named.rebuild()
+        await pilot.pause()
+        assert [named.render_line(y).text.strip() for y in range(3)] == ["x", "", ""]

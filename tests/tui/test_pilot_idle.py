@@ -55,6 +55,15 @@ async def test_all_effects_of_a_key_are_done_and_drawn() -> None:
         assert "threaded" in "".join(drawn(app))
 
 
+async def test_after_each_change_of_the_size_the_screen_has_it() -> None:
+    app = Chain()
+    async with app.run_test(size=(20, 5)) as pilot:
+        for size in ((30, 5), (1, 1), (20, 5), (80, 24)):
+            await pilot.resize_terminal(*size)
+            assert app.screen.size == app.screen._compositor.size == size
+            assert [len(line) for line in drawn(app)] == [size[0]] * size[1]
+
+
 async def test_a_blocked_thread_does_not_block_a_test() -> None:
     app = Chain()
     app.gate = threading.Event()

@@ -57,6 +57,7 @@ class Lines(ScrollView, can_focus=True):
         self._head: list[Text] = []
         self._foot = 0  # number of foot lines
         self._rows = 0
+        self._outdated = False  # the lines may not be those of what is shown now: there was no room to make them
         self._styles: dict[str, Style] = {}
         self._painted: dict[int, Text] = {}  # the lines on the screen, by y
         self._fresh: dict[int, Text] = {}  # the lines to draw next, by y, where they are already known
@@ -120,7 +121,9 @@ class Lines(ScrollView, can_focus=True):
         """Makes all lines again, but draws only those that differ: drawing a line costs far more than making it."""
         width = self.line_width
         if not self.is_mounted or width <= 0:
+            self._outdated = True
             return
+        self._outdated = False
         self._head = list(self.head(width))
         self._rows = self.row_count(width)
         self._foot = len(self.foot(width))
@@ -179,7 +182,9 @@ class Lines(ScrollView, can_focus=True):
 
     def _text_at(self, y: int, width: int, foot: Sequence[Text] | None = None, sight: range | None = None) -> Text:
         """The text of visible line `y`, with the cursor's style. `foot` and `sight`, the rows in sight, are found if they
-        are not given."""
+        are not given. Blank while the lines are outdated: the screen may be drawn in its new size before they are made."""
+        if self._outdated:
+            return Text()
         head = len(self._head)
         if y < head:
             return self._head[y]
