@@ -184,6 +184,7 @@ def test_a_resumed_run_keeps_its_objective(capsys: pytest.CaptureFixture[str], t
     error = capsys.readouterr().err
     assert "has no effect" in error or "another" in error
     assert main(["train", "--resume", "--run", "run", "--beta", "0.5", "--no-start"]) == 2
-    assert "was started with another beta" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "was started with another beta; resume it without, or start a new run" in error
     assert main(["train", "--resume", "--run", "run", "--steps", "14", "--no-start"]) == 0
     assert run.config().settings == settings(model, "preference", steps=14)

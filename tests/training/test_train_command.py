@@ -65,7 +65,7 @@ def test_training_in_the_foreground(text: Path, home: Path, tmp_path: Path, caps
         (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch size"),
         (
             ["train", "--run", "r", "--resume", "--dropout", "0.5"],
-            "resume it without, begin a branch with it (--branch r), or start a new run",
+            "resume it without, begin a branch with it (--branch r --step K), or start a new run",
         ),
         (["train", "--run", "r", "--resume", "--layers", "7"], "another layers; resume it without, or start a new run"),
         (["train", str(other), "--run", "r", "--resume"], "another corpus"),

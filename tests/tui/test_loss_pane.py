@@ -90,6 +90,23 @@ async def test_a_small_loss_is_no_zero(logit: float) -> None:
         assert re.search(rf"this loss {known.mean:.4f}", text)
 
 
+async def test_a_small_loss_in_a_longer_target_is_no_zero() -> None:
+    app, engine = app_of()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        first, second = engine.encode(" mat and")
+        lab.lab.target = Target(text=" mat and")
+        lab.lab.change_logit(first, 18.0, lab.lab.current_request())
+        lab.readings.request()
+        await answered(pilot, lab)
+        assert lab.reading is not None and lab.reading.loss is not None
+        small, large = (token.loss.nats for token in lab.reading.loss.tokens)
+        assert 0 < small < 0.005 and small + large > 0.2
+        text = re.sub(r"\s+", " ", " ".join(lines(app)))
+        assert f" {small:.4f} " in text and f"= mean {lab.reading.loss.mean:.4f} nats" in text, text
+
+
 async def test_a_longer_targets_losses_sum_as_printed() -> None:
     app, _ = app_of()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -347,7 +347,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.commands.shared import budget
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
-    from tui_llm.training.plan import launch
+    from tui_llm.training.plan import launch, replay
     from tui_llm.training.plan.branch import OF_THE_MODEL
     from tui_llm.training.run.settings import EXECUTION, from_fields
 
@@ -364,7 +364,8 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
-        branch = "" if set(changed) & set(OF_THE_MODEL) else f", begin a branch with it (--branch {run.name})"
+        impossible = set(changed) & set(OF_THE_MODEL) or replay.problem(config) or run.last_metric() is None
+        branch = "" if impossible else f", begin a branch with it (--branch {run.name} --step K)"
         raise UserError(
             f"run {run.name} was started with another {names}; resume it without{branch}, or start a new run"
         )

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is written out, in a column and in a sentence
 MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
+SMALL_LOSS = 0.1  # nats: below, where p is over 90 %, two decimal places would leave one digit of a loss, or 0.00
 
 
 def counted(number: int, noun: str) -> str:
@@ -80,6 +81,11 @@ def plain(value: float, figures: int) -> str:
     from decimal import Decimal  # only long sentences need it
 
     return f"{Decimal(f'{value:.{figures}g}'):f}"
+
+
+def loss_places(losses: Iterable[float]) -> int:
+    """Decimal places of losses in nats that stand together: 2, or 4 if one of them is small."""
+    return MOST_DIGITS if any(0 < loss < SMALL_LOSS for loss in losses) else 2
 
 
 def at_most(bound: float) -> str:

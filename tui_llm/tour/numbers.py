@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from tui_llm.common.display import truncate, visible
+from tui_llm.common.numbers import loss_places
 
 LOGITS = {"mat": 3.2, "rug": 1.3, "moon": -2.1}
 TABLE = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
@@ -38,8 +39,8 @@ def shares(probabilities: Iterable[float]) -> str:
 
 
 def nats(value: float) -> str:
-    """Formats a loss with two decimals."""
-    return f"{value:.2f}"
+    """Formats a loss with the decimals that the Loss pane gives it."""
+    return f"{value:.{loss_places([value])}f}"
 
 
 _KEY = re.compile(r"\{([a-z_]+)\}")

@@ -121,12 +121,12 @@ class Lines(ScrollView, can_focus=True):
         """Makes all lines again, but draws only those that differ: drawing a line costs far more than making it."""
         width = self.line_width
         if not self.is_mounted or width <= 0:
-            self._outdated = True
+            self._outdated, self._fresh = True, {}
             return
-        self._outdated = False
         self._head = list(self.head(width))
         self._rows = self.row_count(width)
         self._foot = len(self.foot(width))
+        self._outdated = False
         if self.cursor is not None:
             self._place_cursor(min(self.cursor, self._rows - 1), quiet=True)
         if self._resized(Size(width, len(self._head) + self._rows + self._foot)):

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.common.numbers import MOST_DIGITS, adding, counted, difference
+from tui_llm.common.numbers import adding, counted, difference
 from tui_llm.facts.prediction import LossReading
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
@@ -21,7 +21,6 @@ from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
 
 LEAST_SCROLLED = 3  # lines of the gradient below the equation
-SMALL = 0.1  # nats: below, where p is over 90 %, two decimal places would leave one digit of a loss, or 0.00
 
 _key = CommandFactory("loss", "Loss")
 KEYS = (
@@ -309,5 +308,5 @@ class LossPane(ReadingPane):
 
 
 def _places(loss: LossReading) -> int:
-    """Decimal places of a loss and of its terms."""
-    return MOST_DIGITS if 0 < loss.mean < SMALL else 2
+    """Decimal places of a loss, of its terms and of its tokens' losses."""
+    return numbers.loss_places((loss.mean, *(token.loss.nats for token in loss.tokens)))

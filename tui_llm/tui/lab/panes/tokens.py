@@ -193,9 +193,8 @@ class TokensPane(ReadingPane):
                 seen = f"the {fmt.count(reading.fed)} tokens that the model sees"
                 why = f"it is before {seen}" if reading.position < unseen else f"it is the first of {seen}"
             return [*wrapped(line, width), *wrapped(Text(f"no prediction: {why}", style=muted), width)]
-        numbers_line = Text(
-            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
-        )
+        surprisal = fmt.number(score.surprisal, numbers.loss_places([score.surprisal]))
+        numbers_line = Text(f"surprisal {surprisal} nats · p {numbers.precise_percent(score.probability)}", strong)
         numbers_line.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
         if width >= 71:
             numbers_line.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
