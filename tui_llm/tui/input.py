@@ -15,6 +15,7 @@ which macOS terminals send for Option with an arrow.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import os
 import re
@@ -117,9 +118,15 @@ def safe(driver: type[Driver], terminal_closed: Callable[[], object]) -> type[Dr
             if self.suspended or self._writer_thread is None:
                 self.suspended = False
                 super().resume_application_mode()
-                self._app.call_later(self._app.refresh, layout=True)
+                self._soon(lambda: self._app.refresh(layout=True))
             else:
-                self._app.call_later(self._take_terminal_again)
+                self._soon(self._take_terminal_again)
+
+        def _soon(self, call: Callable[[], object]) -> None:
+            """Has the app make a call. A signal's handler runs within the event loop's `select`, which then goes on: what is only put into
+            a queue waits for the next key or timer."""
+            with contextlib.suppress(RuntimeError):  # the app has ended, and its loop is closed
+                self._loop.call_soon_threadsafe(self._app.call_later, call)
 
         def _take_terminal_again(self) -> None:
             """Sets the terminal's modes, which a shell changes while the process is stopped."""
