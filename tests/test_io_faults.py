@@ -36,9 +36,7 @@ def test_files_are_flushed_and_complete_ones_stay_so_after_a_fault_at_any_write(
 ) -> None:
     try:
         found = small.submit(violations, name, tmp_path).result()
-    except (
-        BaseException
-    ):  # the time-out of a test that hangs: the process would hang in those that follow, and at the end
+    except BaseException:  # a hang's time-out: the process would hang in the tests that follow, too
         for process in multiprocessing.active_children():
             process.kill()
         raise

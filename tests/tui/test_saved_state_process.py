@@ -79,6 +79,34 @@ StateWriter.finish = continued
 """
 
 
+# After SIGUSR1, SIGCONT comes once the app's queue has found nothing and is about to wait.
+CONTINUED_BEFORE_A_WAIT = """
+import os, signal
+from pathlib import Path
+from tui_llm.tui.app import LabApp
+init, apps = LabApp.__init__, []
+
+def noted(app, *given, **named):
+    apps.append(app)
+    init(app, *given, **named)
+
+def armed(*_):
+    event = apps[0]._message_queue.ready_event
+    get_loop = event._get_loop
+
+    def continued():
+        del event._get_loop
+        signal.raise_signal(signal.SIGCONT)
+        return get_loop()
+
+    event._get_loop = continued
+    Path(os.environ["TUI_LLM_HOME"], "armed").touch()
+
+LabApp.__init__ = noted
+signal.signal(signal.SIGUSR1, armed)
+"""
+
+
 class Terminal:
     """`tui-llm` with these arguments in a pseudo-terminal of its own, which is its controlling terminal."""
 
@@ -294,6 +322,19 @@ def test_a_job_that_was_started_in_the_background_is_brought_to_the_foreground(h
     terminal = Terminal(home, "--prompt", "The cat", shell=SHELL)
     terminal.until(b"parameters")
     quit_app(terminal)
+
+
+def test_a_signal_just_before_the_app_waits_for_a_message_leaves_it_alive(home: Path) -> None:
+    terminal = opened(home, "--prompt", "The cat", before=CONTINUED_BEFORE_A_WAIT)
+    terminal.process.send_signal(signal.SIGUSR1)
+    while not (home / "armed").exists():
+        terminal.read()
+    terminal.out = b""
+    terminal.paste(" zebra")
+    terminal.until(b"\x1b[?1049h")
+    terminal.until(b"parameters")
+    quit_app(terminal)
+    assert terminal.remembered()["prompt"] == "The cat zebra"
 
 
 def test_a_process_that_goes_on_once_its_app_has_ended_ends(home: Path) -> None:

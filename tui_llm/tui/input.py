@@ -123,8 +123,8 @@ def safe(driver: type[Driver], terminal_closed: Callable[[], object]) -> type[Dr
                 self._soon(self._take_terminal_again)
 
         def _soon(self, call: Callable[[], object]) -> None:
-            """Has the app make a call. A signal's handler runs within the event loop's `select`, which then goes on: what is only put into
-            a queue waits for the next key or timer."""
+            """Lets the app call `call`, from a signal's handler. A handler runs between any two steps of the event loop. A message that it
+            puts into the app's queue while that begins to wait wakes nobody, and the app then handles no message any more."""
             with contextlib.suppress(RuntimeError):  # the app has ended, and its loop is closed
                 self._loop.call_soon_threadsafe(self._app.call_later, call)
 
